@@ -1,0 +1,157 @@
+//! What a backend asks.
+
+use crate::fields::{Fields, put_short_str};
+use crate::{FrameHeader, Kind, MAGIC, MAX_MODEL_NAME, WireError};
+
+/// A question of a backend to the embedder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// The first frame of a connection. Answered by a `Welcome`.
+    Hello { protocol: u16 },
+    /// Answered by an `Embedding` or a `Failed`.
+    EmbedText { id: u32, model: &'a str, text: &'a str },
+    /// Answered by an `Embedding` or a `Failed`. An image of more than `max_pixels` is refused before it is decoded.
+    EmbedImage { id: u32, model: &'a str, max_pixels: u64, image: &'a [u8] },
+    /// Answered by a `StatusReport`.
+    Status { id: u32 },
+}
+
+impl<'a> Request<'a> {
+    /// Appends the frame to `out`, all but the bytes that [`Request::payload`] returns: they follow on the wire, and
+    /// need not be copied to be sent.
+    pub fn encode_head(&self, out: &mut Vec<u8>) -> Result<(), WireError> {
+        let mut fields = Vec::with_capacity(4 + 8 + 1 + MAX_MODEL_NAME);
+        match *self {
+            Request::Hello { protocol } => {
+                fields.extend_from_slice(&MAGIC);
+                fields.extend_from_slice(&protocol.to_le_bytes());
+            }
+            Request::EmbedText { id, model, .. } => {
+                fields.extend_from_slice(&id.to_le_bytes());
+                put_short_str(model, &mut fields);
+            }
+            Request::EmbedImage { id, model, max_pixels, .. } => {
+                fields.extend_from_slice(&id.to_le_bytes());
+                fields.extend_from_slice(&max_pixels.to_le_bytes());
+                put_short_str(model, &mut fields);
+            }
+            Request::Status { id } => fields.extend_from_slice(&id.to_le_bytes()),
+        }
+        FrameHeader::write(self.kind(), fields.len() + self.payload().len(), out)?;
+        out.extend_from_slice(&fields);
+        Ok(())
+    }
+
+    /// The end of the frame: the text or the image.
+    pub fn payload(&self) -> &'a [u8] {
+        match *self {
+            Request::EmbedText { text, .. } => text.as_bytes(),
+            Request::EmbedImage { image, .. } => image,
+            Request::Hello { .. } | Request::Status { .. } => &[],
+        }
+    }
+
+    /// Reads the body of a frame that a backend sent.
+    pub fn decode(kind: Kind, body: &'a [u8]) -> Result<Request<'a>, WireError> {
+        let mut fields = Fields::new(kind, body);
+        match kind {
+            Kind::Hello => {
+                if fields.array()? != MAGIC {
+                    return Err(WireError::NoMagic);
+                }
+                // A later protocol may add fields here: the version is read first, and decides.
+                Ok(Request::Hello { protocol: fields.u16()? })
+            }
+            Kind::EmbedText => {
+                let id = fields.u32()?;
+                let model = fields.short_str()?;
+                Ok(Request::EmbedText { id, model, text: fields.tail_str()? })
+            }
+            Kind::EmbedImage => {
+                let id = fields.u32()?;
+                let max_pixels = fields.u64()?;
+                let model = fields.short_str()?;
+                Ok(Request::EmbedImage { id, model, max_pixels, image: fields.tail() })
+            }
+            Kind::Status => {
+                let id = fields.u32()?;
+                fields.end()?;
+                Ok(Request::Status { id })
+            }
+            Kind::Welcome | Kind::Embedding | Kind::Failed | Kind::StatusReport => {
+                Err(WireError::WrongSide(kind))
+            }
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Request::Hello { .. } => Kind::Hello,
+            Request::EmbedText { .. } => Kind::EmbedText,
+            Request::EmbedImage { .. } => Kind::EmbedImage,
+            Request::Status { .. } => Kind::Status,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::PROTOCOL;
+
+    fn frame(request: &Request) -> (FrameHeader, Vec<u8>) {
+        let mut bytes = Vec::new();
+        request.encode_head(&mut bytes).unwrap();
+        bytes.extend_from_slice(request.payload());
+        let body = bytes.split_off(FrameHeader::SIZE);
+        let header = FrameHeader::parse(bytes.try_into().unwrap()).unwrap();
+        assert_eq!(header.length, body.len());
+        (header, body)
+    }
+
+    fn round_trip(request: &Request) {
+        let (header, body) = frame(request);
+        assert_eq!(Request::decode(header.kind, &body).as_ref(), Ok(request));
+    }
+
+    #[test]
+    fn a_hello_without_the_magic_is_refused() {
+        assert_eq!(Request::decode(Kind::Hello, b"GET / HTTP/1.1"), Err(WireError::NoMagic));
+    }
+
+    #[test]
+    fn a_text_that_is_not_utf8_is_refused() {
+        let body = [0, 0, 0, 0, 4, b'd', b'e', b'm', b'o', 0xff];
+        assert_eq!(Request::decode(Kind::EmbedText, &body), Err(WireError::NotUtf8(Kind::EmbedText)));
+    }
+
+    #[test]
+    fn a_body_that_ends_early_is_refused() {
+        let (header, body) = frame(&Request::EmbedImage { id: 7, model: "demo", max_pixels: 9, image: b"" });
+        for length in 0..body.len() {
+            assert_eq!(
+                Request::decode(header.kind, &body[..length]),
+                Err(WireError::Truncated(Kind::EmbedImage))
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn requests_survive_the_wire(
+            id: u32, max_pixels: u64, model in "[a-z0-9-]{1,63}", text: String, image: Vec<u8>
+        ) {
+            round_trip(&Request::Hello { protocol: PROTOCOL });
+            round_trip(&Request::EmbedText { id, model: &model, text: &text });
+            round_trip(&Request::EmbedImage { id, model: &model, max_pixels, image: &image });
+            round_trip(&Request::Status { id });
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(kind in 0..Kind::ALL.len(), body: Vec<u8>) {
+            let _ = Request::decode(Kind::ALL[kind], &body);
+        }
+    }
+}
