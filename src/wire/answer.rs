@@ -13,10 +13,12 @@ pub enum Answer {
     Welcome { protocol: u16, version: String },
     /// To an `EmbedText` or `EmbedImage`: an L2-normalised vector, and which model made it.
     Embedding { id: u32, fingerprint: Fingerprint, vector: Vec<f32> },
-    /// To an `EmbedText` or `EmbedImage` that could not be answered. The connection stays usable.
+    /// To an `EmbedText`, `EmbedImage` or `Describe` that could not be answered. The connection stays usable.
     Failed { id: u32, failure: Failure },
     /// To a `Status`: a JSON object.
     StatusReport { id: u32, json: String },
+    /// To a `Describe`: the loaded model's fingerprint and the dimensions of its vectors.
+    Description { id: u32, fingerprint: Fingerprint, dimensions: u16 },
 }
 
 /// Why an input has no embedding.
@@ -92,10 +94,7 @@ impl FailureKind {
     ];
 
     fn from_byte(byte: u8) -> Result<FailureKind, WireError> {
-        FailureKind::ALL
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
-            .ok_or(WireError::UnknownFailure(byte))
+        FailureKind::ALL.into_iter().find(|kind| *kind as u8 == byte).ok_or(WireError::UnknownFailure(byte))
     }
 }
 
@@ -125,6 +124,11 @@ impl Answer {
             Answer::StatusReport { id, json } => {
                 body.extend_from_slice(&id.to_le_bytes());
                 body.extend_from_slice(json.as_bytes());
+            }
+            Answer::Description { id, fingerprint, dimensions } => {
+                body.extend_from_slice(&id.to_le_bytes());
+                body.extend_from_slice(fingerprint);
+                body.extend_from_slice(&dimensions.to_le_bytes());
             }
         }
         FrameHeader::write(self.kind(), body.len(), out)?;
@@ -164,7 +168,14 @@ impl Answer {
             Kind::StatusReport => {
                 Ok(Answer::StatusReport { id: fields.u32()?, json: fields.tail_str()?.to_owned() })
             }
-            Kind::Hello | Kind::EmbedText | Kind::EmbedImage | Kind::Status => {
+            Kind::Description => {
+                let id = fields.u32()?;
+                let fingerprint = fields.array()?;
+                let dimensions = fields.u16()?;
+                fields.end()?;
+                Ok(Answer::Description { id, fingerprint, dimensions })
+            }
+            Kind::Hello | Kind::EmbedText | Kind::EmbedImage | Kind::Status | Kind::Describe => {
                 Err(WireError::WrongSide(kind))
             }
         }
@@ -176,6 +187,7 @@ impl Answer {
             Answer::Embedding { .. } => Kind::Embedding,
             Answer::Failed { .. } => Kind::Failed,
             Answer::StatusReport { .. } => Kind::StatusReport,
+            Answer::Description { .. } => Kind::Description,
         }
     }
 }
@@ -250,6 +262,7 @@ mod tests {
             round_trip(&Answer::Embedding { id, fingerprint, vector });
             round_trip(&Answer::Failed { id, failure });
             round_trip(&Answer::StatusReport { id, json: message });
+            round_trip(&Answer::Description { id, fingerprint, dimensions: 512 });
         }
 
         #[test]

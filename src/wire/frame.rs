@@ -10,23 +10,27 @@ pub enum Kind {
     EmbedText = 2,
     EmbedImage = 3,
     Status = 4,
+    Describe = 5,
     Welcome = 16,
     Embedding = 17,
     Failed = 18,
     StatusReport = 19,
+    Description = 20,
 }
 
 impl Kind {
     /// All kinds, for tables and tests.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Hello,
         Kind::EmbedText,
         Kind::EmbedImage,
         Kind::Status,
+        Kind::Describe,
         Kind::Welcome,
         Kind::Embedding,
         Kind::Failed,
         Kind::StatusReport,
+        Kind::Description,
     ];
 
     /// The longest body that a frame of this kind can have, in bytes.
@@ -34,9 +38,11 @@ impl Kind {
         const REQUEST_HEAD: usize = 4 + 8 + 1 + MAX_MODEL_NAME;
         match self {
             Kind::Hello | Kind::Status => 64,
+            Kind::Describe => REQUEST_HEAD,
             Kind::EmbedText => REQUEST_HEAD + MAX_TEXT_BYTES,
             Kind::EmbedImage => REQUEST_HEAD + MAX_IMAGE_BYTES,
             Kind::Welcome => 512,
+            Kind::Description => 4 + 32 + 2,
             Kind::Embedding => 4 + 32 + 2 + 4 * MAX_DIMENSIONS,
             Kind::Failed => 4 + 1 + 3 * (2 + u16::MAX as usize),
             Kind::StatusReport => 4 + MAX_STATUS_BYTES,

@@ -14,6 +14,8 @@ pub enum Request<'a> {
     EmbedImage { id: u32, model: &'a str, max_pixels: u64, image: &'a [u8] },
     /// Answered by a `StatusReport`.
     Status { id: u32 },
+    /// Answered by a `Description` or a `Failed`: which model a name means, without an inference.
+    Describe { id: u32, model: &'a str },
 }
 
 impl<'a> Request<'a> {
@@ -36,6 +38,10 @@ impl<'a> Request<'a> {
                 put_short_str(model, &mut fields);
             }
             Request::Status { id } => fields.extend_from_slice(&id.to_le_bytes()),
+            Request::Describe { id, model } => {
+                fields.extend_from_slice(&id.to_le_bytes());
+                put_short_str(model, &mut fields);
+            }
         }
         FrameHeader::write(self.kind(), fields.len() + self.payload().len(), out)?;
         out.extend_from_slice(&fields);
@@ -47,7 +53,7 @@ impl<'a> Request<'a> {
         match *self {
             Request::EmbedText { text, .. } => text.as_bytes(),
             Request::EmbedImage { image, .. } => image,
-            Request::Hello { .. } | Request::Status { .. } => &[],
+            Request::Hello { .. } | Request::Status { .. } | Request::Describe { .. } => &[],
         }
     }
 
@@ -78,7 +84,13 @@ impl<'a> Request<'a> {
                 fields.end()?;
                 Ok(Request::Status { id })
             }
-            Kind::Welcome | Kind::Embedding | Kind::Failed | Kind::StatusReport => {
+            Kind::Describe => {
+                let id = fields.u32()?;
+                let model = fields.short_str()?;
+                fields.end()?;
+                Ok(Request::Describe { id, model })
+            }
+            Kind::Welcome | Kind::Embedding | Kind::Failed | Kind::StatusReport | Kind::Description => {
                 Err(WireError::WrongSide(kind))
             }
         }
@@ -90,6 +102,7 @@ impl<'a> Request<'a> {
             Request::EmbedText { .. } => Kind::EmbedText,
             Request::EmbedImage { .. } => Kind::EmbedImage,
             Request::Status { .. } => Kind::Status,
+            Request::Describe { .. } => Kind::Describe,
         }
     }
 }
@@ -147,6 +160,7 @@ mod tests {
             round_trip(&Request::EmbedText { id, model: &model, text: &text });
             round_trip(&Request::EmbedImage { id, model: &model, max_pixels, image: &image });
             round_trip(&Request::Status { id });
+            round_trip(&Request::Describe { id, model: &model });
         }
 
         #[test]
