@@ -1,1 +1,68 @@
+//! pg_clip inside PostgreSQL: SQL functions that embed images and texts with CLIP, and a trigger that fills
+//! `image_embeddings`.
+//!
+//! A backend holds no model, no decoder and no thread: it is a client of the embedder, a process of its own that the
+//! supervisor starts and watches. What a reader may rely on:
+//!
+//! * no call into PostgreSQL happens outside a backend's only thread;
+//! * no wait is uninterruptible: each one is on a latch together with a socket;
+//! * an answer of the embedder reaches the call that asked for it, or nobody;
+//! * no file name comes from a user: what names a file is a `sighup` setting.
+//!
+//! The SQL surface is written by hand in `sql/`; this crate only exports the symbols that it names.
 
+mod client;
+mod embed;
+mod error;
+mod memo;
+mod settings;
+mod spi;
+mod status;
+mod supervisor;
+mod varlena;
+mod vector;
+mod watch;
+
+pgrx::pg_module_magic!(name, version);
+
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    // pg_upgrade starts the server to move catalogs: nothing of ours may run in it.
+    // SAFETY: a plain read of a variable that the server set before it loaded this library.
+    if unsafe { pgrx::pg_sys::IsBinaryUpgrade } {
+        return;
+    }
+    settings::define();
+    supervisor::register_at_server_start();
+}
+
+/// Exports a function to SQL by its name, with the V1 calling convention.
+///
+/// By hand and not by `#[pg_extern]`, because an image must be measured before it is detoasted, a result is pgvector's
+/// type, and the SQL declaration stands in `sql/` in any case.
+macro_rules! sql_function {
+    ($(#[$doc:meta])* fn $name:ident($fcinfo:ident) $body:block) => {
+        ::pastey::paste! {
+            #[unsafe(no_mangle)]
+            #[doc(hidden)]
+            pub(crate) extern "C" fn [<pg_finfo_ $name>]() -> &'static ::pgrx::pg_sys::Pg_finfo_record {
+                const V1: ::pgrx::pg_sys::Pg_finfo_record = ::pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+                &V1
+            }
+        }
+
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C-unwind" fn $name($fcinfo: ::pgrx::pg_sys::FunctionCallInfo) -> ::pgrx::pg_sys::Datum {
+            let body = move || -> Result<::pgrx::pg_sys::Datum, $crate::error::Error> { $body };
+            // SAFETY: this is the outermost Rust frame below PostgreSQL: a panic ends here and becomes its ERROR.
+            unsafe {
+                ::pgrx::pg_sys::panic::pgrx_extern_c_guard(move || match body() {
+                    Ok(datum) => datum,
+                    Err(error) => error.raise(),
+                })
+            }
+        }
+    };
+}
+pub(crate) use sql_function;

@@ -1,0 +1,263 @@
+//! One connection to the embedder: opening it, and a conversation on it.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockopt, recv, socket, sockopt,
+};
+use pg_clip_wire::{Answer, FailureKind, FrameHeader, PROTOCOL, Request};
+use pgrx::pg_sys;
+
+use super::place::{DIRECTORY, SOCKET};
+use super::{Interest, wait};
+use crate::error::Error;
+use crate::supervisor;
+
+/// A connected socket. Dropping it tells the embedder that nobody waits for the answers any more.
+pub(super) struct Connection {
+    stream: UnixStream,
+    /// What was read and is not yet a whole frame.
+    inbox: Vec<u8>,
+    /// Whether the embedder's `Welcome` has been read.
+    welcomed: bool,
+    _descriptor: ExternalDescriptor,
+}
+
+impl Connection {
+    /// Connects, and starts the supervisor where none runs. Where the embedder is being started, the connection
+    /// waits in the socket's backlog: only the conversation finds out.
+    pub(super) fn open(deadline: Instant, patience: Duration) -> Result<Connection, Error> {
+        let descriptor = ExternalDescriptor::acquire()?;
+        let mut arrival = None;
+        let stream = loop {
+            match try_connect() {
+                Ok(stream) => break stream,
+                Err(Errno::ENOENT | Errno::ECONNREFUSED) => {}
+                Err(Errno::EAGAIN) => return Err(Error::Backlog),
+                Err(errno) => return Err(Error::system("connect to the embedder", errno)),
+            }
+            let Some(arrival) = &arrival else {
+                // The next turn tries once more, now that no arrival can be missed.
+                arrival = Some(watch_for_arrival()?);
+                supervisor::ensure_running()?;
+                continue;
+            };
+            if !wait(Inotify::as_fd(arrival), Interest::Readable, Some(deadline)) {
+                return Err(Error::NotRunning(patience.as_millis()));
+            }
+            // The events say no more than that it is time to try again.
+            let _ = arrival.read_events();
+        };
+        let peer = getsockopt(&stream, sockopt::PeerCredentials)
+            .map_err(|errno| Error::system("ask who listens on pg_clip's socket", errno))?;
+        if peer.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(Error::ForeignPeer);
+        }
+        Ok(Connection { stream, inbox: Vec::new(), welcomed: false, _descriptor: descriptor })
+    }
+
+    /// Whether the connection is alive and silent, as it has to be between conversations.
+    pub(super) fn is_idle(&self) -> bool {
+        let mut byte = [0];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&self.stream);
+        recv(descriptor, &mut byte, flags) == Err(Errno::EAGAIN) && self.inbox.is_empty()
+    }
+
+    /// Sends the requests and reads an answer to each, in their order. `patience` is the longest wait without a byte
+    /// sent or received.
+    pub(super) fn converse(
+        &mut self,
+        requests: &[Request],
+        patience: Duration,
+    ) -> Result<Vec<Answer>, Error> {
+        let mut outgoing = Outgoing::new(if self.welcomed { None } else { Some(HELLO) }, requests);
+        let mut answers = Vec::with_capacity(requests.len());
+        let mut deadline = Instant::now() + patience;
+        while answers.len() < requests.len() {
+            let sent = outgoing.send(&mut self.stream)?;
+            let received = self.receive()?;
+            while let Some(answer) = self.next_answer()? {
+                let request = requests.get(answers.len()).ok_or(Error::OutOfTurn)?;
+                self.admit(answer, request, &mut answers)?;
+            }
+            if sent || received {
+                deadline = Instant::now() + patience;
+                pgrx::check_for_interrupts!();
+                continue;
+            }
+            let interest =
+                if outgoing.is_done() { Interest::Readable } else { Interest::ReadableOrWritable };
+            if !wait(self.stream.as_fd(), interest, Some(deadline)) {
+                let waited = patience.as_millis();
+                return Err(if self.welcomed { Error::TimedOut(waited) } else { Error::NotRunning(waited) });
+            }
+        }
+        if self.inbox.is_empty() { Ok(answers) } else { Err(Error::OutOfTurn) }
+    }
+
+    /// Takes an answer for the request whose turn it is, or the `Welcome` before all answers.
+    fn admit(
+        &mut self,
+        answer: Answer,
+        request: &Request,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), Error> {
+        let id = match &answer {
+            Answer::Welcome { protocol, version } => {
+                if *protocol != PROTOCOL {
+                    return Err(Error::OtherProtocol { theirs: *protocol, release: version.clone() });
+                }
+                self.welcomed = true;
+                return Ok(());
+            }
+            Answer::Failed { id: 0, failure } if failure.kind == FailureKind::Protocol => {
+                return Err(failure.clone().into());
+            }
+            Answer::Embedding { id, .. }
+            | Answer::Failed { id, .. }
+            | Answer::StatusReport { id, .. }
+            | Answer::Description { id, .. } => *id,
+        };
+        if !self.welcomed || id != id_of(request) {
+            return Err(Error::OutOfTurn);
+        }
+        answers.push(answer);
+        Ok(())
+    }
+
+    /// Reads what is there. Returns whether anything was.
+    fn receive(&mut self) -> Result<bool, Error> {
+        let mut chunk = [0; 16 << 10];
+        let mut received = false;
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err(Error::Died),
+                Ok(length) => {
+                    self.inbox.extend_from_slice(&chunk[..length]);
+                    received = true;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(received),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(Error::Died),
+                Err(error) => return Err(Error::system("read from the embedder", error)),
+            }
+        }
+    }
+
+    /// Takes the first frame out of the inbox, once it is whole.
+    fn next_answer(&mut self) -> Result<Option<Answer>, Error> {
+        let Some((head, rest)) = self.inbox.split_first_chunk::<{ FrameHeader::SIZE }>() else {
+            return Ok(None);
+        };
+        let header = FrameHeader::parse(*head)?;
+        let Some(body) = rest.get(..header.length) else {
+            return Ok(None);
+        };
+        let answer = Answer::decode(header.kind, body)?;
+        self.inbox.drain(..FrameHeader::SIZE + header.length);
+        Ok(Some(answer))
+    }
+}
+
+const HELLO: Request = Request::Hello { protocol: PROTOCOL };
+
+/// The frames that are still to be sent. Payloads are borrowed: an image is not copied to be sent.
+struct Outgoing<'a> {
+    waiting: VecDeque<Request<'a>>,
+    head: Vec<u8>,
+    payload: &'a [u8],
+    /// How much of `head` and `payload`, taken together, has been sent.
+    sent: usize,
+}
+
+impl<'a> Outgoing<'a> {
+    fn new(first: Option<Request<'a>>, requests: &[Request<'a>]) -> Outgoing<'a> {
+        let waiting = first.into_iter().chain(requests.iter().cloned()).collect();
+        Outgoing { waiting, head: Vec::new(), payload: &[], sent: 0 }
+    }
+
+    fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.sent == self.head.len() + self.payload.len()
+    }
+
+    /// Sends what the socket takes. Returns whether it took anything.
+    fn send(&mut self, stream: &mut UnixStream) -> Result<bool, Error> {
+        let mut progress = false;
+        loop {
+            if self.sent == self.head.len() + self.payload.len() {
+                let Some(request) = self.waiting.pop_front() else {
+                    return Ok(progress);
+                };
+                self.head.clear();
+                request.encode_head(&mut self.head)?;
+                self.payload = request.payload();
+                self.sent = 0;
+            }
+            let head = &self.head[self.sent.min(self.head.len())..];
+            let payload = &self.payload[self.sent.saturating_sub(self.head.len())..];
+            match stream.write_vectored(&[IoSlice::new(head), IoSlice::new(payload)]) {
+                Ok(length) => {
+                    self.sent += length;
+                    progress = true;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(progress),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // What the embedder said before it closed, if anything, is still to be read.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(progress),
+                Err(error) => return Err(Error::system("write to the embedder", error)),
+            }
+        }
+    }
+}
+
+/// A descriptor that PostgreSQL knows of, so that its own files leave room for it.
+struct ExternalDescriptor;
+
+impl ExternalDescriptor {
+    fn acquire() -> Result<ExternalDescriptor, Error> {
+        // SAFETY: a counter of this process; `drop` releases what this acquires.
+        if unsafe { pg_sys::AcquireExternalFD() } { Ok(ExternalDescriptor) } else { Err(Error::NoDescriptor) }
+    }
+}
+
+impl Drop for ExternalDescriptor {
+    fn drop(&mut self) {
+        // SAFETY: acquired by the only constructor.
+        unsafe { pg_sys::ReleaseExternalFD() };
+    }
+}
+
+/// Connects without waiting.
+fn try_connect() -> Result<UnixStream, Errno> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let descriptor: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&descriptor), &UnixAddr::new(SOCKET)?)?;
+    Ok(UnixStream::from(descriptor))
+}
+
+fn watch_for_arrival() -> Result<Inotify, Error> {
+    let action = "watch for the embedder's socket";
+    let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
+        .map_err(|errno| Error::system(action, errno))?;
+    watch
+        .add_watch(DIRECTORY, AddWatchFlags::IN_MOVED_TO)
+        .map_err(|errno| Error::system(action, errno))?;
+    Ok(watch)
+}
+
+fn id_of(request: &Request) -> u32 {
+    match *request {
+        Request::Hello { .. } => 0,
+        Request::EmbedText { id, .. }
+        | Request::EmbedImage { id, .. }
+        | Request::Status { id }
+        | Request::Describe { id, .. } => id,
+    }
+}

@@ -1,0 +1,127 @@
+//! A backend's side of the socket.
+//!
+//! A backend has at most one connection to the embedder, made by its first call and used again by the next ones. It
+//! is taken out of its place while a conversation runs, and put back only when the conversation ended well: an
+//! error, a cancel or a timeout drops it, so that a late answer has nobody to reach, and the embedder learns that
+//! nobody waits.
+
+mod connection;
+mod latch;
+mod place;
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use pg_clip_wire::{Answer, Failure, Fingerprint, MAX_TEXT_BYTES, Request};
+
+use self::connection::Connection;
+pub(crate) use self::latch::{Interest, wait};
+pub(crate) use self::place::{LOCK, SOCKET, STAGED_SOCKET};
+use crate::error::Error;
+use crate::settings;
+
+/// What can be embedded.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a> {
+    Text(&'a str),
+    Image(&'a [u8]),
+}
+
+/// An L2-normalised vector, and which model made it.
+pub(crate) struct Embedding {
+    pub(crate) vector: Vec<f32>,
+    pub(crate) fingerprint: Fingerprint,
+}
+
+/// Embeds the inputs in one round trip: an answer for each, in their order, with an error of its own where one has
+/// no embedding. An error of the whole is one of the transport.
+pub(crate) fn embed(model: &str, inputs: &[Input]) -> Result<Vec<Result<Embedding, Failure>>, Error> {
+    if inputs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let max_pixels = settings::max_image_pixels();
+    let first = take_ids(inputs.len());
+    let ids = (0..).map(|offset| first.wrapping_add(offset));
+    let requests: Vec<Request> = inputs
+        .iter()
+        .zip(ids)
+        .map(|(input, id)| match *input {
+            Input::Text(text) => Request::EmbedText { id, model, text },
+            Input::Image(image) => Request::EmbedImage { id, model, max_pixels, image },
+        })
+        .collect();
+    converse(&requests, settings::request_timeout())?
+        .into_iter()
+        .map(|answer| match answer {
+            Answer::Embedding { vector, fingerprint, .. } => {
+                check_normalised(&vector)?;
+                Ok(Ok(Embedding { vector, fingerprint }))
+            }
+            Answer::Failed { failure, .. } => Ok(Err(failure)),
+            _ => Err(Error::OutOfTurn),
+        })
+        .collect()
+}
+
+/// Embeds one input.
+pub(crate) fn embed_one(model: &str, input: Input) -> Result<Embedding, Error> {
+    let mut answers = embed(model, &[input])?;
+    Ok(answers.pop().ok_or(Error::OutOfTurn)??)
+}
+
+/// The fingerprint of an installed model.
+pub(crate) fn describe(model: &str) -> Result<Fingerprint, Error> {
+    let id = take_ids(1);
+    match converse(&[Request::Describe { id, model }], settings::request_timeout())?.pop() {
+        Some(Answer::Description { fingerprint, .. }) => Ok(fingerprint),
+        Some(Answer::Failed { failure, .. }) => Err(failure.into()),
+        _ => Err(Error::OutOfTurn),
+    }
+}
+
+/// The embedder's status report, a JSON object.
+pub(crate) fn status(patience: Duration) -> Result<String, Error> {
+    match converse(&[Request::Status { id: take_ids(1) }], patience)?.pop() {
+        Some(Answer::StatusReport { json, .. }) => Ok(json),
+        _ => Err(Error::OutOfTurn),
+    }
+}
+
+/// Refuses an image above `clip.max_image_bytes`.
+pub(crate) fn check_image_size(bytes: usize) -> Result<(), Error> {
+    let limit = settings::max_image_bytes();
+    if bytes > limit { Err(Error::ImageTooLarge { bytes, limit }) } else { Ok(()) }
+}
+
+/// Refuses a text above the wire's limit.
+pub(crate) fn check_text_size(bytes: usize) -> Result<(), Error> {
+    if bytes > MAX_TEXT_BYTES { Err(Error::TextTooLong(bytes)) } else { Ok(()) }
+}
+
+thread_local! {
+    static CONNECTION: RefCell<Option<Connection>> = const { RefCell::new(None) };
+    static NEXT_ID: Cell<u32> = const { Cell::new(1) };
+}
+
+fn converse(requests: &[Request], patience: Duration) -> Result<Vec<Answer>, Error> {
+    let kept = CONNECTION.with_borrow_mut(Option::take).filter(Connection::is_idle);
+    let mut connection = match kept {
+        Some(connection) => connection,
+        None => Connection::open(Instant::now() + patience, patience)?,
+    };
+    let answers = connection.converse(requests, patience)?;
+    CONNECTION.set(Some(connection));
+    Ok(answers)
+}
+
+fn take_ids(count: usize) -> u32 {
+    let count = u32::try_from(count).expect("an array has fewer than 2^32 elements");
+    NEXT_ID.replace(NEXT_ID.get().wrapping_add(count))
+}
+
+fn check_normalised(vector: &[f32]) -> Result<(), Error> {
+    const TOLERANCE: f32 = 1e-3;
+    let square: f32 = vector.iter().map(|value| value * value).sum();
+    // Written so that a NaN is refused too.
+    if (square - 1.0).abs() < TOLERANCE { Ok(()) } else { Err(Error::NotNormalised) }
+}

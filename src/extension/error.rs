@@ -1,0 +1,163 @@
+//! What can go wrong, and the SQLSTATE, detail and hint that an application sees.
+//!
+//! Errors are an interface: an application branches on the SQLSTATE, so each variant has one and keeps it.
+//! `XX000` means a defect of pg_clip.
+
+use pg_clip_wire::{Failure, FailureKind, MAX_TEXT_BYTES, PROTOCOL, WireError};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{0}")]
+    Embedder(#[from] Failure),
+    #[error("image of {bytes} bytes exceeds clip.max_image_bytes ({limit})")]
+    ImageTooLarge { bytes: usize, limit: usize },
+    #[error("text of {0} bytes exceeds the limit of {MAX_TEXT_BYTES} bytes")]
+    TextTooLong(usize),
+    #[error("text is not valid UTF-8")]
+    TextNotUtf8,
+    #[error("\"{0}\" is not the name of a model")]
+    BadModelName(String),
+    #[error("the embedder did not start within clip.request_timeout ({0} ms)")]
+    NotRunning(u128),
+    #[error("the embedder did not answer within clip.request_timeout ({0} ms)")]
+    TimedOut(u128),
+    #[error("the embedder ended during the request")]
+    Died,
+    #[error("the embedder broke the protocol: {0}")]
+    Wire(#[from] WireError),
+    #[error("the embedder answered out of turn")]
+    OutOfTurn,
+    #[error("the embedder sent a vector that is not normalised")]
+    NotNormalised,
+    #[error("the embedder speaks protocol {theirs} (release {release}), this library speaks {PROTOCOL}")]
+    OtherProtocol { theirs: u16, release: String },
+    #[error("the process behind pg_clip's socket belongs to another user")]
+    ForeignPeer,
+    #[error("no file descriptor is free for a connection to the embedder")]
+    NoDescriptor,
+    #[error("the embedder does not take more connections now")]
+    Backlog,
+    #[error("no background worker slot is free for pg_clip's supervisor")]
+    NoWorkerSlot,
+    #[error("could not {action}: {cause}")]
+    System { action: &'static str, cause: std::io::Error },
+    #[error("function clip_fill_image_embeddings must be called by a trigger AFTER … FOR EACH STATEMENT")]
+    NotAStatementTrigger,
+    #[error("trigger \"{0}\" has no transition table {1}")]
+    NoTransitionTable(String, &'static str),
+    #[error("table {0} is not watched")]
+    NotWatched(String),
+    #[error("the model changed during the statement")]
+    ModelChanged,
+    #[error("SPI answered {0}")]
+    Spi(i32),
+    #[error("{error}")]
+    Photo { key: String, table: String, error: Box<Error> },
+    #[error("{error}")]
+    Element { position: usize, error: Box<Error> },
+}
+
+impl Error {
+    /// A failed system call of ours.
+    pub(crate) fn system(action: &'static str, cause: impl Into<std::io::Error>) -> Error {
+        Error::System { action, cause: cause.into() }
+    }
+
+    /// Reports the error to PostgreSQL, which ends the statement.
+    #[track_caller]
+    pub(crate) fn raise(self) -> ! {
+        let mut report = ErrorReport::new(self.sqlstate(), self.to_string(), "pg_clip");
+        if let Some(detail) = self.detail() {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = self.hint() {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::ERROR);
+        unreachable!("an ERROR does not return")
+    }
+
+    fn sqlstate(&self) -> PgSqlErrorCode {
+        use PgSqlErrorCode as Code;
+        match self {
+            Error::Embedder(failure) => match failure.kind {
+                FailureKind::InvalidParameter => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                FailureKind::UndecodableImage => Code::ERRCODE_INVALID_BINARY_REPRESENTATION,
+                FailureKind::UnsupportedFormat => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+                FailureKind::LimitExceeded => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                FailureKind::Overloaded => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                FailureKind::Configuration => Code::ERRCODE_CONFIG_FILE_ERROR,
+                FailureKind::BadOutput | FailureKind::Protocol => Code::ERRCODE_PROTOCOL_VIOLATION,
+                FailureKind::OutOfMemory => Code::ERRCODE_OUT_OF_MEMORY,
+                FailureKind::Internal => Code::ERRCODE_INTERNAL_ERROR,
+            },
+            Error::ImageTooLarge { .. } | Error::TextTooLong(_) => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            Error::TextNotUtf8 => Code::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+            Error::BadModelName(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            Error::NotRunning(_) => Code::ERRCODE_CANNOT_CONNECT_NOW,
+            Error::TimedOut(_) => Code::ERRCODE_QUERY_CANCELED,
+            Error::Died => Code::ERRCODE_CONNECTION_FAILURE,
+            Error::Wire(_) | Error::OutOfTurn | Error::NotNormalised | Error::ForeignPeer => {
+                Code::ERRCODE_PROTOCOL_VIOLATION
+            }
+            Error::OtherProtocol { .. } | Error::NotWatched(_) => {
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            Error::NoDescriptor => Code::ERRCODE_TOO_MANY_CONNECTIONS,
+            Error::Backlog | Error::NoWorkerSlot => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            Error::System { .. } => Code::ERRCODE_SYSTEM_ERROR,
+            Error::NotAStatementTrigger | Error::NoTransitionTable(..) => {
+                Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED
+            }
+            Error::ModelChanged => Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            Error::Spi(_) => Code::ERRCODE_INTERNAL_ERROR,
+            Error::Photo { error, .. } | Error::Element { error, .. } => error.sqlstate(),
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        let own = match self {
+            Error::Embedder(failure) => Some(failure.detail.clone()).filter(|detail| !detail.is_empty()),
+            Error::NotRunning(_) => Some("The server log says why it is not running.".to_owned()),
+            _ => None,
+        };
+        match self {
+            Error::Photo { key, table, error } => {
+                let place = format!("The photo is that of key {key} in table {table}.");
+                Some(error.detail().map_or(place.clone(), |detail| format!("{detail}\n{place}")))
+            }
+            Error::Element { position, error } => {
+                let place = format!("The input is element {position} of the array.");
+                Some(error.detail().map_or(place.clone(), |detail| format!("{detail}\n{place}")))
+            }
+            _ => own,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Error::Embedder(failure) => Some(failure.hint.clone()).filter(|hint| !hint.is_empty()),
+            Error::BadModelName(_) => {
+                Some("A model is named by the folder that it is installed in, never by a path.".to_owned())
+            }
+            Error::OtherProtocol { .. } => {
+                Some("Install pg_clip again, then restart the server.".to_owned())
+            }
+            Error::NoDescriptor => Some("Raise max_files_per_process.".to_owned()),
+            Error::NoWorkerSlot => Some(
+                "Raise max_worker_processes, or add pg_clip to shared_preload_libraries.".to_owned(),
+            ),
+            Error::NotAStatementTrigger => Some(
+                "SELECT clip_watch('…') creates the triggers; to write them yourself, see the README.".to_owned(),
+            ),
+            Error::NoTransitionTable(_, clause) => {
+                Some(format!("Create the trigger with REFERENCING {clause} AS …."))
+            }
+            Error::NotWatched(table) => Some(format!("SELECT clip_watch('{table}')")),
+            Error::Photo { error, .. } | Error::Element { error, .. } => error.hint(),
+            _ => None,
+        }
+    }
+}

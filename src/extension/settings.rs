@@ -1,0 +1,171 @@
+//! The settings, all named `clip.*`.
+//!
+//! What the embedder reads is `sighup`: a session cannot have an embedder of its own. What could make one session
+//! cost others more (limits) is for superusers. What names a file is `sighup` and hidden from ordinary users. The rest
+//! is for anybody, so that it can be set for a role or a database.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use pg_clip_wire::MAX_MODEL_NAME;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+use crate::error::Error;
+
+static MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"demo"));
+static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
+/// 32 MiB: customers' photos have 2-12 MiB, and no service that takes uploads allows much more.
+static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(32 << 20);
+/// 50 megapixels, as imgproxy has it: 150 MB once decoded, above what phones make.
+static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(50_000_000);
+/// 30 s: an embedder that starts needs a second or two, a full-size image under one on a slow machine.
+static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
+static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static EXECUTION_PROVIDER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"cpu"));
+static ONNXRUNTIME_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static MODELS_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Declares the settings to the server and reserves the prefix `clip.`.
+pub(crate) fn define() {
+    GucRegistry::define_string_guc(
+        c"clip.model",
+        c"Sets the model that embeds where a call names none.",
+        c"The name of an installed model, never a path.",
+        &MODEL,
+        GucContext::Userset,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_bool_guc(
+        c"clip.enabled",
+        c"Lets the triggers of watched tables embed photos.",
+        c"Where it is off, photos are stored without an embedding. Functions that are called by name still work.",
+        &ENABLED,
+        GucContext::Userset,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_int_guc(
+        c"clip.max_image_bytes",
+        c"Sets the size above which an image is refused unread.",
+        c"",
+        &MAX_IMAGE_BYTES,
+        1,
+        i32::try_from(pg_clip_wire::MAX_IMAGE_BYTES).expect("1 GiB fits"),
+        GucContext::Suset,
+        GucFlags::UNIT_BYTE,
+    );
+    GucRegistry::define_int_guc(
+        c"clip.max_image_pixels",
+        c"Sets the number of pixels above which an image is refused undecoded.",
+        c"",
+        &MAX_IMAGE_PIXELS,
+        1,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_int_guc(
+        c"clip.request_timeout",
+        c"Sets how long a call waits for the embedder without any progress.",
+        c"A call with many inputs makes progress with each answer.",
+        &REQUEST_TIMEOUT,
+        1,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"clip.threads",
+        c"Sets the number of threads that the embedder computes with.",
+        c"0 means one for each processor that the server may use.",
+        &THREADS,
+        0,
+        1024,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_string_guc(
+        c"clip.execution_provider",
+        c"Sets what the embedder computes on.",
+        c"A name of an ONNX Runtime execution provider; cpu is always there.",
+        &EXECUTION_PROVIDER,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_string_guc(
+        c"clip.onnxruntime_library",
+        c"Sets the path of ONNX Runtime's shared library.",
+        c"Empty means the one that was installed with pg_clip.",
+        &ONNXRUNTIME_LIBRARY,
+        GucContext::Sighup,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_string_guc(
+        c"clip.models_directory",
+        c"Sets the directory that holds the installed models.",
+        c"Empty means the one that was installed with pg_clip.",
+        &MODELS_DIRECTORY,
+        GucContext::Sighup,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    // SAFETY: the prefix is a constant string, and all settings with it are defined above.
+    unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"clip".as_ptr()) };
+}
+
+/// The model that embeds where a call names none.
+pub(crate) fn model() -> Result<String, Error> {
+    checked_model_name(&configured_model())
+}
+
+/// The value of `clip.model`, whether or not it can be a model's name.
+pub(crate) fn configured_model() -> String {
+    text(&MODEL)
+}
+
+/// A name that may be sent to the embedder: 1 to 63 letters, digits, `.`, `_` and `-`, not starting with a dot.
+pub(crate) fn checked_model_name(name: &str) -> Result<String, Error> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let fits = (1..=MAX_MODEL_NAME).contains(&name.len());
+    if fits && !name.starts_with('.') && name.bytes().all(allowed) {
+        Ok(name.to_owned())
+    } else {
+        Err(Error::BadModelName(name.to_owned()))
+    }
+}
+
+pub(crate) fn enabled() -> bool {
+    ENABLED.get()
+}
+
+pub(crate) fn max_image_bytes() -> usize {
+    usize::try_from(MAX_IMAGE_BYTES.get()).expect("the least value is 1")
+}
+
+pub(crate) fn max_image_pixels() -> u64 {
+    u64::try_from(MAX_IMAGE_PIXELS.get()).expect("the least value is 1")
+}
+
+pub(crate) fn request_timeout() -> Duration {
+    Duration::from_millis(u64::try_from(REQUEST_TIMEOUT.get()).expect("the least value is 1"))
+}
+
+pub(crate) fn threads() -> i32 {
+    THREADS.get()
+}
+
+pub(crate) fn execution_provider() -> String {
+    text(&EXECUTION_PROVIDER)
+}
+
+/// Empty where the installed library is meant.
+pub(crate) fn onnxruntime_library() -> String {
+    text(&ONNXRUNTIME_LIBRARY)
+}
+
+/// Empty where the installed models are meant.
+pub(crate) fn models_directory() -> String {
+    text(&MODELS_DIRECTORY)
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> String {
+    setting.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,244 @@
+//! Running SQL inside a trigger.
+//!
+//! PostgreSQL's own interface and not pgrx's wrapper, which has no transition tables and keeps every fetched row until
+//! the end: a COPY of ten thousand photos must not be held in memory.
+
+use std::ffi::{CString, c_char, c_long};
+use std::marker::PhantomData;
+
+use pgrx::pg_sys;
+
+use crate::error::Error;
+
+/// A connection to SPI, closed on drop.
+pub(crate) struct Spi;
+
+impl Spi {
+    pub(crate) fn connect() -> Result<Spi, Error> {
+        // SAFETY: called inside a transaction, as every SQL function is.
+        checked(unsafe { pg_sys::SPI_connect() })?;
+        Ok(Spi)
+    }
+
+    /// Lets queries read the trigger's transition tables under their names.
+    ///
+    /// # Safety
+    /// `trigger` is the data of the running trigger.
+    pub(crate) unsafe fn register_transition_tables(
+        &self,
+        trigger: *mut pg_sys::TriggerData,
+    ) -> Result<(), Error> {
+        // SAFETY: the caller vouches for `trigger`.
+        checked(unsafe { pg_sys::SPI_register_trigger_data(trigger) })
+    }
+
+    /// Runs a statement once.
+    pub(crate) fn run(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
+        let sql = CString::new(sql).expect("our own statements have no NUL byte");
+        let mut arguments = Arguments::new(arguments);
+        // SAFETY: the three arrays have the same length and live through the call.
+        checked(unsafe {
+            pg_sys::SPI_execute_with_args(
+                sql.as_ptr(),
+                arguments.count(),
+                arguments.types.as_mut_ptr(),
+                arguments.values.as_mut_ptr(),
+                arguments.nulls.as_ptr(),
+                false,
+                0,
+            )
+        })?;
+        Ok(Rows::take())
+    }
+
+    /// Prepares a statement that is to be run many times.
+    pub(crate) fn prepare(&self, sql: &str, types: &[pg_sys::Oid]) -> Result<Plan<'_>, Error> {
+        let sql = CString::new(sql).expect("our own statements have no NUL byte");
+        let mut types = types.to_vec();
+        let count = i32::try_from(types.len()).expect("a handful of parameters");
+        // SAFETY: `types` has `count` entries.
+        let plan = unsafe { pg_sys::SPI_prepare(sql.as_ptr(), count, types.as_mut_ptr()) };
+        if plan.is_null() {
+            // SAFETY: a plain read of SPI's result code.
+            return Err(Error::Spi(unsafe { pg_sys::SPI_result }));
+        }
+        Ok(Plan { plan, types, spi: PhantomData })
+    }
+
+    /// Opens a query whose rows are fetched one by one.
+    pub(crate) fn open(&self, sql: &str) -> Result<Cursor<'_>, Error> {
+        let sql = CString::new(sql).expect("our own statements have no NUL byte");
+        // SAFETY: no parameters are passed.
+        let portal = unsafe {
+            pg_sys::SPI_cursor_open_with_args(
+                std::ptr::null(),
+                sql.as_ptr(),
+                0,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                std::ptr::null(),
+                false,
+                0,
+            )
+        };
+        Ok(Cursor { portal, spi: PhantomData })
+    }
+}
+
+impl Drop for Spi {
+    fn drop(&mut self) {
+        // After an ERROR the transaction's end closes the connection, and portals are gone before.
+        if !std::thread::panicking() {
+            // SAFETY: this connection is the innermost: values that borrow from it are gone.
+            unsafe { pg_sys::SPI_finish() };
+        }
+    }
+}
+
+/// A parameter of a statement. `None` is NULL.
+#[derive(Clone, Copy)]
+pub(crate) struct Argument {
+    pub(crate) oid: pg_sys::Oid,
+    pub(crate) value: Option<pg_sys::Datum>,
+}
+
+struct Arguments {
+    types: Vec<pg_sys::Oid>,
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<c_char>,
+}
+
+impl Arguments {
+    fn new(arguments: &[Argument]) -> Arguments {
+        Arguments {
+            types: arguments.iter().map(|argument| argument.oid).collect(),
+            values: arguments.iter().map(|argument| argument.value.unwrap_or(0.into())).collect(),
+            nulls: arguments.iter().map(|argument| null_mark(argument.value)).collect(),
+        }
+    }
+
+    fn count(&self) -> i32 {
+        i32::try_from(self.types.len()).expect("a handful of parameters")
+    }
+}
+
+fn null_mark(value: Option<pg_sys::Datum>) -> c_char {
+    let mark = if value.is_some() { b' ' } else { b'n' };
+    c_char::try_from(mark).expect("ASCII")
+}
+
+/// A prepared statement.
+pub(crate) struct Plan<'spi> {
+    plan: pg_sys::SPIPlanPtr,
+    types: Vec<pg_sys::Oid>,
+    spi: PhantomData<&'spi Spi>,
+}
+
+impl<'spi> Plan<'spi> {
+    /// Runs the statement with a value for each of its parameters.
+    pub(crate) fn run(&self, values: &[Option<pg_sys::Datum>]) -> Result<Rows<'spi>, Error> {
+        assert_eq!(values.len(), self.types.len(), "a value for each parameter");
+        let nulls: Vec<c_char> = values.iter().map(|value| null_mark(*value)).collect();
+        let mut values: Vec<pg_sys::Datum> =
+            values.iter().map(|value| value.unwrap_or(0.into())).collect();
+        // SAFETY: the plan lives as long as the connection; both arrays have an entry for each parameter.
+        checked(unsafe {
+            pg_sys::SPI_execute_plan(self.plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0)
+        })?;
+        Ok(Rows::take())
+    }
+}
+
+/// An open query.
+pub(crate) struct Cursor<'spi> {
+    portal: pg_sys::Portal,
+    spi: PhantomData<&'spi Spi>,
+}
+
+impl<'spi> Cursor<'spi> {
+    /// The next row, or none at the end.
+    pub(crate) fn next(&mut self) -> Option<Rows<'spi>> {
+        const ONE: c_long = 1;
+        // SAFETY: the portal was opened by this connection and is closed on drop only.
+        unsafe { pg_sys::SPI_cursor_fetch(self.portal, true, ONE) };
+        let rows = Rows::take();
+        (rows.count > 0).then_some(rows)
+    }
+}
+
+impl Drop for Cursor<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: as in `next`.
+            unsafe { pg_sys::SPI_cursor_close(self.portal) };
+        }
+    }
+}
+
+/// The rows that a statement returned, freed on drop.
+pub(crate) struct Rows<'spi> {
+    table: *mut pg_sys::SPITupleTable,
+    count: u64,
+    spi: PhantomData<&'spi Spi>,
+}
+
+impl Rows<'_> {
+    fn take<'spi>() -> Rows<'spi> {
+        // SAFETY: SPI set both for the statement that was run last; from here on the table is ours to free.
+        unsafe {
+            let table = std::mem::replace(&mut *(&raw mut pg_sys::SPI_tuptable), std::ptr::null_mut());
+            let count = if table.is_null() { 0 } else { pg_sys::SPI_processed };
+            Rows { table, count, spi: PhantomData }
+        }
+    }
+
+    /// How many rows there are; 0 for a statement that returns none.
+    pub(crate) fn len(&self) -> u64 {
+        self.count
+    }
+
+    /// A column of the first row, counted from 1, or `None` where it is NULL. The value lives as long as these rows.
+    pub(crate) fn value(&self, column: i32) -> Option<pg_sys::Datum> {
+        assert!(self.count > 0, "there is a first row");
+        let mut is_null = false;
+        // SAFETY: the table has a first row; SPI checks the column's number.
+        let value = unsafe {
+            pg_sys::SPI_getbinval(*(*self.table).vals, (*self.table).tupdesc, column, &mut is_null)
+        };
+        (!is_null).then_some(value)
+    }
+
+    /// A column of the first row as its text, or `None` where it is NULL.
+    pub(crate) fn text(&self, column: i32) -> Option<String> {
+        assert!(self.count > 0, "there is a first row");
+        // SAFETY: as in `value`; SPI returns null or a string in the current memory context.
+        unsafe {
+            let text = pg_sys::SPI_getvalue(*(*self.table).vals, (*self.table).tupdesc, column);
+            (!text.is_null()).then(|| {
+                let owned = crate::varlena::c_string(text);
+                pg_sys::pfree(text.cast());
+                owned
+            })
+        }
+    }
+
+    /// The type of a column.
+    pub(crate) fn type_of(&self, column: i32) -> pg_sys::Oid {
+        assert!(!self.table.is_null(), "the statement returned rows");
+        // SAFETY: the descriptor is there with the table; SPI checks the column's number.
+        unsafe { pg_sys::SPI_gettypeid((*self.table).tupdesc, column) }
+    }
+}
+
+impl Drop for Rows<'_> {
+    fn drop(&mut self) {
+        if !self.table.is_null() && !std::thread::panicking() {
+            // SAFETY: taken from SPI by the only constructor, and freed nowhere else.
+            unsafe { pg_sys::SPI_freetuptable(self.table) };
+        }
+    }
+}
+
+fn checked(code: i32) -> Result<(), Error> {
+    if code < 0 { Err(Error::Spi(code)) } else { Ok(()) }
+}

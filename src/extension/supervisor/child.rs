@@ -1,0 +1,131 @@
+//! The supervisor's child: the guardian, which has the embedder as its own child.
+//!
+//! One socket pair ties them together. What guardian and embedder write to their end, as stderr, comes out at ours
+//! and goes to the server log. When we end, however, the guardian reads end-of-file and takes the embedder with it;
+//! when they end, we do. Nothing else of PostgreSQL's is inherited: no descriptor, no signal disposition or mask, no
+//! environment, no out-of-memory score; the guardian leaves the process group.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child as Process, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+
+use crate::error::Error;
+
+/// What the embedder is started with. Two that are equal need no restart.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Launch {
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<String>,
+}
+
+/// A running guardian.
+pub(super) struct Child {
+    process: Process,
+    log: UnixStream,
+    /// The start of a line whose end has not come yet.
+    partial: Vec<u8>,
+}
+
+impl Child {
+    /// Starts the guardian, with the listening socket as its stdin.
+    pub(super) fn start(
+        launch: &Launch,
+        restarts: u32,
+        listener: &UnixListener,
+    ) -> Result<Child, Error> {
+        let failed = |cause: io::Error| Error::system("start the embedder", cause);
+        // exec reports a missing program after the fork; this names it before.
+        fs::metadata(&launch.program).map_err(failed)?;
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        ours.set_nonblocking(true).map_err(failed)?;
+        let theirs = OwnedFd::from(theirs);
+        let mut command = Command::new(&launch.program);
+        command
+            .arg("guard")
+            .args(&launch.arguments)
+            .arg(format!("--restarts={restarts}"))
+            .env_clear()
+            .env("ORT_DISABLE_TELEMETRY", "1")
+            .stdin(Stdio::from(listener.as_fd().try_clone_to_owned().map_err(failed)?))
+            .stdout(Stdio::from(theirs.try_clone().map_err(failed)?))
+            .stderr(Stdio::from(theirs));
+        // SAFETY: the closure runs between fork and exec and calls only async-signal-safe functions.
+        unsafe { command.pre_exec(leave_postgresql) };
+        // A signal handler of the server's must not run in the fork.
+        let mut before = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))
+            .map_err(|errno| Error::system("block signals", errno))?;
+        let started = command.spawn();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)
+            .map_err(|errno| Error::system("restore the signal mask", errno))?;
+        Ok(Child { process: started.map_err(failed)?, log: ours, partial: Vec::new() })
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.log.as_fd()
+    }
+
+    /// The whole lines that came since the last call, without waiting.
+    pub(super) fn lines(&mut self) -> Vec<String> {
+        let mut chunk = [0; 4096];
+        loop {
+            match self.log.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(length) => self.partial.extend_from_slice(&chunk[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        let end = self.partial.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let whole: Vec<u8> = self.partial.drain(..end).collect();
+        String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect()
+    }
+
+    /// How the guardian ended, if it did.
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().ok().flatten()
+    }
+
+    /// Ends guardian and embedder, and reaps the guardian. It kills without asking, so that this takes milliseconds.
+    pub(super) fn stop(mut self) {
+        drop(self.log);
+        let _ = self.process.wait();
+    }
+}
+
+/// Gives up everything that the fork inherited from PostgreSQL.
+fn leave_postgresql() -> io::Result<()> {
+    const LAST_SIGNAL: libc::c_int = 64;
+    // SAFETY: plain system calls on this process, all async-signal-safe. Errors for signals that cannot be changed,
+    // and for a score that may not be lowered, leave things as they are.
+    unsafe {
+        let mut default: libc::sigaction = std::mem::zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        for signal in 1..=LAST_SIGNAL {
+            libc::sigaction(signal, &default, std::ptr::null_mut());
+        }
+        let mut empty: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut empty);
+        libc::sigprocmask(libc::SIG_SETMASK, &empty, std::ptr::null_mut());
+
+        let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if score >= 0 {
+            libc::write(score, c"0".as_ptr().cast(), 1);
+            libc::close(score);
+        }
+        // All above stderr is closed by the exec; Rust's own pipe, which reports a failed exec, still works until then.
+        let closed = libc::syscall(
+            libc::SYS_close_range,
+            3 as libc::c_uint,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        );
+        if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}

@@ -1,0 +1,19 @@
+//! The listening socket.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+
+use crate::client::{SOCKET, STAGED_SOCKET};
+use crate::error::Error;
+
+/// Listens, and only then shows the socket under its name: a backend that sees it can connect. What a supervisor
+/// before this one left behind is replaced.
+pub(super) fn listen() -> Result<UnixListener, Error> {
+    let _ = fs::remove_file(STAGED_SOCKET);
+    // The server's umask leaves the socket to its user alone.
+    let listener = UnixListener::bind(STAGED_SOCKET)
+        .map_err(|cause| Error::system("listen for pg_clip's backends", cause))?;
+    fs::rename(STAGED_SOCKET, SOCKET)
+        .map_err(|cause| Error::system("put pg_clip's socket in its place", cause))?;
+    Ok(listener)
+}

@@ -1,0 +1,69 @@
+//! The supervisor: a background worker that starts the embedder, watches it and starts it again.
+//!
+//! It starts with the server where pg_clip is in `shared_preload_libraries`, and otherwise with the first call that
+//! finds no socket. It has no database connection, opens no relation, and runs on a hot standby too. It holds the
+//! listening socket for as long as it lives, through every death of the embedder: a backend that connects meanwhile
+//! waits in the backlog and never sees a refused connection.
+//!
+//! There is one in a cluster: the one that holds the lock on [`crate::client::LOCK`]. A second one, started by a
+//! backend in a race, leaves with status 0 and is not started again.
+
+mod child;
+mod lock;
+mod listener;
+mod worker;
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+
+use crate::error::Error;
+
+/// Has the postmaster start the supervisor together with the server.
+pub(crate) fn register_at_server_start() {
+    // SAFETY: a plain read of a variable of this process; registering is allowed while libraries are preloaded.
+    unsafe {
+        if pg_sys::process_shared_preload_libraries_in_progress {
+            pg_sys::RegisterBackgroundWorker(&mut registration());
+        }
+    }
+}
+
+/// Starts the supervisor, unless one runs.
+pub(crate) fn ensure_running() -> Result<(), Error> {
+    if lock::is_held()? {
+        return Ok(());
+    }
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: called in a backend, with a registration that lives through the call.
+    if unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut registration(), &mut handle) } {
+        Ok(())
+    } else {
+        Err(Error::NoWorkerSlot)
+    }
+}
+
+/// A second later: the postmaster's own pause, so that a supervisor that cannot live does not spin.
+const RESTART_SECONDS: i32 = 1;
+
+fn registration() -> pg_sys::BackgroundWorker {
+    let mut worker = pg_sys::BackgroundWorker {
+        bgw_flags: pg_sys::BGWORKER_SHMEM_ACCESS as i32,
+        // A standby answers queries from its consistent state on.
+        bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_ConsistentState,
+        bgw_restart_time: RESTART_SECONDS,
+        ..Default::default()
+    };
+    put(&mut worker.bgw_name, c"pg_clip supervisor");
+    put(&mut worker.bgw_type, c"pg_clip supervisor");
+    put(&mut worker.bgw_library_name, c"pg_clip");
+    put(&mut worker.bgw_function_name, c"clip_supervisor_main");
+    worker
+}
+
+fn put<const N: usize>(field: &mut [std::ffi::c_char; N], text: &CStr) {
+    const { assert!(N > 32, "all of the names above fit") };
+    for (place, byte) in field.iter_mut().zip(text.to_bytes_with_nul()) {
+        *place = std::ffi::c_char::try_from(*byte).expect("ASCII");
+    }
+}

@@ -1,0 +1,56 @@
+//! Acting as another role for a moment.
+
+use pgrx::pg_sys;
+
+/// Runs `act` as `role`, in a security-restricted operation and with `search_path = pg_catalog, pg_temp`, as
+/// PostgreSQL itself does when it runs code that a table's owner controls (REFRESH, REINDEX, logical replication).
+///
+/// If `act` raises an ERROR, the end of the (sub)transaction restores the role and the settings.
+pub(super) fn act_as<R>(role: pg_sys::Oid, act: impl FnOnce() -> R) -> R {
+    let acting = Acting::start(role);
+    let result = act();
+    drop(acting);
+    result
+}
+
+struct Acting {
+    role_before: pg_sys::Oid,
+    context_before: i32,
+    settings_level: i32,
+}
+
+impl Acting {
+    fn start(role: pg_sys::Oid) -> Acting {
+        let mut acting = Acting { role_before: pg_sys::InvalidOid, context_before: 0, settings_level: 0 };
+        // SAFETY: called inside a transaction; what is changed here is restored by `drop` or by an abort.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut acting.role_before, &mut acting.context_before);
+            acting.settings_level = pg_sys::NewGUCNestLevel();
+            pg_sys::set_config_option(
+                c"search_path".as_ptr(),
+                c"pg_catalog, pg_temp".as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+            let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+            pg_sys::SetUserIdAndSecContext(role, acting.context_before | restricted as i32);
+        }
+        acting
+    }
+}
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: restores what `start` saved, at the nest level that it opened.
+            unsafe {
+                pg_sys::AtEOXact_GUC(false, self.settings_level);
+                pg_sys::SetUserIdAndSecContext(self.role_before, self.context_before);
+            }
+        }
+    }
+}
