@@ -52,6 +52,24 @@ CREATE FUNCTION clip_embed_images(images pg_catalog.bytea[], model pg_catalog.te
 COMMENT ON FUNCTION clip_embed_images(pg_catalog.bytea[], pg_catalog.text) IS
 	'embeds many images with the model of this name in one round trip; keeps order, shape and NULLs';
 
+-- A type of the same name that somebody left in our schema is not pgvector's.
+DO $do$
+BEGIN
+	IF NOT EXISTS (
+		SELECT FROM pg_catalog.pg_proc AS embed
+		JOIN pg_catalog.pg_depend AS member ON member.objid OPERATOR(pg_catalog.=) embed.prorettype
+		JOIN pg_catalog.pg_extension AS extension ON extension.oid OPERATOR(pg_catalog.=) member.refobjid
+		WHERE embed.oid OPERATOR(pg_catalog.=) '@extschema@.clip_embed_text(pg_catalog.text)'::pg_catalog.regprocedure
+			AND member.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+			AND member.deptype OPERATOR(pg_catalog.=) 'e'
+			AND extension.extname OPERATOR(pg_catalog.=) 'vector')
+	THEN
+		RAISE EXCEPTION 'type "vector" in schema "@extschema@" is not the one of pgvector'
+			USING ERRCODE = 'undefined_object', HINT = 'Drop it, or create pg_clip in another schema.';
+	END IF;
+END
+$do$;
+
 -- Monitoring.
 
 -- API: private.

@@ -1,0 +1,18 @@
+//! What the integration tests stand on: clusters of their own, real clients, and a look at the server's processes.
+//!
+//! `cargo xtask test` builds and installs pg_clip and names the PostgreSQL to run. A test that meets an obstacle
+//! panics and says which: nothing here skips. Nothing here sleeps to let something happen either; what takes its
+//! time is waited for by [`wait_for`] and [`wait_until`], which know a name and a deadline.
+
+mod cluster;
+mod database;
+mod photos;
+mod process;
+mod wait;
+
+pub use cluster::TestCluster;
+pub use database::{TestDatabase, failure, run, sqlstate, value};
+pub use photos::{demo_photo, demo_photos, pixel_flood, repository, repository_file};
+pub use process::{Process, Signal, descendants, is_alive, send};
+pub use wait::{wait_for, wait_until};
+pub use xtask::cluster::Stop;

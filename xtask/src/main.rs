@@ -1,1 +1,167 @@
-fn main() {}
+//! `cargo xtask`: see `--help`.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand};
+use nix::sys::stat::{Mode, umask};
+
+use xtask::cluster::{Cluster, PORT, Stop};
+use xtask::environment::{Environment, MAJORS};
+use xtask::lock::Lock;
+use xtask::places::Places;
+use xtask::postgres::Postgres;
+use xtask::{build, demo, install, lint, playground, psql, test_run};
+
+/// The tasks of the pg_clip checkout
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(flatten)]
+    server: Server,
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Args)]
+struct Server {
+    /// The major version of the environment's PostgreSQL: 16 or 18
+    #[arg(long, global = true, conflicts_with = "pg_config")]
+    pg: Option<u32>,
+    /// The pg_config of any PostgreSQL 15 to 18 that has pgvector
+    #[arg(long, global = true, value_name = "PATH")]
+    pg_config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Set everything up, insert photos, and find them again
+    Demo,
+    /// Run all the tests, or those whose names contain FILTER, on PostgreSQL 16 and 18
+    Test { filter: Option<String> },
+    /// Open psql on a throwaway cluster that has the extension
+    Psql {
+        /// Arguments for psql
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Start, stop or look at the throwaway cluster
+    Cluster {
+        #[command(subcommand)]
+        action: Action,
+    },
+    /// Build the extension and install it into a PostgreSQL
+    Install,
+    /// Check formatting and run clippy on every crate
+    Lint,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    Start,
+    Stop,
+    Status,
+}
+
+fn main() -> ExitCode {
+    // The servers' user has to read what we write, whoever we are.
+    umask(Mode::from_bits_truncate(0o022));
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
+    let places = Places::find()?;
+    let environment = {
+        let _lock = Lock::take(&places, "env")?;
+        Environment::ready(&places)?
+    };
+    let postgres = || server.choose(&environment);
+    match task {
+        Task::Demo => {
+            let cluster = playground::ready(&places, &environment, &postgres()?)?;
+            let page = demo::demo(&places, &cluster)?;
+            println!("The same with pictures: {}", page.display());
+            println!(
+                "To try it yourself:     cargo xtask psql {}{}",
+                server.arguments(),
+                demo::psql_arguments()
+            );
+        }
+        Task::Test { filter } => {
+            let servers = server.choose_all(&environment)?;
+            if !test_run::test(&places, &environment, &servers, filter.as_deref())? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Task::Psql { arguments } => {
+            let cluster = playground::ready(&places, &environment, &postgres()?)?;
+            let error = psql::psql(&cluster, playground::DATABASE).args(arguments).exec();
+            bail!("cannot run psql: {error}");
+        }
+        Task::Cluster { action: Action::Start } => {
+            status(&playground::ready(&places, &environment, &postgres()?)?)?;
+        }
+        Task::Cluster { action: Action::Stop } => {
+            let cluster = playground::find(&places, &postgres()?);
+            if cluster.is_running()? {
+                cluster.stop(Stop::Fast)?;
+            }
+        }
+        Task::Cluster { action: Action::Status } => status(&playground::find(&places, &postgres()?))?,
+        Task::Install => {
+            let postgres = postgres()?;
+            let built = build::build(&places.workspace, &environment, &postgres)?;
+            install::install(&places.workspace, &environment, &postgres, &built)?;
+            println!("installed into {} of {}", postgres.version, postgres.pg_config.display());
+        }
+        Task::Lint => lint::lint(&places, &environment, &postgres()?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Server {
+    /// The arguments that choose the same server again.
+    fn arguments(&self) -> String {
+        match (&self.pg_config, self.pg) {
+            (Some(pg_config), _) => format!("--pg-config '{}' ", pg_config.display()),
+            (None, Some(major)) => format!("--pg {major} "),
+            (None, None) => String::new(),
+        }
+    }
+
+    fn choose(&self, environment: &Environment) -> Result<Postgres> {
+        match &self.pg_config {
+            Some(pg_config) => Postgres::from_config(pg_config),
+            None => environment.postgres(self.pg.unwrap_or(MAJORS[MAJORS.len() - 1])),
+        }
+    }
+
+    fn choose_all(&self, environment: &Environment) -> Result<Vec<Postgres>> {
+        if self.pg.is_some() || self.pg_config.is_some() {
+            return Ok(vec![self.choose(environment)?]);
+        }
+        MAJORS.iter().map(|&major| environment.postgres(major)).collect()
+    }
+}
+
+fn status(cluster: &Cluster) -> Result<()> {
+    println!("version: {}", cluster.postgres().version);
+    println!("data:    {}", cluster.data().display());
+    if cluster.is_running()? {
+        println!("socket:  {}", cluster.sockets().display());
+        println!("port:    {PORT}");
+        println!("pid:     {}", cluster.postmaster_pid()?);
+    } else {
+        println!("the cluster does not run: cargo xtask cluster start");
+    }
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! The command line.
+
+pub(crate) mod check;
+pub(crate) mod embed;
+
+use clap::{Parser, Subcommand};
+
+use crate::server::ServeOptions;
+
+/// Computes CLIP embeddings for PostgreSQL
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the embedder and end with it; started by PostgreSQL
+    Guard(ServeOptions),
+    /// Serve embeddings on a Unix socket; started by `guard`
+    Serve(ServeOptions),
+    /// Load a model, test it, and say what it is
+    Check(check::CheckOptions),
+    /// Embed one text or one image and print its vector
+    Embed(embed::EmbedOptions),
+}

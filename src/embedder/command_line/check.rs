@@ -1,0 +1,75 @@
+//! `check`: whether a model can be used, and what was recognised in it.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Args;
+use pg_clip_wire::Failure;
+
+use crate::error::Error;
+use crate::model::Model;
+use crate::onnxruntime::OnnxRuntime;
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckOptions {
+    /// Model to check: the name of its folder
+    pub name: String,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Where models and ONNX Runtime are.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// Folder that holds a folder for each model
+    #[arg(long, value_name = "DIR")]
+    pub models_directory: PathBuf,
+    /// ONNX Runtime's library
+    #[arg(long, value_name = "PATH")]
+    pub onnxruntime: PathBuf,
+}
+
+impl Place {
+    /// Loads the model `name`.
+    pub(super) fn load(&self, name: &str) -> Result<Model, Error> {
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Model::load(&self.models_directory, name, &OnnxRuntime::new(self.onnxruntime.clone(), threads))
+    }
+}
+
+/// Prints what the model is, or why it cannot be used.
+pub(crate) fn run(options: &CheckOptions) -> ExitCode {
+    let started = Instant::now();
+    match options.place.load(&options.name) {
+        Ok(model) => {
+            println!("model           {}", model.name);
+            println!("fingerprint     {}", hex::encode(model.fingerprint));
+            println!("dimensions      {}", model.dimensions);
+            println!("image size      {} x {}", model.preprocessing.width, model.preprocessing.height);
+            println!(
+                "resize          {:?}, {:?}",
+                model.preprocessing.resize_mode, model.preprocessing.interpolation
+            );
+            println!("context length  {}", model.tokenizer.context_length());
+            println!("unpadded text   {}", if model.unpadded_text { "yes" } else { "no" });
+            println!("batches         {} images, {} texts", model.image_batch, model.text_batch);
+            println!("loaded in       {:.2} s", started.elapsed().as_secs_f32());
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(error),
+    }
+}
+
+/// Prints an error as psql does.
+pub(super) fn fail(error: Error) -> ExitCode {
+    let failure = Failure::from(error);
+    eprintln!("ERROR:  {}", failure.message);
+    for (name, text) in [("DETAIL", &failure.detail), ("HINT", &failure.hint)] {
+        if !text.is_empty() {
+            eprintln!("{name}:  {text}");
+        }
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,157 @@
+//! Untrusted bytes become the input of an image tower.
+//!
+//! Always true: the size of an image is read from its header and held against the limits before any decoder runs · a
+//! decoder that panics is an image that cannot be decoded · only the first frame of an animation is decoded · what comes
+//! out depends on the bytes and the model's preprocessing alone.
+
+mod decode;
+mod format;
+mod header;
+mod jpeg;
+mod resize;
+mod tensor;
+
+use std::panic;
+
+use crate::error::Error;
+use crate::model::Preprocessing;
+
+/// Decodes an image of at most `max_pixels` and prepares it: `3 × height × width` values, channel by channel.
+pub(crate) fn prepare(
+    bytes: &[u8],
+    max_pixels: u64,
+    preprocessing: &Preprocessing,
+) -> Result<Vec<f32>, Error> {
+    let format = format::recognise(bytes)?;
+    header::check(format, bytes, max_pixels)?;
+    let prepared = panic::catch_unwind(|| {
+        let (pixels, orientation) = decode::decode(format, bytes)?;
+        let resized = resize::resize(&pixels, orientation, preprocessing)?;
+        Ok(tensor::normalize(&resized, preprocessing))
+    });
+    let panicked =
+        |_| Err(Error::BrokenImage { format: format.name(), reason: "its decoder gave up".to_owned() });
+    prepared.unwrap_or_else(panicked)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+
+    use super::*;
+    use crate::model::{Interpolation, ResizeMode};
+
+    const CLIP: Preprocessing = Preprocessing {
+        width: 224,
+        height: 224,
+        resize_mode: ResizeMode::Shortest(224),
+        interpolation: Interpolation::Bicubic,
+        mean: [0.0; 3],
+        std: [1.0; 3],
+    };
+
+    const ENCODED: [(ImageFormat, &str); 5] = [
+        (ImageFormat::Jpeg, "JPEG"),
+        (ImageFormat::Png, "PNG"),
+        (ImageFormat::Gif, "GIF"),
+        (ImageFormat::Bmp, "BMP"),
+        (ImageFormat::WebP, "WebP"),
+    ];
+
+    fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.into().write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    fn picture(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| Rgb([(x / 2) as u8, (y / 2) as u8, ((x * y) / 97) as u8]))
+    }
+
+    fn prepare_clip(bytes: &[u8]) -> Result<Vec<f32>, Error> {
+        prepare(bytes, 50_000_000, &CLIP)
+    }
+
+    #[test]
+    fn every_format_becomes_the_models_input() {
+        let reference = prepare_clip(&encode(picture(320, 240), ImageFormat::Png)).unwrap();
+        assert_eq!(reference.len(), 3 * 224 * 224);
+        for (format, name) in ENCODED {
+            let values = prepare_clip(&encode(picture(320, 240), format)).unwrap();
+            let off: f32 = values.iter().zip(&reference).map(|(a, b)| (a - b).abs()).sum();
+            assert!(off / (values.len() as f32) < 0.05, "{name} is off by {off}");
+        }
+    }
+
+    #[test]
+    fn a_truncated_file_is_refused_and_never_panics() {
+        for (format, name) in ENCODED {
+            let whole = encode(picture(64, 48), format);
+            // The last bytes of a PNG and a GIF say that there is nothing more; their picture is whole before.
+            let enough = match format {
+                ImageFormat::Png => whole.len() - 16,
+                ImageFormat::Gif => whole.len() - 4,
+                _ => whole.len(),
+            };
+            for length in (0..enough).step_by(7).chain(enough.saturating_sub(40)..enough) {
+                match prepare_clip(&whole[..length]) {
+                    Err(Error::BrokenImage { .. } | Error::UnknownFormat | Error::EmptyImage) => {}
+                    other => {
+                        panic!("{name} of {length} of {} bytes: {:?}", whole.len(), other.map(|_| "decoded"))
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn flipped_bits_never_panic() {
+        for (format, _) in ENCODED {
+            let whole = encode(picture(64, 48), format);
+            for at in (0..whole.len()).step_by(whole.len() / 60 + 1) {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << (at % 8);
+                let _ = prepare_clip(&bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn the_limit_is_on_pixels() {
+        let bytes = encode(picture(300, 200), ImageFormat::Png);
+        assert!(prepare(&bytes, 60_000, &CLIP).is_ok());
+        let error = prepare(&bytes, 59_999, &CLIP).unwrap_err();
+        assert_eq!(error.to_string(), "image has 60000 pixels, and at most 59999 are allowed");
+    }
+
+    #[test]
+    fn alpha_is_dropped() {
+        let opaque = picture(100, 100);
+        let mut see_through = RgbaImage::new(100, 100);
+        for (from, to) in opaque.pixels().zip(see_through.pixels_mut()) {
+            *to = Rgba([from[0], from[1], from[2], from[0]]);
+        }
+        let [opaque, see_through] =
+            [opaque.into(), DynamicImage::from(see_through)].map(|image| encode(image, ImageFormat::Png));
+        assert_eq!(prepare_clip(&opaque).unwrap(), prepare_clip(&see_through).unwrap());
+    }
+
+    #[test]
+    fn the_exif_orientation_is_applied() {
+        let upright = picture(320, 240);
+        let stored = image::imageops::rotate270(&upright);
+        let jpeg = encode(stored, ImageFormat::Jpeg);
+        // An EXIF segment whose only entry says: to be turned by 90 degrees (6).
+        let exif = b"\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let turned = [&jpeg[..2], exif, &jpeg[2..]].concat();
+        let expected = prepare_clip(&encode(upright, ImageFormat::Jpeg)).unwrap();
+        let difference = |bytes: &[u8]| {
+            let values = prepare_clip(bytes).unwrap();
+            values.iter().zip(&expected).map(|(a, b)| (a - b).abs()).sum::<f32>() / expected.len() as f32
+        };
+        assert!(difference(&turned) < 0.01, "{}", difference(&turned));
+        assert!(difference(&jpeg) > 0.1);
+    }
+}

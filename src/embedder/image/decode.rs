@@ -1,0 +1,54 @@
+//! Bytes become RGB pixels.
+//!
+//! Colours come to 8-bit RGB and an alpha channel is dropped, as `convert("RGB")` of Pillow does it. The EXIF orientation
+//! is read here and applied after the resize, when there are far fewer pixels to turn.
+
+use std::io::Cursor;
+
+use image::codecs::bmp::BmpDecoder;
+use image::codecs::gif::GifDecoder;
+use image::codecs::jpeg::JpegDecoder;
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits, RgbImage};
+
+use super::format::Format;
+use crate::error::Error;
+
+/// The most memory that one decoder may take, in bytes.
+const MAX_DECODER_MEMORY: u64 = 512 << 20;
+
+/// Decodes the first frame of an image whose header was checked.
+pub(super) fn decode(format: Format, bytes: &[u8]) -> Result<(RgbImage, Orientation), Error> {
+    let source = Cursor::new(bytes);
+    let decoded = match format {
+        Format::Jpeg => JpegDecoder::new(source).and_then(read),
+        Format::Png => PngDecoder::with_limits(source, limits()).and_then(read),
+        Format::WebP => WebPDecoder::new(source).and_then(read),
+        Format::Gif => GifDecoder::new(source).and_then(read),
+        Format::Bmp => BmpDecoder::new(source).and_then(read),
+    };
+    decoded.map_err(|error| refusal(format.name(), error))
+}
+
+fn read(mut decoder: impl ImageDecoder) -> ImageResult<(RgbImage, Orientation)> {
+    decoder.set_limits(limits())?;
+    // Metadata that cannot be read turns nothing: the picture itself may be whole.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    Ok((DynamicImage::from_decoder(decoder)?.into_rgb8(), orientation))
+}
+
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_DECODER_MEMORY);
+    limits
+}
+
+fn refusal(format: &'static str, error: ImageError) -> Error {
+    match error {
+        ImageError::Limits(_) => Error::DecoderMemory { limit: MAX_DECODER_MEMORY },
+        ImageError::Unsupported(error) => Error::UnsupportedFeature { format, reason: error.to_string() },
+        error => Error::BrokenImage { format, reason: error.to_string() },
+    }
+}

@@ -1,0 +1,114 @@
+//! The size of an image, read without a decoder.
+//!
+//! A file of a few bytes can claim billions of pixels. Its claim is read here, from the fixed places that each format's
+//! specification gives, and refused before anything is allocated for it.
+
+use super::format::Format;
+use super::jpeg;
+use crate::error::Error;
+
+/// The most pixels a side, whatever the number of pixels: what JPEG can say.
+const MAX_SIDE: u32 = 65_535;
+
+/// Refuses an image whose header is broken, or claims no pixels, more than `max_pixels`, or more than 65,535 a side.
+pub(super) fn check(format: Format, bytes: &[u8], max_pixels: u64) -> Result<(), Error> {
+    let (width, height) = match format {
+        Format::Jpeg => jpeg::check(bytes)?,
+        _ => dimensions(format, bytes).ok_or_else(|| Error::BrokenImage {
+            format: format.name(),
+            reason: "its header is incomplete".to_owned(),
+        })?,
+    };
+    if width == 0 || height == 0 {
+        return Err(Error::NoPixels { width, height });
+    }
+    if width > MAX_SIDE || height > MAX_SIDE {
+        return Err(Error::SideTooLong { width, height, limit: MAX_SIDE });
+    }
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > max_pixels {
+        return Err(Error::TooManyPixels { width, height, pixels, limit: max_pixels });
+    }
+    Ok(())
+}
+
+fn dimensions(format: Format, bytes: &[u8]) -> Option<(u32, u32)> {
+    match format {
+        Format::Jpeg => None,
+        Format::Png => {
+            let [width, height] = [16, 20].map(|at| take(bytes, at).map(u32::from_be_bytes));
+            (bytes.get(12..16)? == b"IHDR").then_some((width?, height?))
+        }
+        Format::Gif => Some((u16_le(bytes, 6)?, u16_le(bytes, 8)?)),
+        Format::Bmp if u32::from_le_bytes(take(bytes, 14)?) == 12 => {
+            Some((u16_le(bytes, 18)?, u16_le(bytes, 20)?))
+        }
+        Format::Bmp => {
+            // A negative height says that the rows are stored from the top down.
+            let [width, height] = [18, 22].map(|at| take(bytes, at).map(i32::from_le_bytes));
+            Some((width?.unsigned_abs(), height?.unsigned_abs()))
+        }
+        Format::WebP => match bytes.get(12..16)? {
+            b"VP8 " => Some((u16_le(bytes, 26)? & 0x3fff, u16_le(bytes, 28)? & 0x3fff)),
+            b"VP8L" => {
+                let packed = u32::from_le_bytes(take(bytes, 21)?);
+                Some(((packed & 0x3fff) + 1, (packed >> 14 & 0x3fff) + 1))
+            }
+            b"VP8X" => Some((u24_le(bytes, 24)? + 1, u24_le(bytes, 27)? + 1)),
+            _ => None,
+        },
+    }
+}
+
+fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+fn u16_le(bytes: &[u8], at: usize) -> Option<u32> {
+    take(bytes, at).map(u16::from_le_bytes).map(u32::from)
+}
+
+fn u24_le(bytes: &[u8], at: usize) -> Option<u32> {
+    take(bytes, at).map(|[a, b, c]| u32::from_le_bytes([a, b, c, 0]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn png(width: u32, height: u32) -> Vec<u8> {
+        let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".to_vec();
+        bytes.extend([width.to_be_bytes(), height.to_be_bytes()].concat());
+        bytes
+    }
+
+    fn bmp(width: i32, height: i32) -> Vec<u8> {
+        let mut bytes = b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
+        bytes.extend([width.to_le_bytes(), height.to_le_bytes()].concat());
+        bytes
+    }
+
+    #[test]
+    fn sizes_are_read_from_the_header() {
+        assert_eq!(dimensions(Format::Png, &png(640, 480)), Some((640, 480)));
+        assert_eq!(dimensions(Format::Bmp, &bmp(640, -480)), Some((640, 480)));
+        assert_eq!(dimensions(Format::Gif, b"GIF89a\x80\x02\xe0\x01"), Some((640, 480)));
+        let lossy = b"RIFF\0\0\0\0WEBPVP8 \0\0\0\0\0\0\0\x9d\x01\x2a\x80\x02\xe0\x01";
+        assert_eq!(dimensions(Format::WebP, lossy), Some((640, 480)));
+        let extended = b"RIFF\0\0\0\0WEBPVP8X\0\0\0\0\0\0\0\0\x7f\x02\0\xdf\x01\0";
+        assert_eq!(dimensions(Format::WebP, extended), Some((640, 480)));
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_before_a_decoder_runs() {
+        let check = |format, bytes: &[u8]| check(format, bytes, 50_000_000);
+        assert!(matches!(check(Format::Png, &png(64_250, 64_250)), Err(Error::TooManyPixels { .. })));
+        assert!(matches!(check(Format::Png, &png(100_000, 1)), Err(Error::SideTooLong { .. })));
+        assert!(matches!(check(Format::Png, &png(0, 1)), Err(Error::NoPixels { .. })));
+        assert!(matches!(check(Format::Gif, b"GIF89a\0\0\x01\0"), Err(Error::NoPixels { .. })));
+        assert!(matches!(check(Format::Bmp, &bmp(i32::MIN, i32::MIN)), Err(Error::SideTooLong { .. })));
+        assert!(matches!(check(Format::Png, &png(1, 1)[..20]), Err(Error::BrokenImage { .. })));
+        assert!(check(Format::Png, &png(10_000, 5_000)).is_ok());
+        assert!(matches!(check(Format::Png, &png(10_000, 5_001)), Err(Error::TooManyPixels { .. })));
+    }
+}

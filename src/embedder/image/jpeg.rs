@@ -1,0 +1,141 @@
+//! The markers of a JPEG, walked before it is decoded.
+//!
+//! The decoder fills the missing rest of a truncated file with grey, and takes as many scans as there are: a truncated
+//! upload would be embedded as if it were whole, and a small file could take minutes. Both are seen in the markers.
+//! Source: ITU-T T.81, annex B.
+
+use crate::error::Error;
+
+/// The most scans of a progressive JPEG. Encoders write about ten.
+const MAX_SCANS: usize = 100;
+
+/// The size of a JPEG that is complete and of a kind that the decoder knows.
+pub(super) fn check(bytes: &[u8]) -> Result<(u32, u32), Error> {
+    let mut size = None;
+    let mut scans = 0;
+    let mut rest = &bytes[2..];
+    loop {
+        let (marker, after) = next_marker(rest).ok_or_else(|| broken("it ends early"))?;
+        rest = match marker {
+            END_OF_IMAGE => return size.filter(|_| scans > 0).ok_or_else(|| broken("it has no picture")),
+            RESTART_0..=RESTART_7 | START_OF_IMAGE | TEMPORARY | STUFFED => after,
+            _ => {
+                let (segment, after) = segment(after).ok_or_else(|| broken("it ends early"))?;
+                match marker {
+                    START_OF_SCAN => scans += 1,
+                    FRAME_0..=FRAME_15
+                        if ![HUFFMAN_TABLES, EXTENSION, ARITHMETIC_TABLES].contains(&marker) =>
+                    {
+                        size = size.or(Some(frame(marker, segment)?));
+                    }
+                    _ => {}
+                }
+                after
+            }
+        };
+        if scans > MAX_SCANS {
+            return Err(Error::TooManyScans { limit: MAX_SCANS });
+        }
+    }
+}
+
+const STUFFED: u8 = 0x00;
+const TEMPORARY: u8 = 0x01;
+const FRAME_0: u8 = 0xc0;
+const FRAME_2: u8 = 0xc2;
+const HUFFMAN_TABLES: u8 = 0xc4;
+const EXTENSION: u8 = 0xc8;
+const ARITHMETIC_TABLES: u8 = 0xcc;
+const FRAME_15: u8 = 0xcf;
+const RESTART_0: u8 = 0xd0;
+const RESTART_7: u8 = 0xd7;
+const START_OF_IMAGE: u8 = 0xd8;
+const END_OF_IMAGE: u8 = 0xd9;
+const START_OF_SCAN: u8 = 0xda;
+
+/// The next byte after 0xff that is not a fill byte, and what follows it. In the data of a scan that is mostly 0x00,
+/// which says that 0xff was a value.
+fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let at = bytes.iter().position(|byte| *byte == 0xff)?;
+    let after = &bytes[at..];
+    let marker = after.iter().position(|byte| *byte != 0xff)?;
+    Some((after[marker], &after[marker + 1..]))
+}
+
+fn segment(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = u16::from_be_bytes(*bytes.first_chunk()?);
+    bytes.split_at_checked(length.max(2).into())
+}
+
+fn frame(marker: u8, segment: &[u8]) -> Result<(u32, u32), Error> {
+    let [_, _, precision, height_high, height_low, width_high, width_low, ..] = *segment else {
+        return Err(broken("its frame header is incomplete"));
+    };
+    let format = match marker {
+        _ if precision != 8 => "12-bit JPEG",
+        FRAME_0 | FRAME_2 => {
+            let [width, height] =
+                [[width_high, width_low], [height_high, height_low]].map(u16::from_be_bytes);
+            return Ok((width.into(), height.into()));
+        }
+        0xc1 => "extended sequential JPEG",
+        0xc3 | 0xc7 | 0xcb | 0xcf => "lossless JPEG",
+        0xc5 | 0xc6 => "hierarchical JPEG",
+        _ => "arithmetic-coded JPEG",
+    };
+    Err(Error::UnsupportedFormat { format })
+}
+
+fn broken(reason: &str) -> Error {
+    Error::BrokenImage { format: "JPEG", reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: &[u8] = b"\xff\xc0\0\x0b\x08\x01\xe0\x02\x80\x01\x01\x11\0";
+    const SCAN: &[u8] = b"\xff\xda\0\x08\x01\x01\0\0\x3f\0\x12\xff\0\x34\xff\xd0\x56";
+
+    fn jpeg(parts: &[&[u8]]) -> Vec<u8> {
+        [b"\xff\xd8", parts.concat().as_slice()].concat()
+    }
+
+    #[test]
+    fn a_whole_file_has_a_size() {
+        // An end marker within a segment, as in an EXIF thumbnail, does not count.
+        let thumbnail = b"\xff\xe1\0\x06\xff\xd8\xff\xd9";
+        assert_eq!(check(&jpeg(&[thumbnail, FRAME, SCAN, b"\xff\xd9 and a tail"])).unwrap(), (640, 480));
+    }
+
+    #[test]
+    fn a_file_without_its_end_is_refused_at_every_length() {
+        let whole = jpeg(&[FRAME, SCAN, b"\xff\xd9"]);
+        for length in 3..whole.len() {
+            assert!(matches!(check(&whole[..length]), Err(Error::BrokenImage { .. })), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_thousand_scans_are_refused() {
+        let parts = [FRAME].into_iter().chain([SCAN; 1000]).chain([&b"\xff\xd9"[..]]).collect::<Vec<_>>();
+        assert!(matches!(check(&jpeg(&parts)), Err(Error::TooManyScans { limit: 100 })));
+    }
+
+    #[test]
+    fn frames_that_no_decoder_here_knows_are_named() {
+        for (marker, precision, name) in [
+            (0xc1, 8, "extended sequential JPEG"),
+            (0xc3, 8, "lossless JPEG"),
+            (0xc9, 8, "arithmetic-coded JPEG"),
+            (0xc0, 12, "12-bit JPEG"),
+        ] {
+            let mut frame = FRAME.to_vec();
+            (frame[1], frame[4]) = (marker, precision);
+            match check(&jpeg(&[&frame, SCAN, b"\xff\xd9"])) {
+                Err(Error::UnsupportedFormat { format }) => assert_eq!(format, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+}

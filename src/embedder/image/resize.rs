@@ -1,0 +1,210 @@
+//! An image of any shape becomes one of the model's.
+//!
+//! The reference is torchvision's `Resize(224, BICUBIC)` and `CenterCrop(224)` on a Pillow image, which is what CLIP was
+//! trained with: the shorter side to 224, the longer side in exact integer arithmetic, the crop offset rounded half to
+//! even. A crop that is off by one pixel changes more than everything else here together. Only the pixels of the crop
+//! are computed, from the same sampling grid, so that a strip of 1 × 65,535 pixels costs no more than a photo.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::metadata::Orientation;
+use image::{DynamicImage, RgbImage};
+
+use crate::error::Error;
+use crate::model::{Interpolation, Preprocessing, ResizeMode};
+
+/// Resizes, crops and turns an image upright.
+pub(super) fn resize(
+    image: &RgbImage,
+    orientation: Orientation,
+    preprocessing: &Preprocessing,
+) -> Result<RgbImage, Error> {
+    let window = window(image.dimensions(), orientation, preprocessing);
+    let [left, width] = window.x.of(image.width());
+    let [top, height] = window.y.of(image.height());
+    let filter = match preprocessing.interpolation {
+        // Catmull-Rom is the bicubic filter with a = -0.5, Pillow's.
+        Interpolation::Bicubic => FilterType::CatmullRom,
+        Interpolation::Bilinear => FilterType::Bilinear,
+    };
+    let options =
+        ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).crop(left, top, width, height);
+    let defect =
+        |error: &dyn std::error::Error| Error::Internal(format!("an image cannot be resized: {error}"));
+    let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3);
+    let source = source.map_err(|error| defect(&error))?;
+    let mut resized = Image::new(window.x.length, window.y.length, PixelType::U8x3);
+    Resizer::new().resize(&source, &mut resized, &options).map_err(|error| defect(&error))?;
+
+    let (width, height) = (resized.width(), resized.height());
+    let pixels = RgbImage::from_raw(width, height, resized.into_vec());
+    let mut upright = DynamicImage::ImageRgb8(pixels.expect("the resizer fills width × height pixels"));
+    upright.apply_orientation(orientation);
+    Ok(upright.into_rgb8())
+}
+
+/// The part of the resized image that is wanted, in the image as it is stored.
+#[derive(Debug, PartialEq, Eq)]
+struct Window {
+    x: Span,
+    y: Span,
+}
+
+/// A part of one axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    start: u32,
+    length: u32,
+    /// The length of the whole axis of the resized image.
+    resized: u32,
+}
+
+impl Span {
+    /// Where the span starts in a source axis of `size` pixels, and how long it is there.
+    fn of(self, size: u32) -> [f64; 2] {
+        let scale = |at: u32| f64::from(at) * f64::from(size) / f64::from(self.resized);
+        let start = scale(self.start);
+        [start, scale(self.start + self.length) - start]
+    }
+
+    fn mirrored(self) -> Span {
+        Span { start: self.resized - self.length - self.start, ..self }
+    }
+}
+
+fn window(stored: (u32, u32), orientation: Orientation, preprocessing: &Preprocessing) -> Window {
+    // Which stored axes the orientation swaps, and which it mirrors; as `DynamicImage::apply_orientation`.
+    let (transposed, mirror_x, mirror_y) = match orientation {
+        Orientation::NoTransforms => (false, false, false),
+        Orientation::FlipHorizontal => (false, true, false),
+        Orientation::FlipVertical => (false, false, true),
+        Orientation::Rotate180 => (false, true, true),
+        Orientation::Rotate90FlipH => (true, false, false),
+        Orientation::Rotate90 => (true, false, true),
+        Orientation::Rotate270 => (true, true, false),
+        Orientation::Rotate270FlipH => (true, true, true),
+    };
+    let (width, height) = if transposed { (stored.1, stored.0) } else { stored };
+    let (wanted_width, wanted_height) = (preprocessing.width, preprocessing.height);
+    let (x, y) = match preprocessing.resize_mode {
+        ResizeMode::Squash => (whole(wanted_width), whole(wanted_height)),
+        ResizeMode::Shortest(side) => (
+            middle(scaled(width, width.min(height), side), wanted_width),
+            middle(scaled(height, width.min(height), side), wanted_height),
+        ),
+    };
+    let (x, y) = if transposed { (y, x) } else { (x, y) };
+    Window { x: if mirror_x { x.mirrored() } else { x }, y: if mirror_y { y.mirrored() } else { y } }
+}
+
+/// The length of a side after the shortest one became `target`: torchvision's `int(target * long / short)`.
+fn scaled(side: u32, shortest: u32, target: u32) -> u32 {
+    let scaled = u64::from(target) * u64::from(side) / u64::from(shortest);
+    u32::try_from(scaled).expect("both sides are at most 65,535 and the target at most 4,096")
+}
+
+fn whole(length: u32) -> Span {
+    Span { start: 0, length, resized: length }
+}
+
+/// The middle of an axis: torchvision's `int(round((resized - length) / 2))`, where Python rounds half to even.
+fn middle(resized: u32, length: u32) -> Span {
+    let half = (resized - length) / 2;
+    let odd = (resized - length) % 2;
+    Span { start: half + odd * (half % 2), length, resized }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clip() -> Preprocessing {
+        Preprocessing {
+            width: 224,
+            height: 224,
+            resize_mode: ResizeMode::Shortest(224),
+            interpolation: Interpolation::Bicubic,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+        }
+    }
+
+    fn gradient(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            image::Rgb([(255 * x / width) as u8, (255 * y / height) as u8, ((x + y) % 256) as u8])
+        })
+    }
+
+    const ALL: [Orientation; 8] = [
+        Orientation::NoTransforms,
+        Orientation::Rotate90,
+        Orientation::Rotate180,
+        Orientation::Rotate270,
+        Orientation::FlipHorizontal,
+        Orientation::FlipVertical,
+        Orientation::Rotate90FlipH,
+        Orientation::Rotate270FlipH,
+    ];
+
+    #[test]
+    fn the_crop_is_rounded_half_to_even() {
+        let starts = [224, 225, 226, 227, 228, 229, 230, 231].map(|resized| middle(resized, 224).start);
+        assert_eq!(starts, [0, 0, 1, 2, 2, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_longer_side_is_an_exact_integer() {
+        assert_eq!(scaled(4032, 3024, 224), 298);
+        assert_eq!(scaled(640, 480, 224), 298);
+        assert_eq!(scaled(3, 3, 224), 224);
+        assert_eq!(scaled(65_535, 1, 224), 14_679_840);
+    }
+
+    #[test]
+    fn every_shape_becomes_the_models() {
+        for (width, height) in
+            [(224, 224), (640, 480), (480, 640), (1, 1), (1, 5000), (5000, 1), (225, 224), (3, 1000)]
+        {
+            for orientation in ALL {
+                let resized = resize(&gradient(width, height), orientation, &clip()).unwrap();
+                assert_eq!(resized.dimensions(), (224, 224), "{width} x {height}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_of_the_models_size_stays_as_it_is() {
+        let image = gradient(224, 224);
+        assert_eq!(resize(&image, Orientation::NoTransforms, &clip()).unwrap(), image);
+    }
+
+    /// The passes over rows and over columns change places where the image is turned by 90 degrees, and between them
+    /// values are rounded to 8 bits and clipped.
+    #[test]
+    fn turning_before_or_after_the_resize_is_the_same() {
+        for (width, height) in [(500, 301), (301, 500), (227, 224)] {
+            for orientation in ALL {
+                let image = gradient(width, height);
+                let mut turned = DynamicImage::ImageRgb8(image.clone());
+                turned.apply_orientation(orientation);
+                let expected = resize(&turned.into_rgb8(), Orientation::NoTransforms, &clip()).unwrap();
+                let found = resize(&image, orientation, &clip()).unwrap();
+                let off =
+                    expected.as_raw().iter().zip(found.as_raw()).map(|(a, b)| f64::from(a.abs_diff(*b)));
+                let mean = off.sum::<f64>() / expected.as_raw().len() as f64;
+                assert!(mean < 0.1, "{orientation:?} of {width} x {height} is off by {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_window_has_the_pixels_of_the_whole() {
+        let image = gradient(500, 300);
+        let whole_height = Preprocessing { width: 373, resize_mode: ResizeMode::Squash, ..clip() };
+        let whole = resize(&image, Orientation::NoTransforms, &whole_height).unwrap();
+        let cropped = image::imageops::crop_imm(&whole, 74, 0, 224, 224).to_image();
+        let found = resize(&image, Orientation::NoTransforms, &clip()).unwrap();
+        let off = cropped.as_raw().iter().zip(found.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(off <= Some(1), "off by {off:?}");
+    }
+}

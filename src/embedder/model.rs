@@ -1,0 +1,150 @@
+//! A model: two towers that turn images and texts into vectors of one space.
+//!
+//! A model is a folder. What its files are is found by looking into them (see [`graph`]), so that the layouts of several
+//! exporters work without renaming. Nothing is trusted before the self-test at load has run: see [`self_test`].
+//!
+//! Always true: a vector that leaves a model is finite and of length 1 · it depends on the input alone, and not on what
+//! else was in its batch.
+
+mod config;
+mod fingerprint;
+mod folder;
+mod graph;
+mod image_tower;
+mod registry;
+mod self_test;
+mod text_tower;
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pg_clip_wire::{Fingerprint, MAX_DIMENSIONS};
+
+pub(crate) use self::config::{Interpolation, Preprocessing, ResizeMode};
+pub(crate) use self::folder::Folder;
+use self::image_tower::ImageTower;
+pub(crate) use self::registry::{Registry, State};
+pub(crate) use self::text_tower::Padding;
+use self::text_tower::TextTower;
+use crate::error::Error;
+use crate::onnxruntime::OnnxRuntime;
+use crate::text::Tokenizer;
+
+/// A model that is loaded and tested.
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub name: String,
+    pub fingerprint: Fingerprint,
+    /// The length of its vectors, at most [`MAX_DIMENSIONS`].
+    pub dimensions: u16,
+    pub preprocessing: Preprocessing,
+    pub tokenizer: Tokenizer,
+    /// Whether texts run at their own length instead of being padded to the context length.
+    pub unpadded_text: bool,
+    /// How many images one run may take.
+    pub image_batch: usize,
+    /// How many texts one run may take.
+    pub text_batch: usize,
+    image: Mutex<ImageTower>,
+    text: Mutex<TextTower>,
+}
+
+/// The most inputs of one run. Beyond it a CPU gains nothing, and the first of a batch waits for the last.
+const MAX_BATCH: usize = 16;
+
+impl Model {
+    /// Loads the model that is the folder `name` in `models_directory`, and tests it.
+    ///
+    /// Whatever is wrong with its files becomes an [`Error::UnusableModel`] that names the file.
+    pub(crate) fn load(models_directory: &Path, name: &str, runtime: &OnnxRuntime) -> Result<Model, Error> {
+        let folder = Folder::open(models_directory, name)?;
+        let unusable = |reason| Error::UnusableModel { name: name.to_owned(), reason };
+        let preprocessing = config::read_preprocessing(&folder).map_err(unusable)?;
+        let text_config = config::read_text(&folder).map_err(unusable)?;
+
+        let mut towers = graph::open_towers(&folder, runtime)?;
+        let preprocessing = towers.image.reconcile(preprocessing).map_err(unusable)?;
+        let context_length = towers.text.context_length(text_config.context_length);
+        let tokenizer = Tokenizer::read(&folder.tokenizer, context_length).map_err(unusable)?;
+        let tested = self_test::run(&mut towers, &tokenizer).map_err(unusable)?;
+        let dimensions = u16::try_from(tested.dimensions)
+            .ok()
+            .filter(|_| tested.dimensions <= MAX_DIMENSIONS)
+            .ok_or_else(|| unusable(format!("its vectors have {} dimensions", tested.dimensions)))?;
+        let fingerprint = fingerprint::of(&folder).map_err(unusable)?;
+        Ok(Model {
+            name: name.to_owned(),
+            fingerprint,
+            dimensions,
+            preprocessing,
+            tokenizer,
+            unpadded_text: tested.unpadded_text,
+            image_batch: tested.image_batch,
+            text_batch: tested.text_batch,
+            image: Mutex::new(towers.image),
+            text: Mutex::new(towers.text),
+        })
+    }
+
+    /// Embeds preprocessed images, each `3 × height × width` values, channel by channel: one vector of length 1 each,
+    /// or why that one has none. Takes at most [`Model::image_batch`] images.
+    pub(crate) fn embed_images(&self, images: &[&[f32]]) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
+        let rows = lock(&self.image).run(images).map_err(|reason| self.inference_failed(reason))?;
+        Ok(rows.into_iter().map(|row| self.finish(row)).collect())
+    }
+
+    /// Embeds texts of equally many token ids: one vector of length 1 each, or why that one has none. Takes at most
+    /// [`Model::text_batch`] texts.
+    pub(crate) fn embed_texts(&self, texts: &[&[u32]]) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
+        let padding = (!self.unpadded_text).then_some(self.tokenizer.padding());
+        let rows = lock(&self.text).run(texts, padding).map_err(|reason| self.inference_failed(reason))?;
+        Ok(rows.into_iter().map(|row| self.finish(row)).collect())
+    }
+
+    fn finish(&self, row: Vec<f32>) -> Result<Vec<f32>, Error> {
+        let bad = |what: String| Error::BadOutput { model: self.name.clone(), what };
+        if row.len() != usize::from(self.dimensions) {
+            return Err(bad(format!("{} dimensions instead of {}", row.len(), self.dimensions)));
+        }
+        normalize(row).map_err(|what| bad(what.to_owned()))
+    }
+
+    fn inference_failed(&self, reason: String) -> Error {
+        Error::Inference { model: self.name.clone(), reason }
+    }
+}
+
+/// Scales a vector to length 1, in f32.
+fn normalize(mut vector: Vec<f32>) -> Result<Vec<f32>, &'static str> {
+    let norm = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+    if !norm.is_finite() {
+        return Err("a vector that is not finite");
+    }
+    if norm < f32::MIN_POSITIVE {
+        return Err("a vector of length 0");
+    }
+    vector.iter_mut().for_each(|value| *value /= norm);
+    Ok(vector)
+}
+
+/// A session has no state between two runs, so that a panic in one leaves nothing behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normalize;
+
+    #[test]
+    fn a_vector_gets_length_1() {
+        assert_eq!(normalize(vec![3.0, 4.0]), Ok(vec![0.6, 0.8]));
+    }
+
+    #[test]
+    fn a_vector_without_a_direction_is_refused() {
+        assert!(normalize(vec![0.0; 4]).is_err());
+        assert!(normalize(vec![1.0, f32::NAN]).is_err());
+        assert!(normalize(vec![1.0, f32::INFINITY]).is_err());
+    }
+}

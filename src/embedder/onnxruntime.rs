@@ -1,0 +1,133 @@
+//! ONNX Runtime, loaded from the library that the settings name.
+//!
+//! The library is loaded by the first model and not at start: a missing one is then an answer that names the file, and
+//! the server is none the worse. ONNX Runtime writes telemetry into the home folder unless `ORT_DISABLE_TELEMETRY` is
+//! set before it is loaded, which the guardian does; without it nothing is loaded.
+
+use std::env;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::mem;
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ort::environment::Environment;
+use ort::ep::CPU;
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::sys::OrtApiBase;
+
+use crate::error::Error;
+
+/// The environment variable that keeps ONNX Runtime from writing telemetry.
+pub(crate) const DISABLE_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
+/// One ONNX Runtime for the process, and how its sessions are made.
+pub(crate) struct OnnxRuntime {
+    library: PathBuf,
+    threads: NonZeroUsize,
+    loaded: Mutex<Option<Loaded>>,
+}
+
+struct Loaded {
+    environment: Environment,
+    version: String,
+}
+
+impl OnnxRuntime {
+    /// Remembers where the library is; nothing is loaded yet.
+    pub(crate) fn new(library: PathBuf, threads: NonZeroUsize) -> OnnxRuntime {
+        OnnxRuntime { library, threads, loaded: Mutex::new(None) }
+    }
+
+    /// The number of threads of each session.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.get()
+    }
+
+    /// The version of the library, such as "1.31.1", once it is loaded.
+    pub(crate) fn version(&self) -> Option<String> {
+        self.lock().as_ref().map(|loaded| loaded.version.clone())
+    }
+
+    /// What sessions are made from. Loads the library where it was not loaded yet.
+    pub(crate) fn sessions(&self) -> Result<Sessions, Error> {
+        let mut loaded = self.lock();
+        if loaded.is_none() {
+            let reason = |reason| Error::UnusableRuntime { path: self.library.clone(), reason };
+            *loaded = Some(self.load().map_err(reason)?);
+        }
+        let environment = loaded.as_ref().expect("loaded above").environment.clone();
+        Ok(Sessions { environment, threads: self.threads() })
+    }
+
+    fn load(&self) -> Result<Loaded, String> {
+        if env::var_os(DISABLE_TELEMETRY).is_none_or(|value| value != "1") {
+            return Err(format!("the environment variable {DISABLE_TELEMETRY} must be 1"));
+        }
+        File::open(&self.library).map_err(|error| error.to_string())?;
+        let environment = ort::init_from(&self.library)
+            .map_err(|error| error.to_string())?
+            .with_name("pg_clip")
+            .with_telemetry(false)
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Loaded { environment, version: version(&self.library).unwrap_or_else(|| "unknown".to_owned()) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Loaded>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes sessions.
+pub(crate) struct Sessions {
+    environment: Environment,
+    threads: usize,
+}
+
+impl Sessions {
+    /// Loads a graph.
+    ///
+    /// Threads do not spin, because the machine is PostgreSQL's. Shapes differ from run to run, so that memory
+    /// patterns would only be collected. Without an arena the memory of a large batch goes back to the system when it
+    /// is answered; at batch 1 no loss of speed was seen.
+    pub(crate) fn open(&self, graph: &Path) -> Result<Session, String> {
+        let session = || -> ort::Result<Session> {
+            Session::builder(&self.environment)?
+                .with_optimization_level(GraphOptimizationLevel::All)?
+                .with_intra_threads(self.threads)?
+                .with_inter_threads(1)?
+                .with_intra_op_spinning(false)?
+                .with_inter_op_spinning(false)?
+                .with_memory_pattern(false)?
+                .with_execution_providers([CPU::default().with_arena_allocator(false).build()])?
+                .commit_from_file(graph)
+        };
+        session().map_err(|error| error.to_string())
+    }
+}
+
+/// What the library at `path`, which is loaded, says of its version. `ort` reads it and keeps it to itself.
+fn version(path: &Path) -> Option<String> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    // SAFETY: `path` ends with a zero byte. RTLD_NOLOAD only counts a reference to a library that is loaded; it is
+    // never given back, and `ort` never unloads the library either.
+    let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+    if library.is_null() {
+        return None;
+    }
+    // SAFETY: `library` is a handle of dlopen, and the name ends with a zero byte.
+    let function = unsafe { libc::dlsym(library, c"OrtGetApiBase".as_ptr()) };
+    if function.is_null() {
+        return None;
+    }
+    // SAFETY: ONNX Runtime's C interface declares OrtGetApiBase with this type.
+    let get_api_base: unsafe extern "C" fn() -> *const OrtApiBase = unsafe { mem::transmute(function) };
+    // SAFETY: OrtGetApiBase takes nothing and returns a static table, whose GetVersionString returns a static string
+    // that ends with a zero byte.
+    let version = unsafe { CStr::from_ptr(((*get_api_base()).GetVersionString)()) };
+    Some(version.to_str().ok()?.to_owned())
+}

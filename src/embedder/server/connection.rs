@@ -1,0 +1,221 @@
+//! One connection: a reader that takes requests on, and a writer that answers them in their order.
+//!
+//! Between the two is a window of requests in flight. When it is full nothing more is read, so that a backend that does
+//! not read its answers holds up itself alone. When the backend closes the connection everything that it asked for is
+//! dropped.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pg_clip_wire::{Answer, Failure, FrameHeader, Kind, PROTOCOL, Request, WireError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::{task, time};
+
+use super::admission::Waiting;
+use super::{Server, status};
+use crate::batch::{Embedding, ImageJob, Reply, TextJob};
+use crate::error::Error;
+
+/// Serves a connection until its backend closes it or breaks the protocol.
+pub(super) async fn serve(stream: UnixStream, server: Arc<Server>) {
+    let (reader, writer) = stream.into_split();
+    let (window, pending) = mpsc::channel(IN_FLIGHT);
+    let writer = task::spawn(write_answers(writer, pending, Arc::clone(&server)));
+    match read(reader, &window, &server).await {
+        Ok(End::Closed) => writer.abort(),
+        Ok(End::OtherProtocol) => {}
+        Err(error) => {
+            let _ = window.send(Pending::Ready(Answer::Failed { id: 0, failure: error.into() })).await;
+        }
+    }
+    drop(window);
+    let _ = writer.await;
+}
+
+/// The most requests of one connection that are not answered yet.
+const IN_FLIGHT: usize = 64;
+
+/// A backend that stops in the middle of a frame keeps room that others need; then it is disconnected.
+const STALL: Duration = Duration::from_secs(30);
+
+/// A request that is to be answered.
+enum Pending {
+    Ready(Answer),
+    Embedding { id: u32, answer: oneshot::Receiver<Result<Embedding, Failure>>, _waiting: Waiting },
+    Description { id: u32, answer: oneshot::Receiver<Answer> },
+}
+
+/// Why no more requests come, other than by a breach of the protocol.
+enum End {
+    Closed,
+    OtherProtocol,
+}
+
+async fn read(
+    mut reader: OwnedReadHalf,
+    window: &mpsc::Sender<Pending>,
+    server: &Arc<Server>,
+) -> Result<End, Error> {
+    let Some(protocol) = read_hello(&mut reader).await? else { return Ok(End::Closed) };
+    let _ = window.send(Pending::Ready(welcome())).await;
+    if protocol == PROTOCOL { read_requests(reader, window, server).await } else { Ok(End::OtherProtocol) }
+}
+
+/// The protocol of the backend, which its first frame must name, or None where it has gone.
+async fn read_hello(reader: &mut OwnedReadHalf) -> Result<Option<u16>, WireError> {
+    let Some(header) = read_header(reader).await? else { return Ok(None) };
+    if header.kind != Kind::Hello {
+        return Err(WireError::NoMagic);
+    }
+    let Some(frame) = read_body(reader, header.length).await else { return Ok(None) };
+    match Request::decode(header.kind, &frame)? {
+        Request::Hello { protocol } => Ok(Some(protocol)),
+        _ => Err(WireError::NoMagic),
+    }
+}
+
+async fn read_requests(
+    mut reader: OwnedReadHalf,
+    window: &mpsc::Sender<Pending>,
+    server: &Arc<Server>,
+) -> Result<End, Error> {
+    loop {
+        let Some(header) = read_header(&mut reader).await? else { return Ok(End::Closed) };
+        let memory = match header.kind {
+            Kind::EmbedImage => Some(server.admission.image_bytes(header.length).await),
+            Kind::EmbedText => Some(server.admission.text_bytes(header.length).await),
+            _ => None,
+        };
+        let Some(frame) = read_body(&mut reader, header.length).await else { return Ok(End::Closed) };
+        let pending = match Request::decode(header.kind, &frame)? {
+            Request::Hello { .. } => Pending::Ready(welcome()),
+            Request::Status { id } => {
+                Pending::Ready(Answer::StatusReport { id, json: status::report(server) })
+            }
+            Request::Describe { id, model } => describe(server, id, model.to_owned()),
+            Request::EmbedText { id, model, text } => {
+                server.stats.text_requests.add(1);
+                let (model, text) = (model.to_owned(), text.to_owned());
+                take_on(server, id, memory, |server, reply, memory| async move {
+                    match server.registry.get(&model).await {
+                        Ok(model) => server.texts.submit(TextJob { model, text, reply, memory }),
+                        Err(failure) => reply.send(Err(failure)),
+                    }
+                })
+            }
+            Request::EmbedImage { id, model, max_pixels, image } => {
+                server.stats.image_requests.add(1);
+                let (model, start) = (model.to_owned(), frame.len() - image.len());
+                take_on(server, id, memory, move |server, reply, memory| async move {
+                    match server.registry.get(&model).await {
+                        Ok(model) => {
+                            server.images.submit(ImageJob { model, frame, start, max_pixels, reply, memory });
+                        }
+                        Err(failure) => reply.send(Err(failure)),
+                    }
+                })
+            }
+        };
+        if window.send(pending).await.is_err() {
+            return Ok(End::Closed);
+        }
+    }
+}
+
+fn take_on<Work>(
+    server: &Arc<Server>,
+    id: u32,
+    memory: Option<OwnedSemaphorePermit>,
+    work: impl FnOnce(Arc<Server>, Reply, OwnedSemaphorePermit) -> Work,
+) -> Pending
+where
+    Work: Future<Output = ()> + Send + 'static,
+{
+    match (server.admission.admit(), memory) {
+        (Ok(waiting), Some(memory)) => {
+            let (reply, answer) = Reply::channel();
+            task::spawn(work(Arc::clone(server), reply, memory));
+            Pending::Embedding { id, answer, _waiting: waiting }
+        }
+        (Err(error), _) => Pending::Ready(Answer::Failed { id, failure: error.into() }),
+        (_, None) => unreachable!("room was made for every embedding"),
+    }
+}
+
+fn describe(server: &Arc<Server>, id: u32, name: String) -> Pending {
+    let (sender, answer) = oneshot::channel();
+    let registry = Arc::clone(&server.registry);
+    task::spawn(async move {
+        let _ = sender.send(match registry.get(&name).await {
+            Ok(model) => {
+                let (fingerprint, dimensions) = (model.fingerprint, model.dimensions);
+                Answer::Description { id, fingerprint, dimensions }
+            }
+            Err(failure) => Answer::Failed { id, failure },
+        });
+    });
+    Pending::Description { id, answer }
+}
+
+async fn write_answers(
+    mut writer: OwnedWriteHalf,
+    mut pending: mpsc::Receiver<Pending>,
+    server: Arc<Server>,
+) -> io::Result<()> {
+    let mut frame = Vec::new();
+    while let Some(pending) = pending.recv().await {
+        let answer = match pending {
+            Pending::Ready(answer) => answer,
+            Pending::Description { id, answer } => answer.await.unwrap_or_else(|_| lost(id)),
+            Pending::Embedding { id, answer, _waiting } => match answer.await {
+                Ok(Ok(Embedding { fingerprint, vector })) => Answer::Embedding { id, fingerprint, vector },
+                Ok(Err(failure)) => Answer::Failed { id, failure },
+                Err(_) => lost(id),
+            },
+        };
+        if matches!(answer, Answer::Failed { .. }) {
+            server.stats.failures.add(1);
+        }
+        frame.clear();
+        answer.encode(&mut frame).map_err(io::Error::other)?;
+        writer.write_all(&frame).await?;
+    }
+    Ok(())
+}
+
+fn welcome() -> Answer {
+    Answer::Welcome { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+/// The answer to a request whose work panicked.
+fn lost(id: u32) -> Answer {
+    Answer::Failed { id, failure: Error::Internal("the request was lost in a panic".to_owned()).into() }
+}
+
+/// The next header, or None where the backend has gone.
+async fn read_header(reader: &mut OwnedReadHalf) -> Result<Option<FrameHeader>, WireError> {
+    let mut bytes = [0; FrameHeader::SIZE];
+    match reader.read_exact(&mut bytes).await {
+        Ok(_) => FrameHeader::parse(bytes).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The body of a frame, or None where the backend has gone or stalls. It grows as it is read: a length is only a claim.
+async fn read_body(reader: &mut OwnedReadHalf, length: usize) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    let mut reader = reader.take(length as u64);
+    while body.len() < length {
+        let room = (length - body.len()).min(body.len().max(64 << 10));
+        body.try_reserve_exact(room).ok()?;
+        let read = time::timeout(STALL, reader.read_buf(&mut body)).await.ok()?.ok()?;
+        if read == 0 {
+            return None;
+        }
+    }
+    Some(body)
+}

@@ -1,0 +1,111 @@
+//! Clusters for tests: started on demand, gone when dropped.
+
+use std::env;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+
+use postgres::Config;
+use xtask::cluster::{Cluster, PORT, Setting};
+use xtask::places::Places;
+use xtask::postgres::Postgres;
+use xtask::test_run::PG_CONFIG_VARIABLE;
+
+use crate::database::TestDatabase;
+use crate::process::{Process, descendants};
+
+/// A cluster with pg_clip installed.
+pub struct TestCluster {
+    pub server: Cluster,
+    databases: AtomicU32,
+}
+
+impl TestCluster {
+    /// A cluster whose server has loaded the library at its start.
+    pub fn preloaded() -> TestCluster {
+        TestCluster::preloaded_with(&[])
+    }
+
+    pub fn preloaded_with(settings: &[Setting]) -> TestCluster {
+        TestCluster::new(&[&[("shared_preload_libraries", "pg_clip")], settings].concat())
+    }
+
+    /// A cluster where the first call loads the library.
+    pub fn not_preloaded() -> TestCluster {
+        TestCluster::not_preloaded_with(&[])
+    }
+
+    pub fn not_preloaded_with(settings: &[Setting]) -> TestCluster {
+        TestCluster::new(settings)
+    }
+
+    /// A preloaded cluster shared by the tests that run at the same time, each in a database of its own.
+    ///
+    /// Not for tests that stop it, signal its processes, or change its settings.
+    pub fn shared() -> Arc<TestCluster> {
+        // Held weakly: a static is never dropped, and the cluster has to go with the last test.
+        static SHARED: Mutex<Weak<TestCluster>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let cluster = Arc::new(TestCluster::preloaded());
+            *shared = Arc::downgrade(&cluster);
+            cluster
+        })
+    }
+
+    /// A new database with pgvector and pg_clip.
+    pub fn database(&self) -> TestDatabase {
+        let database = self.empty_database();
+        let extensions = "CREATE EXTENSION vector; CREATE EXTENSION pg_clip";
+        database.connect().batch_execute(extensions).expect("the extensions are created");
+        database
+    }
+
+    /// A new database with nothing in it.
+    pub fn empty_database(&self) -> TestDatabase {
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{number}");
+        let create = format!("CREATE DATABASE {name}");
+        self.existing_database("postgres").connect().batch_execute(&create).expect("a database is created");
+        self.existing_database(&name)
+    }
+
+    pub fn existing_database(&self, name: &str) -> TestDatabase {
+        let mut config = Config::new();
+        config.host_path(self.server.sockets()).port(PORT).user("postgres").dbname(name);
+        TestDatabase::new(config)
+    }
+
+    pub fn postmaster_pid(&self) -> u32 {
+        self.server.postmaster_pid().expect("the server runs")
+    }
+
+    /// The server's processes, without the postmaster, their own children included.
+    pub fn processes(&self) -> Vec<Process> {
+        descendants(self.postmaster_pid())
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        self.server.log().expect("the server's log is read")
+    }
+
+    fn new(settings: &[Setting]) -> TestCluster {
+        static GROUND: LazyLock<(Places, Postgres)> = LazyLock::new(ground);
+        let (places, postgres) = &*GROUND;
+        let server = match Cluster::temporary(places, postgres, settings) {
+            Ok(server) => server,
+            Err(error) => panic!("{error:#}"),
+        };
+        TestCluster { server, databases: AtomicU32::new(0) }
+    }
+}
+
+fn ground() -> (Places, Postgres) {
+    let Some(pg_config) = env::var_os(PG_CONFIG_VARIABLE) else {
+        panic!("{PG_CONFIG_VARIABLE} is not set: run the tests with cargo xtask test");
+    };
+    let places = Places::find().expect("the target folder is found");
+    let postgres = Postgres::from_config(Path::new(&pg_config)).expect("the PostgreSQL to test is found");
+    (places, postgres)
+}

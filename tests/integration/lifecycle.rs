@@ -1,0 +1,35 @@
+//! The extension and its server come and go.
+
+use std::time::Duration;
+
+use pg_clip_tests::{Process, Stop, TestCluster, is_alive, wait_until};
+
+#[test]
+fn creates_the_extension_where_the_library_is_preloaded() {
+    assert_creates_the_extension(&TestCluster::preloaded());
+}
+
+#[test]
+fn creates_the_extension_where_the_library_is_not_preloaded() {
+    assert_creates_the_extension(&TestCluster::not_preloaded());
+}
+
+#[test]
+fn a_fast_stop_leaves_no_process() {
+    let cluster = TestCluster::preloaded();
+    let family: Vec<Process> = cluster.processes();
+    assert!(!family.is_empty());
+    cluster.server.stop(Stop::Fast).expect("the server stops");
+    for process in family {
+        let name = format!("the end of {process:?}");
+        wait_until(&name, Duration::from_secs(5), || !is_alive(process.pid));
+    }
+}
+
+fn assert_creates_the_extension(cluster: &TestCluster) {
+    let mut client = cluster.database().connect();
+    let row = client
+        .query_one("SELECT extversion FROM pg_extension WHERE extname = 'pg_clip'", &[])
+        .expect("the catalog is read");
+    assert_eq!(row.get::<_, &str>(0), env!("CARGO_PKG_VERSION"));
+}

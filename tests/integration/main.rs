@@ -1,0 +1,16 @@
+//! The integration tests: one binary, a module for each behaviour.
+
+mod bad_input;
+mod crashes;
+mod embedding;
+mod golden;
+mod inheritance;
+mod lifecycle;
+mod many_connections;
+mod one_inference;
+mod pid_one;
+mod readme;
+mod rights;
+mod schemas;
+mod transactions;
+mod watch;

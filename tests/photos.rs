@@ -1,0 +1,40 @@
+//! Pictures to test with: those of the demo, and broken ones.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The repository's folder.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository").to_owned()
+}
+
+/// A file of the repository.
+#[track_caller]
+pub fn repository_file(path: &str) -> Vec<u8> {
+    fs::read(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The demo's photos: JPEG, PNG and WebP, in the order of their names.
+pub fn demo_photos() -> Vec<Vec<u8>> {
+    let folder = repository().join("models/demo/photos");
+    let entries = fs::read_dir(&folder).expect("the demo's photos are in the repository");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry is read").path()).collect();
+    files.retain(|file| {
+        file.extension().is_some_and(|extension| extension != "json") && file.is_file()
+    });
+    files.sort();
+    files.iter().map(|file| fs::read(file).expect("a photo is read")).collect()
+}
+
+/// One photo of the demo, a JPEG.
+pub fn demo_photo() -> Vec<u8> {
+    demo_photos().into_iter().find(|photo| photo.starts_with(b"\xff\xd8")).expect("one photo is a JPEG")
+}
+
+/// A JPEG that claims a size of 64,250 x 64,250 pixels and holds none of them.
+pub fn pixel_flood() -> Vec<u8> {
+    let mut jpeg = vec![0xff, 0xd8, 0xff, 0xc0, 0x00, 0x11, 0x08, 0xfa, 0xfa, 0xfa, 0xfa, 0x03];
+    jpeg.extend_from_slice(&[0x01, 0x22, 0x00, 0x02, 0x11, 0x01, 0x03, 0x11, 0x01]);
+    jpeg.resize(5_000, 0);
+    jpeg
+}

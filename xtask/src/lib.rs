@@ -1,0 +1,24 @@
+//! The tasks of the checkout, as a library: the command line in `main.rs` and the tests both stand on it.
+//!
+//! Everything it makes lies under one folder, [`places::Places::base`], inside the target folder: `cargo clean` is
+//! the way to be rid of it. Nothing is left half made: what takes long is made beside and renamed, or carries a
+//! stamp that is written last. SQL goes through psql, so that what the demo shows is what a user would type.
+
+mod abandoned;
+pub mod account;
+pub mod build;
+pub mod cluster;
+pub mod command;
+pub mod demo;
+pub mod environment;
+pub mod install;
+pub mod lint;
+pub mod lock;
+pub mod places;
+pub mod playground;
+pub mod postgres;
+pub mod progress;
+pub mod psql;
+pub mod template;
+pub mod test_run;
+pub mod workspace;

@@ -1,0 +1,51 @@
+//! psql on a cluster, and SQL run through it.
+
+use std::env;
+use std::process::Command;
+
+use anyhow::{Result, anyhow};
+use serde_json::{Map, Value};
+
+use crate::cluster::{Cluster, PORT};
+use crate::command;
+
+/// psql, set to connect to this database of the cluster unless its arguments say otherwise.
+pub fn psql(cluster: &Cluster, database: &str) -> Command {
+    let mut psql = Command::new(cluster.postgres().program("psql"));
+    for (name, _) in env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"PG") {
+            psql.env_remove(name);
+        }
+    }
+    psql.env("PGHOST", cluster.sockets())
+        .env("PGPORT", PORT.to_string())
+        .env("PGUSER", "postgres")
+        .env("PGDATABASE", database);
+    psql
+}
+
+/// One database of a cluster.
+pub struct Database<'a> {
+    pub cluster: &'a Cluster,
+    pub name: &'a str,
+}
+
+impl Database<'_> {
+    /// Runs the SQL, each statement for itself, up to the first error; returns what psql prints of it.
+    pub fn run(&self, sql: &str) -> Result<String> {
+        self.psql(&["--quiet"], sql)
+    }
+
+    /// The rows of one query, each by its columns' names in their order.
+    pub fn rows(&self, query: &str) -> Result<Vec<Map<String, Value>>> {
+        let sql = format!("SELECT to_json(answer) FROM ({}) answer", query.trim_end().trim_end_matches(';'));
+        let answer = self.psql(&["--quiet", "--tuples-only", "--no-align"], &sql)?;
+        answer.lines().map(|row| Ok(serde_json::from_str(row)?)).collect()
+    }
+
+    fn psql(&self, arguments: &[&str], sql: &str) -> Result<String> {
+        let mut psql = psql(self.cluster, self.name);
+        psql.args(["--no-psqlrc", "--set=ON_ERROR_STOP=1"]).args(arguments);
+        command::output_with_input(&mut psql, sql.as_bytes()).map_err(|error| anyhow!("{error:#}"))
+    }
+}
