@@ -19,9 +19,7 @@ pub fn demo_photos() -> Vec<Vec<u8>> {
     let folder = repository().join("models/demo/photos");
     let entries = fs::read_dir(&folder).expect("the demo's photos are in the repository");
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry is read").path()).collect();
-    files.retain(|file| {
-        file.extension().is_some_and(|extension| extension != "json") && file.is_file()
-    });
+    files.retain(|file| file.extension().is_some_and(|extension| extension != "json") && file.is_file());
     files.sort();
     files.iter().map(|file| fs::read(file).expect("a photo is read")).collect()
 }

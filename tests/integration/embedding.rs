@@ -64,7 +64,10 @@ fn arrays_keep_order_nulls_and_shape() {
     let query = "SELECT array_dims(clip_embed_texts('[2:3][0:1]={{a,b},{c,d}}'))";
     assert_eq!(value::<String>(&mut client, query), "[2:3][0:1]");
     assert!(value::<bool>(&mut client, "SELECT clip_embed_texts('{}') = '{}'"));
-    assert!(value::<bool>(&mut client, "SELECT clip_embed_images(ARRAY[NULL]::bytea[]) = ARRAY[NULL]::vector[]"));
+    assert!(value::<bool>(
+        &mut client,
+        "SELECT clip_embed_images(ARRAY[NULL]::bytea[]) = ARRAY[NULL]::vector[]"
+    ));
 
     let photos = &demo_photos()[..40];
     let query = "SELECT bool_and(v = clip_embed_image(p))

@@ -8,8 +8,8 @@ const LEAST_COSINE: f64 = 0.9999;
 
 #[test]
 fn images_and_texts_have_the_vectors_of_the_reference() {
-    let golden: Value =
-        serde_json::from_slice(&repository_file("tests/data/golden/demo.json")).expect("the golden file is JSON");
+    let golden: Value = serde_json::from_slice(&repository_file("tests/data/golden/demo.json"))
+        .expect("the golden file is JSON");
     let cluster = TestCluster::shared();
     let mut client = cluster.database().connect();
     let mut compared = 0;

@@ -6,10 +6,7 @@ use pg_clip_tests::{TestCluster, demo_photo, demo_photos, run, value};
 fn rollbacks_and_savepoints_leave_no_embedding() {
     let cluster = TestCluster::shared();
     let mut client = cluster.database().connect();
-    run(
-        &mut client,
-        "CREATE TABLE photos (id int PRIMARY KEY, image bytea); SELECT clip_watch('photos')",
-    );
+    run(&mut client, "CREATE TABLE photos (id int PRIMARY KEY, image bytea); SELECT clip_watch('photos')");
     let photos = demo_photos();
     let insert = "INSERT INTO photos VALUES ($1, $2)";
 
@@ -39,10 +36,7 @@ fn two_sessions_insert_the_same_bytes_at_once() {
     let cluster = TestCluster::shared();
     let database = cluster.database();
     let (mut first, mut second) = (database.connect(), database.connect());
-    run(
-        &mut first,
-        "CREATE TABLE photos (id int PRIMARY KEY, image bytea); SELECT clip_watch('photos')",
-    );
+    run(&mut first, "CREATE TABLE photos (id int PRIMARY KEY, image bytea); SELECT clip_watch('photos')");
     let photo = demo_photo();
     let insert = "INSERT INTO photos VALUES ($1, $2)";
     let mut one = first.transaction().expect("a transaction");
@@ -51,8 +45,8 @@ fn two_sessions_insert_the_same_bytes_at_once() {
     two.execute(insert, &[&2, &photo]).expect("the second session does not wait for the first");
     two.commit().expect("the second commits");
     one.rollback().expect("the first does not");
-    let query = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON image_id = id
-        WHERE checksum = sha256(image) AND id = 2";
+    let query = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON image_id = photos.id
+        WHERE checksum = sha256(image) AND photos.id = 2";
     assert_eq!(value::<i64>(&mut first, query), 1);
     assert_eq!(value::<i64>(&mut first, "SELECT count(*) FROM image_embeddings"), 1);
 }
@@ -80,7 +74,7 @@ fn sessions_at_once_embed_all_that_they_commit() {
             });
         }
     });
-    let query = "SELECT count(*) FROM photos JOIN image_embeddings ON image_id = id
+    let query = "SELECT count(*) FROM photos JOIN image_embeddings ON image_id = photos.id
         WHERE checksum = sha256(image) AND embedding = clip_embed_image(image)";
     assert_eq!(value::<i64>(&mut client, query), 80);
 }

@@ -31,7 +31,10 @@ fn one_insert_of_200_photos_equals_200_inserts() {
         .expect("200 photos in one statement");
     let after: i64 = value(&mut client, "SELECT image_inferences FROM clip_status");
     assert_eq!(after - before, 200);
-    assert!(value::<i64>(&mut client, "SELECT image_batches FROM clip_status") < 200, "they travel in batches");
+    assert!(
+        value::<i64>(&mut client, "SELECT image_batches FROM clip_status") < 200,
+        "they travel in batches"
+    );
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 200);
     assert_eq!(value::<i64>(&mut client, WRONG), 0);
 }
@@ -46,7 +49,10 @@ fn copy_is_embedded() {
         writeln!(copy, "kitchen\t\\\\x{hex}").expect("a row is sent");
     }
     assert_eq!(copy.finish().expect("the COPY ends"), 200);
-    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings WHERE project = 'kitchen'"), 200);
+    assert_eq!(
+        value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings WHERE project = 'kitchen'"),
+        200
+    );
     assert_eq!(value::<i64>(&mut client, WRONG), 0);
 }
 
@@ -78,7 +84,10 @@ fn updates_embed_changed_bytes_only() {
     let count = |client: &mut Client| -> i64 { value(client, "SELECT image_inferences FROM clip_status") };
     assert_eq!(count(&mut client), 5);
 
-    run(&mut client, "UPDATE photos SET project = 'garden' WHERE id <= 3; UPDATE photos SET image = image || ''");
+    run(
+        &mut client,
+        "UPDATE photos SET project = 'garden' WHERE id <= 3; UPDATE photos SET image = image || ''",
+    );
     assert_eq!(count(&mut client), 5, "no bytes changed");
     let gardens = "SELECT count(*) FROM image_embeddings WHERE project = 'garden'";
     assert_eq!(value::<i64>(&mut client, gardens), 3, "the project is carried over");
@@ -88,12 +97,17 @@ fn updates_embed_changed_bytes_only() {
     assert_eq!(value::<i64>(&mut client, WRONG), 0);
 
     run(&mut client, "UPDATE photos SET image = NULL WHERE id = 2");
-    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 4, "a NULL photo has no row");
+    assert_eq!(
+        value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"),
+        4,
+        "a NULL photo has no row"
+    );
     client.execute("UPDATE photos SET image = $1 WHERE id = 2", &[&photos[6]]).expect("bytes again");
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 5);
 
+    let before = count(&mut client);
     run(&mut client, "ALTER TABLE photos ALTER id DROP IDENTITY; UPDATE photos SET id = id + 100");
-    assert_eq!(count(&mut client), 7, "a key that changes takes its vector along");
+    assert_eq!(count(&mut client), before, "a key that changes takes its vector along");
     assert_eq!(value::<i64>(&mut client, "SELECT min(image_id) FROM image_embeddings"), 101);
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 5);
     let wrong = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON image_id = photos.id
@@ -148,8 +162,12 @@ fn keys_of_many_types_and_names_that_need_quotes() {
     let database = cluster.database();
     let mut client = database.connect();
     let photo = demo_photo();
-    let keys =
-        [("uuid", "gen_random_uuid()"), ("bigint", "9007199254740993"), ("int", "7"), ("text", "'a \"key\"'")];
+    let keys = [
+        ("uuid", "gen_random_uuid()"),
+        ("bigint", "9007199254740993"),
+        ("int", "7"),
+        ("text", "'a \"key\"'"),
+    ];
     for (number, (key_type, key)) in keys.into_iter().enumerate() {
         run(
             &mut client,
@@ -184,7 +202,8 @@ fn a_table_that_is_there_already_is_filled() {
         "CREATE TABLE photos (id int PRIMARY KEY, project text, image bytea);
         CREATE TABLE vectors (photo int UNIQUE, vec vector(512), digest bytea, by text, extra int DEFAULT 1)",
     );
-    let watch = "SELECT clip_watch('photos', 'vectors', target_key_column => 'photo', embedding_column => 'vec',
+    let watch =
+        "SELECT clip_watch('photos', 'vectors', target_key_column => 'photo', embedding_column => 'vec',
         checksum_column => 'digest', model_column => 'by')::text";
     assert_eq!(value::<String>(&mut client, watch), "vectors");
     client.execute("INSERT INTO photos VALUES (1, 'p', $1)", &[&demo_photo()]).expect("a photo is inserted");
@@ -192,7 +211,10 @@ fn a_table_that_is_there_already_is_filled() {
         WHERE vec = clip_embed_image(image) AND digest = sha256(image) AND extra = 1";
     assert_eq!(value::<i64>(&mut client, query), 1);
 
-    run(&mut client, "CREATE TABLE lacking (image_id int UNIQUE, embedding vector(512)); SELECT clip_unwatch('photos')");
+    run(
+        &mut client,
+        "CREATE TABLE lacking (image_id int UNIQUE, embedding vector(512)); SELECT clip_unwatch('photos')",
+    );
     let error = client.query("SELECT clip_watch('photos', 'lacking')", &[]).expect_err("columns are missing");
     let error = error.as_db_error().expect("an error of the server");
     assert_eq!(error.code().code(), "42703");
@@ -220,8 +242,11 @@ fn a_broken_photo_fails_the_insert_and_is_named() {
 fn the_flag_turns_embedding_off_for_a_role() {
     let cluster = TestCluster::shared();
     let (database, mut client) = watched(&cluster);
-    run(&mut client, "CREATE ROLE careful LOGIN; GRANT INSERT, SELECT ON photos TO careful;
-        ALTER ROLE careful SET clip.enabled = off");
+    run(
+        &mut client,
+        "CREATE ROLE careful LOGIN; GRANT INSERT, SELECT ON photos TO careful;
+        ALTER ROLE careful SET clip.enabled = off",
+    );
     let insert = "INSERT INTO photos (image) VALUES ($1)";
     database.connect_as("careful").execute(insert, &[&demo_photo()]).expect("a photo is stored");
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 0);

@@ -21,7 +21,7 @@ import prepare
 from texts import Texts
 from train import Judge, Training, embed_fresh, targets
 
-CONCEPTS_A_BATCH, BROAD_A_BATCH = 64, 48
+CONCEPTS_A_BATCH, BROAD_A_BATCH = 64, 64
 RATE, SCALE = 1e-3, 24.0
 # Beyond the pictures that the pool holds.
 FIRST_PICTURE = 10_000
@@ -30,7 +30,7 @@ FIRST_PICTURE = 10_000
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--work", type=Path, required=True)
-    arguments.add_argument("--steps", type=int, default=1000)
+    arguments.add_argument("--steps", type=int, default=500)
     arguments.add_argument("--pictures", type=int, default=6, help="a concept")
     options = arguments.parse_args()
     torch.manual_seed(8)

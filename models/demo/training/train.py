@@ -85,7 +85,7 @@ class Training(nn.Module):
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--work", type=Path, required=True)
-    arguments.add_argument("--steps", type=int, default=5000)
+    arguments.add_argument("--steps", type=int, default=2900)
     arguments.add_argument("--stop-after-minutes", type=float, default=240, help="a safety stop, not part of the schedule")
     arguments.add_argument("--resume", action="store_true")
     options = arguments.parse_args()

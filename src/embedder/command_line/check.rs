@@ -1,8 +1,10 @@
 //! `check`: whether a model can be used, and what was recognised in it.
 
+use std::env;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Instant;
 
 use clap::Args;
@@ -10,7 +12,7 @@ use pg_clip_wire::Failure;
 
 use crate::error::Error;
 use crate::model::Model;
-use crate::onnxruntime::OnnxRuntime;
+use crate::onnxruntime::{DISABLE_TELEMETRY, OnnxRuntime};
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckOptions {
@@ -34,7 +36,9 @@ pub(crate) struct Place {
 impl Place {
     /// Loads the model `name`.
     pub(super) fn load(&self, name: &str) -> Result<Model, Error> {
-        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        // SAFETY: the command line has one thread until the model is loaded, so that nobody reads the environment.
+        unsafe { env::set_var(DISABLE_TELEMETRY, "1") };
+        let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Model::load(&self.models_directory, name, &OnnxRuntime::new(self.onnxruntime.clone(), threads))
     }
 }

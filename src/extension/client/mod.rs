@@ -104,11 +104,14 @@ thread_local! {
 }
 
 fn converse(requests: &[Request], patience: Duration) -> Result<Vec<Answer>, Error> {
-    let kept = CONNECTION.with_borrow_mut(Option::take).filter(Connection::is_idle);
-    let mut connection = match kept {
-        Some(connection) => connection,
-        None => Connection::open(Instant::now() + patience, patience)?,
-    };
+    if let Some(mut kept) = CONNECTION.take().filter(Connection::is_idle) {
+        match kept.converse(requests, patience) {
+            // The embedder may have been dying before it was asked: ask the next one, once.
+            Err(Error::Died) => {}
+            ended => return ended.inspect(|_| CONNECTION.set(Some(kept))),
+        }
+    }
+    let mut connection = Connection::open(Instant::now() + patience, patience)?;
     let answers = connection.converse(requests, patience)?;
     CONNECTION.set(Some(connection));
     Ok(answers)

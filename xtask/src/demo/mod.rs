@@ -43,10 +43,14 @@ pub fn demo(places: &Places, cluster: &Cluster) -> Result<PathBuf> {
     insert(&database, &photos)?;
     add_query_photos(&database, &queries)?;
 
-    let mut page = Page::new(&photos, &queries);
-    for search in searches::SEARCHES {
-        show(search.title, search.sql, &database.run(search.sql)?);
-        page.add(search.title, search.sql, search.picture, &database.rows(search.sql)?);
+    let mut page = Page::new(&photos);
+    for search in searches::searches(&queries)? {
+        show(search.title, &search.sql, &database.run(&search.sql)?);
+        let rows = database.rows(&search.sql)?;
+        if rows.is_empty() {
+            bail!("the search found nothing");
+        }
+        page.add(search.title, &search.sql, search.picture, &rows);
     }
     upload_again(&database, &photos, &mut page)?;
 

@@ -10,15 +10,13 @@ use crate::demo::photos::Photo;
 
 pub(super) struct Page<'a> {
     photos: HashMap<String, &'a Photo>,
-    queries: HashMap<&'a str, &'a Photo>,
     sections: String,
 }
 
 impl<'a> Page<'a> {
-    pub(super) fn new(photos: &'a [Photo], queries: &'a [Photo]) -> Page<'a> {
+    pub(super) fn new(photos: &'a [Photo]) -> Page<'a> {
         Page {
             photos: photos.iter().map(|photo| (photo.file.clone(), photo)).collect(),
-            queries: queries.iter().map(|photo| (photo.file.as_str(), photo)).collect(),
             sections: String::new(),
         }
     }
@@ -29,8 +27,13 @@ impl<'a> Page<'a> {
     }
 
     /// Adds a search: its SQL, the picture that was searched with, and the rows that it found.
-    pub(super) fn add(&mut self, title: &str, sql: &str, picture: Option<&str>, rows: &[Map<String, Value>]) {
-        let picture = picture.and_then(|name| self.queries.get(name));
+    pub(super) fn add(
+        &mut self,
+        title: &str,
+        sql: &str,
+        picture: Option<&Photo>,
+        rows: &[Map<String, Value>],
+    ) {
         let picture = picture.map(|photo| format!("<p>{}</p>\n", thumbnail(photo))).unwrap_or_default();
         let found: String = rows.iter().map(|row| self.found(row)).collect();
         self.sections += &format!(
@@ -97,8 +100,13 @@ mod tests {
 
     #[test]
     fn shows_what_was_found_and_escapes_it() {
-        let photos = [Photo { file: "a<b.png".into(), project: "x & y".into(), bytes: vec![1, 2, 3] }];
-        let mut page = Page::new(&photos, &[]);
+        let photos = [Photo {
+            file: "a<b.png".into(),
+            concept: String::new(),
+            project: "x & y".into(),
+            bytes: vec![1, 2, 3],
+        }];
+        let mut page = Page::new(&photos);
         let row = serde_json::json!({"file_name": "a<b.png", "project": "x & y", "similarity": 0.25});
         page.add("words", "SELECT '<'", None, &[row.as_object().expect("an object").clone()]);
         let page = page.finish();

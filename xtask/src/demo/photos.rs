@@ -8,6 +8,7 @@ use serde_json::Value;
 
 pub(super) struct Photo {
     pub(super) file: String,
+    pub(super) concept: String,
     /// Empty where the manifest names none.
     pub(super) project: String,
     pub(super) bytes: Vec<u8>,
@@ -43,10 +44,10 @@ impl Photo {
 
 fn photo(folder: &Path, entry: &Value) -> Result<Photo> {
     let file = entry["file"].as_str().with_context(|| format!("no file is named in {entry}"))?.to_owned();
-    let project = entry["project"].as_str().unwrap_or_default().to_owned();
+    let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
     let path = folder.join(&file);
     let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Photo { file, project, bytes })
+    Ok(Photo { file, concept: text("concept"), project: text("project"), bytes })
 }
 
 #[cfg(test)]
@@ -55,7 +56,12 @@ mod tests {
 
     #[test]
     fn writes_literals() {
-        let photo = Photo { file: String::new(), project: String::new(), bytes: vec![0, 0x9f, 255] };
+        let photo = Photo {
+            file: String::new(),
+            concept: String::new(),
+            project: String::new(),
+            bytes: vec![0, 0x9f, 255],
+        };
         assert_eq!(photo.literal(), r"'\x009fff'");
         assert_eq!(quote("it's"), "'it''s'");
     }
