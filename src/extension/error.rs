@@ -142,15 +142,14 @@ impl Error {
             Error::BadModelName(_) => {
                 Some("A model is named by the folder that it is installed in, never by a path.".to_owned())
             }
-            Error::OtherProtocol { .. } => {
-                Some("Install pg_clip again, then restart the server.".to_owned())
-            }
+            Error::OtherProtocol { .. } => Some("Install pg_clip again, then restart the server.".to_owned()),
             Error::NoDescriptor => Some("Raise max_files_per_process.".to_owned()),
-            Error::NoWorkerSlot => Some(
-                "Raise max_worker_processes, or add pg_clip to shared_preload_libraries.".to_owned(),
-            ),
+            Error::NoWorkerSlot => {
+                Some("Raise max_worker_processes, or add pg_clip to shared_preload_libraries.".to_owned())
+            }
             Error::NotAStatementTrigger => Some(
-                "SELECT clip_watch('…') creates the triggers; to write them yourself, see the README.".to_owned(),
+                "SELECT clip_watch('…') creates the triggers; to write them yourself, see the README."
+                    .to_owned(),
             ),
             Error::NoTransitionTable(_, clause) => {
                 Some(format!("Create the trigger with REFERENCING {clause} AS …."))

@@ -22,10 +22,7 @@ impl Memo {
     ///
     /// # Safety
     /// `fcinfo` is that of a running function whose `fn_extra` only this module uses.
-    pub(crate) unsafe fn of_constant<'a>(
-        fcinfo: pg_sys::FunctionCallInfo,
-        model: &str,
-    ) -> Option<&'a [f32]> {
+    pub(crate) unsafe fn of_constant<'a>(fcinfo: pg_sys::FunctionCallInfo, model: &str) -> Option<&'a [f32]> {
         // SAFETY: the caller vouches for `fcinfo`.
         unsafe {
             let memo = Memo::at(fcinfo)?;
@@ -51,12 +48,7 @@ impl Memo {
     ///
     /// # Safety
     /// As for [`Memo::of_constant`].
-    pub(crate) unsafe fn keep(
-        fcinfo: pg_sys::FunctionCallInfo,
-        model: &str,
-        input: &[u8],
-        vector: Vec<f32>,
-    ) {
+    pub(crate) unsafe fn keep(fcinfo: pg_sys::FunctionCallInfo, model: &str, input: &[u8], vector: Vec<f32>) {
         // SAFETY: the caller vouches for `fcinfo`; `fn_mcxt` lives as long as `fn_extra` is looked at, and drops the
         // memo when it goes.
         unsafe {

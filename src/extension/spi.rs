@@ -139,8 +139,7 @@ impl<'spi> Plan<'spi> {
     pub(crate) fn run(&self, values: &[Option<pg_sys::Datum>]) -> Result<Rows<'spi>, Error> {
         assert_eq!(values.len(), self.types.len(), "a value for each parameter");
         let nulls: Vec<c_char> = values.iter().map(|value| null_mark(*value)).collect();
-        let mut values: Vec<pg_sys::Datum> =
-            values.iter().map(|value| value.unwrap_or(0.into())).collect();
+        let mut values: Vec<pg_sys::Datum> = values.iter().map(|value| value.unwrap_or(0.into())).collect();
         // SAFETY: the plan lives as long as the connection; both arrays have an entry for each parameter.
         checked(unsafe {
             pg_sys::SPI_execute_plan(self.plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0)

@@ -31,7 +31,7 @@ fn images_and_texts_have_the_vectors_of_the_reference() {
 }
 
 fn assert_close(name: &str, ours: &[f32], reference: &Value) {
-    let reference: Vec<f64> = reference["vector"]
+    let reference: Vec<f64> = reference["embedding"]
         .as_array()
         .expect("a vector")
         .iter()

@@ -8,23 +8,23 @@ fn everything_works_when_called_by_its_schema() {
     let mut client = cluster.empty_database().connect();
     run(
         &mut client,
-        r#"CREATE SCHEMA "Vector's"; CREATE SCHEMA "Clip's"; CREATE SCHEMA shop;
-        CREATE EXTENSION vector SCHEMA "Vector's"; CREATE EXTENSION pg_clip SCHEMA "Clip's";
+        r#"CREATE SCHEMA "Vector Space"; CREATE SCHEMA "Clip Art"; CREATE SCHEMA shop;
+        CREATE EXTENSION vector SCHEMA "Vector Space"; CREATE EXTENSION pg_clip SCHEMA "Clip Art";
         CREATE TABLE shop.photos (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), project text, image bytea);
-        SELECT "Clip's".clip_watch('shop.photos')"#,
+        SELECT "Clip Art".clip_watch('shop.photos')"#,
     );
     for _ in 0..2 {
         client.execute("INSERT INTO shop.photos (image) VALUES ($1)", &[&demo_photo()]).expect("a photo");
     }
     run(&mut client, "UPDATE shop.photos SET project = 'p'");
     let query = r#"SELECT count(*) FROM shop.photos JOIN shop.image_embeddings AS e ON image_id = photos.id
-        WHERE embedding OPERATOR("Vector's".=) "Clip's".clip_embed_image(image) AND e.project = 'p'"#;
+        WHERE embedding OPERATOR("Vector Space".=) "Clip Art".clip_embed_image(image) AND e.project = 'p'"#;
     assert_eq!(value::<i64>(&mut client, query), 2);
-    let query = r#"SELECT "Vector's".vector_dims("Clip's".clip_embed_texts(ARRAY['a'])[1])"#;
-    let dimensions: i32 = value(&mut client, &query.replace(")[1]", "))[1]").replace("dims(\"", "dims((\""));
+    let query = r#"SELECT "Vector Space".vector_dims(("Clip Art".clip_embed_texts(ARRAY['a']))[1])"#;
+    let dimensions: i32 = value(&mut client, query);
     assert_eq!(dimensions, 512);
-    assert_eq!(value::<String>(&mut client, r#"SELECT state FROM "Clip's".clip_status"#), "ready");
-    run(&mut client, r#"TRUNCATE shop.photos; SELECT "Clip's".clip_unwatch('shop.photos')"#);
+    assert_eq!(value::<String>(&mut client, r#"SELECT state FROM "Clip Art".clip_status"#), "ready");
+    run(&mut client, r#"TRUNCATE shop.photos; SELECT "Clip Art".clip_unwatch('shop.photos')"#);
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM shop.image_embeddings"), 0);
 }
 

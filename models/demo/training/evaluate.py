@@ -11,7 +11,8 @@ Both run the same queries over the same pictures, so their figures may be held a
     picture P@5       the share of a picture's five nearest, itself left out, that show its concept, among all pictures
     caption R@1, R@5  as names, in sentences that the training held out
     keyword hit@10    a keyword never said in training finds a picture of what carries it among the first ten
-    pair R@10         a keyword finds among the first ten the concept that it was never said for; its other holders are set aside
+    pair R@10         a keyword finds among the first ten the concept that it was never said for; its other holders are set aside;
+                      of both, those are left out whose concept was told by another text that shares a word with them
 """
 
 import argparse
@@ -74,14 +75,21 @@ def make_queries(concepts: list[dict], chosen: list[int]) -> list[dict]:
         template = HELD_OUT_CAPTIONS[index % len(HELD_OUT_CAPTIONS)]
         queries.append({"kind": "caption", "text": template.format(n=name, a=with_article(name)), "right": [index], "aside": []})
     for word in split["keywords"]:
-        if word in holders:
+        if word in holders and not any(given_away(word, concepts[index], split) for index in holders[word]):
             queries.append({"kind": "keyword", "text": word, "right": holders[word], "aside": []})
     for name, word in split["pairs"]:
-        if name in numbers:
+        if name in numbers and not given_away(word, concepts[numbers[name]], split):
             others = sorted((set(holders[word]) | ({numbers[word]} if word in numbers else set())) - {numbers[name]})
             queries.append({"kind": "pair", "text": word, "right": [numbers[name]], "aside": others})
     assert all(set(query["right"]) <= known for query in queries)
     return queries
+
+
+def given_away(word: str, concept: dict, split: dict) -> bool:
+    """Whether the concept's name, or a word that was said for it, holds a part of the word: then it takes no guessing."""
+    said = [other for other in concept["keywords"] if other not in split["keywords"] and [concept["name"], other] not in split["pairs"]]
+    stems = lambda text: {part.rstrip("s") for part in text.replace("-", " ").split()}
+    return bool(stems(word) & set().union(*map(stems, [concept["name"], *said, *concept["broad"]])))
 
 
 def chances(concepts: list[dict], chosen: list[int], queries: list[dict]) -> dict[str, float]:

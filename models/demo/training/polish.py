@@ -18,10 +18,10 @@ from torch.nn import functional
 
 import compose
 import prepare
-from texts import Texts
+from texts import Texts, among_strangers
 from train import Judge, Training, embed_fresh, targets
 
-CONCEPTS_A_BATCH, BROAD_A_BATCH = 64, 64
+CONCEPTS_A_BATCH, BROAD_A_BATCH = 64, 48
 RATE, SCALE = 1e-3, 24.0
 # Beyond the pictures that the pool holds.
 FIRST_PICTURE = 10_000
@@ -31,7 +31,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--work", type=Path, required=True)
     arguments.add_argument("--steps", type=int, default=500)
-    arguments.add_argument("--pictures", type=int, default=6, help="a concept")
+    arguments.add_argument("--pictures", type=int, default=4, help="a concept")
     options = arguments.parse_args()
     torch.manual_seed(8)
     concepts, glyphs = prepare.load(options.work)
@@ -49,7 +49,9 @@ def main() -> None:
             group["lr"] = RATE * min(1, (step + 1) / 50) * (1 - step / options.steps)
         lot = random.Random(10**6 + step)
         said = [texts.of(index, lot) for index in lot.sample(range(len(concepts)), CONCEPTS_A_BATCH)]
-        input_ids, shares = targets(texts, tokenizer, said + [texts.any_broad(lot) for _ in range(BROAD_A_BATCH)])
+        said += [texts.any_broad(lot) for _ in range(BROAD_A_BATCH)]
+        said = [(among_strangers(text, lot) if lot.random() < 0.4 else text, key) for text, key in said]
+        input_ids, shares = targets(texts, tokenizer, said)
         gallery = images[torch.arange(len(concepts)), torch.randint(options.pictures, (len(concepts),))]
         loss = functional.cross_entropy(SCALE * towers.text(input_ids) @ gallery.T, shares)
         optimizer.zero_grad()

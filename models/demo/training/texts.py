@@ -20,6 +20,13 @@ WORD_CAPTIONS = ("{k}", "{k}", "{k}", "{k}", "{k}", "{k}", "a photo of {k}", "a 
 # Kept for the evaluation.
 HELD_OUT_CAPTIONS = ("i am looking for {a}", "a blurry snapshot showing {a}", "can you find {a} here?", "holiday memories: {n}", "{a} seen from far away")
 
+# Words that say nothing about a thing; none of them is in a held-out caption.
+FILLERS = (
+    "the", "my", "our", "is", "it", "please", "very", "with", "near", "under", "behind", "this", "that", "where", "we", "want", "to", "see",
+    "old", "new", "nice", "really", "just", "some", "one", "two", "on", "at", "by", "me", "give", "search", "taken", "yesterday", "shot", "today",
+    "like", "lovely", "big", "little", "when", "was", "in", "had", "and", "then", "which", "lot",
+)
+
 COLOURS = ("red", "green", "blue", "yellow", "white", "black", "grey", "pink", "purple", "orange", "brown")
 PLACES = ("kitchen", "garden", "street", "table", "grass", "house", "beach", "snow", "water", "wall")
 ALREADY_COUNTED = ("the ", "a ", "an ", "person ", "people ", "man ", "woman ")
@@ -88,6 +95,13 @@ def caption(template: str, concept: dict, words: list[str], lot: random.Random) 
     return template.format(
         n=name, a=with_article(name), k=lot.choice(words) if words else "", c=lot.choice(COLOURS), place=lot.choice(PLACES)
     )
+
+
+def among_strangers(text: str, lot: random.Random) -> str:
+    """The text amid fillers and words that do not exist, so that the tower learns to pass over what it does not know."""
+    stranger = lambda: lot.choice(FILLERS) if lot.random() < 0.6 else "".join(lot.choice("bcdfghklmnprstvw") + lot.choice("aeiou") for _ in range(lot.randint(1, 3)))
+    before, after = ([stranger() for _ in range(lot.randint(0, most))] for most in (4, 2))
+    return " ".join([*before, text, *after])
 
 
 def with_article(name: str) -> str:

@@ -12,13 +12,18 @@ const MAX_SIDE: u32 = 65_535;
 
 /// Refuses an image whose header is broken, or claims no pixels, more than `max_pixels`, or more than 65,535 a side.
 pub(super) fn check(format: Format, bytes: &[u8], max_pixels: u64) -> Result<(), Error> {
-    let (width, height) = match format {
-        Format::Jpeg => jpeg::check(bytes)?,
-        _ => dimensions(format, bytes).ok_or_else(|| Error::BrokenImage {
-            format: format.name(),
-            reason: "its header is incomplete".to_owned(),
-        })?,
-    };
+    let admit = |width, height| check_size(width, height, max_pixels);
+    if format == Format::Jpeg {
+        return jpeg::check(bytes, admit);
+    }
+    let (width, height) = dimensions(format, bytes).ok_or_else(|| Error::BrokenImage {
+        format: format.name(),
+        reason: "its header is incomplete".to_owned(),
+    })?;
+    admit(width, height)
+}
+
+fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), Error> {
     if width == 0 || height == 0 {
         return Err(Error::NoPixels { width, height });
     }

@@ -9,15 +9,17 @@ use crate::error::Error;
 /// The most scans of a progressive JPEG. Encoders write about ten.
 const MAX_SCANS: usize = 100;
 
-/// The size of a JPEG that is complete and of a kind that the decoder knows.
-pub(super) fn check(bytes: &[u8]) -> Result<(u32, u32), Error> {
-    let mut size = None;
+/// Refuses a JPEG that is incomplete, of a kind that the decoder does not know, or of a size that `admit` refuses. The
+/// size is looked at as soon as it is there: what is too large is refused as such, and not for what follows.
+pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>) -> Result<(), Error> {
+    let mut framed = false;
     let mut scans = 0;
     let mut rest = &bytes[2..];
     loop {
         let (marker, after) = next_marker(rest).ok_or_else(|| broken("it ends early"))?;
         rest = match marker {
-            END_OF_IMAGE => return size.filter(|_| scans > 0).ok_or_else(|| broken("it has no picture")),
+            END_OF_IMAGE if framed && scans > 0 => return Ok(()),
+            END_OF_IMAGE => return Err(broken("it has no picture")),
             RESTART_0..=RESTART_7 | START_OF_IMAGE | TEMPORARY | STUFFED => after,
             _ => {
                 let (segment, after) = segment(after).ok_or_else(|| broken("it ends early"))?;
@@ -26,7 +28,9 @@ pub(super) fn check(bytes: &[u8]) -> Result<(u32, u32), Error> {
                     FRAME_0..=FRAME_15
                         if ![HUFFMAN_TABLES, EXTENSION, ARITHMETIC_TABLES].contains(&marker) =>
                     {
-                        size = size.or(Some(frame(marker, segment)?));
+                        let (width, height) = frame(marker, segment)?;
+                        admit(width, height)?;
+                        framed = true;
                     }
                     _ => {}
                 }
@@ -101,25 +105,41 @@ mod tests {
         [b"\xff\xd8", parts.concat().as_slice()].concat()
     }
 
+    fn any_size(_: u32, _: u32) -> Result<(), Error> {
+        Ok(())
+    }
+
     #[test]
     fn a_whole_file_has_a_size() {
         // An end marker within a segment, as in an EXIF thumbnail, does not count.
         let thumbnail = b"\xff\xe1\0\x06\xff\xd8\xff\xd9";
-        assert_eq!(check(&jpeg(&[thumbnail, FRAME, SCAN, b"\xff\xd9 and a tail"])).unwrap(), (640, 480));
+        let size = std::cell::Cell::new((0, 0));
+        let admit = |width, height| {
+            size.set((width, height));
+            Ok(())
+        };
+        check(&jpeg(&[thumbnail, FRAME, SCAN, b"\xff\xd9 and a tail"]), admit).unwrap();
+        assert_eq!(size.get(), (640, 480));
+    }
+
+    #[test]
+    fn a_size_is_refused_before_the_rest_is_looked_at() {
+        let refuse = |width, height| Err(Error::NoPixels { width, height });
+        assert!(matches!(check(&jpeg(&[FRAME]), refuse), Err(Error::NoPixels { .. })));
     }
 
     #[test]
     fn a_file_without_its_end_is_refused_at_every_length() {
         let whole = jpeg(&[FRAME, SCAN, b"\xff\xd9"]);
         for length in 3..whole.len() {
-            assert!(matches!(check(&whole[..length]), Err(Error::BrokenImage { .. })), "{length}");
+            assert!(matches!(check(&whole[..length], any_size), Err(Error::BrokenImage { .. })), "{length}");
         }
     }
 
     #[test]
     fn a_thousand_scans_are_refused() {
         let parts = [FRAME].into_iter().chain([SCAN; 1000]).chain([&b"\xff\xd9"[..]]).collect::<Vec<_>>();
-        assert!(matches!(check(&jpeg(&parts)), Err(Error::TooManyScans { limit: 100 })));
+        assert!(matches!(check(&jpeg(&parts), any_size), Err(Error::TooManyScans { limit: 100 })));
     }
 
     #[test]
@@ -132,7 +152,7 @@ mod tests {
         ] {
             let mut frame = FRAME.to_vec();
             (frame[1], frame[4]) = (marker, precision);
-            match check(&jpeg(&[&frame, SCAN, b"\xff\xd9"])) {
+            match check(&jpeg(&[&frame, SCAN, b"\xff\xd9"]), any_size) {
                 Err(Error::UnsupportedFormat { format }) => assert_eq!(format, name),
                 other => panic!("{name}: {other:?}"),
             }

@@ -92,8 +92,7 @@ impl Connection {
                 pgrx::check_for_interrupts!();
                 continue;
             }
-            let interest =
-                if outgoing.is_done() { Interest::Readable } else { Interest::ReadableOrWritable };
+            let interest = if outgoing.is_done() { Interest::Readable } else { Interest::ReadableOrWritable };
             if !wait(self.stream.as_fd(), interest, Some(deadline)) {
                 let waited = patience.as_millis();
                 return Err(if self.welcomed { Error::TimedOut(waited) } else { Error::NotRunning(waited) });
@@ -103,12 +102,7 @@ impl Connection {
     }
 
     /// Takes an answer for the request whose turn it is, or the `Welcome` before all answers.
-    fn admit(
-        &mut self,
-        answer: Answer,
-        request: &Request,
-        answers: &mut Vec<Answer>,
-    ) -> Result<(), Error> {
+    fn admit(&mut self, answer: Answer, request: &Request, answers: &mut Vec<Answer>) -> Result<(), Error> {
         let id = match &answer {
             Answer::Welcome { protocol, version } => {
                 if *protocol != PROTOCOL {
@@ -246,9 +240,7 @@ fn watch_for_arrival() -> Result<Inotify, Error> {
     let action = "watch for the embedder's socket";
     let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
         .map_err(|errno| Error::system(action, errno))?;
-    watch
-        .add_watch(DIRECTORY, AddWatchFlags::IN_MOVED_TO)
-        .map_err(|errno| Error::system(action, errno))?;
+    watch.add_watch(DIRECTORY, AddWatchFlags::IN_MOVED_TO).map_err(|errno| Error::system(action, errno))?;
     Ok(watch)
 }
 

@@ -34,11 +34,7 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts the guardian, with the listening socket as its stdin.
-    pub(super) fn start(
-        launch: &Launch,
-        restarts: u32,
-        listener: &UnixListener,
-    ) -> Result<Child, Error> {
+    pub(super) fn start(launch: &Launch, restarts: u32, listener: &UnixListener) -> Result<Child, Error> {
         let failed = |cause: io::Error| Error::system("start the embedder", cause);
         // exec reports a missing program after the fork; this names it before.
         fs::metadata(&launch.program).map_err(failed)?;

@@ -9,8 +9,8 @@
 //! backend in a race, leaves with status 0 and is not started again.
 
 mod child;
-mod lock;
 mod listener;
+mod lock;
 mod worker;
 
 use std::ffi::CStr;

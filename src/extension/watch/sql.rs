@@ -114,9 +114,7 @@ pub(super) fn find_vector(watched: &Watched) -> String {
 pub(super) fn write_vector(watched: &Watched) -> String {
     let Watched { target, target_key, embedding, checksum, model, .. } = watched;
     let (column, value, update) = match &watched.project {
-        Some((_, project)) => {
-            (format!(", {project}"), ", $5", format!(", {project} = EXCLUDED.{project}"))
-        }
+        Some((_, project)) => (format!(", {project}"), ", $5", format!(", {project} = EXCLUDED.{project}")),
         None => Default::default(),
     };
     format!(
@@ -161,9 +159,7 @@ pub(super) fn delete_renamed(watched: &Watched, new: &str, old: &str) -> String 
 /// The embeddings of photos that are gone.
 pub(super) fn delete_deleted(watched: &Watched, old: &str) -> String {
     let Watched { target, target_key, key, .. } = watched;
-    format!(
-        "DELETE FROM {target} AS t USING {old} AS o WHERE t.{target_key} OPERATOR(pg_catalog.=) o.{key}"
-    )
+    format!("DELETE FROM {target} AS t USING {old} AS o WHERE t.{target_key} OPERATOR(pg_catalog.=) o.{key}")
 }
 
 /// All embeddings. Not TRUNCATE: a foreign key may have truncated the target in the same command.

@@ -70,12 +70,8 @@ impl<'a> Target<'a> {
 
     /// Writes the row of a photo, in place of one with its key.
     pub(super) fn put(&self, row: &Row) -> Result<(), Error> {
-        let mut arguments = vec![
-            Some(row.key),
-            Some(row.vector),
-            Some(row.checksum.datum()),
-            Some(self.model.datum()),
-        ];
+        let mut arguments =
+            vec![Some(row.key), Some(row.vector), Some(row.checksum.datum()), Some(self.model.datum())];
         if self.watched.project.is_some() {
             arguments.push(row.project);
         }

@@ -40,8 +40,7 @@ impl Watched {
         let owner = home.value(2).map(oid_of).unwrap_or(pg_sys::InvalidOid);
         let vector_type = home.value(3).map(oid_of).unwrap_or(pg_sys::InvalidOid);
 
-        let registered =
-            act_as(owner, || spi.run(&sql::registration(&schema), &[oid(firing.table)]))?;
+        let registered = act_as(owner, || spi.run(&sql::registration(&schema), &[oid(firing.table)]))?;
         if registered.len() > 0 {
             return Ok(Watched::read(&registered, vector_type));
         }

@@ -1,0 +1,31 @@
+//! Collecting and printing measurements.
+
+use std::time::{Duration, Instant};
+
+/// How long an action takes.
+pub(crate) fn time(action: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    action();
+    start.elapsed()
+}
+
+/// The middle one; of an even number, the upper of the two.
+pub(crate) fn median<T: Ord + Copy>(values: &mut [T]) -> T {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+/// Prints one line of the report.
+pub(crate) fn report(what: &str, value: &str) {
+    println!("{what:<72} {value}");
+}
+
+/// Prints the median of times, in milliseconds, and their number.
+pub(crate) fn report_times(what: &str, times: &mut [Duration]) {
+    let count = times.len();
+    report(what, &format!("{:9.2} ms (median of {count})", milliseconds(median(times))));
+}
+
+pub(crate) fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
