@@ -19,7 +19,9 @@ pub(crate) fn measure() {
         (0..200).map(|_| time(|| run(&mut client, "SELECT clip_embed_text('a dog')"))).collect();
     report_times("clip_embed_text, a text that was embedded before", &mut cached);
     let mut texts: Vec<Duration> = (0..200)
-        .map(|number| time(|| run(&mut client, &format!("SELECT clip_embed_text('a photo of {number} dogs')"))))
+        .map(|number| {
+            time(|| run(&mut client, &format!("SELECT clip_embed_text('a photo of {number} dogs')")))
+        })
         .collect();
     report_times("clip_embed_text, a new text", &mut texts);
     let mut images: Vec<Duration> = photos
@@ -44,7 +46,10 @@ pub(crate) fn measure() {
         second.push(time(|| run(&mut fresh, "SELECT clip_embed_text('a dog')")));
     }
     let more = milliseconds(median(&mut first)) - milliseconds(median(&mut second));
-    report("the first call of a connection takes more than its second", &format!("{more:9.2} ms (medians of 50)"));
+    report(
+        "the first call of a connection takes more than its second",
+        &format!("{more:9.2} ms (medians of 50)"),
+    );
 
     run(
         &mut client,

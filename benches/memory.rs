@@ -19,7 +19,10 @@ pub(crate) fn measure() {
         client.query("SELECT clip_embed_image($1), clip_embed_text('a dog')", &[photo]).expect("a query");
     }));
     let more = embedding.saturating_sub(plain);
-    report("PSS of a connection that has embedded, above one that has not", &format!("{more:9} kB (mean of 100)"));
+    report(
+        "PSS of a connection that has embedded, above one that has not",
+        &format!("{more:9} kB (mean of 100)"),
+    );
     let mut client = database.connect();
     let embedder: i64 = value(&mut client, "SELECT resident_bytes FROM clip_status");
     report("resident memory of the embedder with the demo model", &format!("{:9} kB", embedder / 1024));

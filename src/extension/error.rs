@@ -19,9 +19,9 @@ pub(crate) enum Error {
     TextNotUtf8,
     #[error("\"{0}\" is not the name of a model")]
     BadModelName(String),
-    #[error("the embedder did not start within clip.request_timeout ({0} ms)")]
+    #[error("the embedder was not ready within {0} ms")]
     NotRunning(u128),
-    #[error("the embedder did not answer within clip.request_timeout ({0} ms)")]
+    #[error("the embedder did not answer within {0} ms")]
     TimedOut(u128),
     #[error("the embedder ended during the request")]
     Died,

@@ -31,7 +31,7 @@ pub const MAGIC: [u8; 8] = *b"pg_clip\0";
 pub const MAX_MODEL_NAME: usize = 63;
 
 /// The longest text, in bytes: far beyond any model's context, so that a whole document is refused and not cut.
-pub const MAX_TEXT_BYTES: usize = 1 << 20;
+pub const MAX_TEXT_BYTES: usize = 1 << 16;
 
 /// The largest image, in bytes: what PostgreSQL can hold in one `bytea`.
 pub const MAX_IMAGE_BYTES: usize = 1 << 30;

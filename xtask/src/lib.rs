@@ -6,6 +6,7 @@
 
 mod abandoned;
 pub mod account;
+pub mod bench;
 pub mod build;
 pub mod cluster;
 pub mod command;

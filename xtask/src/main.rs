@@ -14,7 +14,7 @@ use xtask::environment::{Environment, MAJORS};
 use xtask::lock::Lock;
 use xtask::places::Places;
 use xtask::postgres::Postgres;
-use xtask::{build, demo, install, lint, playground, psql, test_run};
+use xtask::{bench, build, demo, install, lint, playground, psql, test_run};
 
 /// The tasks of the pg_clip checkout
 #[derive(Parser)]
@@ -29,7 +29,7 @@ struct Arguments {
 #[derive(Args)]
 struct Server {
     /// The major version of the environment's PostgreSQL: 16 or 18
-    #[arg(long, global = true, conflicts_with = "pg_config")]
+    #[arg(long, global = true, value_name = "MAJOR", conflicts_with = "pg_config")]
     pg: Option<u32>,
     /// The pg_config of any PostgreSQL 15 to 18 that has pgvector
     #[arg(long, global = true, value_name = "PATH")]
@@ -42,6 +42,8 @@ enum Task {
     Demo,
     /// Run all the tests, or those whose names contain FILTER, on PostgreSQL 16 and 18
     Test { filter: Option<String> },
+    /// Measure what calls, connections and deaths cost
+    Bench,
     /// Open psql on a throwaway cluster that has the extension
     Psql {
         /// Arguments for psql
@@ -102,6 +104,7 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Task::Bench => bench::bench(&places, &environment, &postgres()?)?,
         Task::Psql { arguments } => {
             let cluster = playground::ready(&places, &environment, &postgres()?)?;
             let error = psql::psql(&cluster, playground::DATABASE).args(arguments).exec();

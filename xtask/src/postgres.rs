@@ -25,10 +25,10 @@ impl Postgres {
         let ask = |what: &str| -> Result<String> {
             let answer = command::output(Command::new(&pg_config).arg(what))
                 .with_context(|| format!("{} is no pg_config", pg_config.display()))?;
-            Ok(answer.trim_end_matches('\n').to_owned())
+            Ok(answer.lines().next().unwrap_or_default().to_owned())
         };
         let version = ask("--version")?;
-        let major = major(&version).with_context(|| format!("pg_config says it is \"{version}\""))?;
+        let major = major(&version).with_context(|| format!("{} is no pg_config", pg_config.display()))?;
         let sharedir = PathBuf::from(ask("--sharedir")?);
         if !(15..=18).contains(&major) {
             bail!("{} is {version}: pg_clip runs on PostgreSQL 15 to 18", pg_config.display());

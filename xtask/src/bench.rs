@@ -1,0 +1,23 @@
+//! Running the benches of `benches/` on an installed build.
+
+use anyhow::{Result, bail};
+
+use crate::build;
+use crate::environment::Environment;
+use crate::install;
+use crate::places::Places;
+use crate::postgres::Postgres;
+use crate::test_run::PG_CONFIG_VARIABLE;
+
+/// Builds, installs and measures.
+pub fn bench(places: &Places, environment: &Environment, postgres: &Postgres) -> Result<()> {
+    let built = build::build(&places.workspace, environment, postgres)?;
+    install::install(&places.workspace, environment, postgres, &built)?;
+    let mut benches = places.workspace.cargo();
+    benches.args(["run", "--release", "--package", "pg_clip_benches"]);
+    let status = benches.env(PG_CONFIG_VARIABLE, &postgres.pg_config).status()?;
+    if !status.success() {
+        bail!("the benches failed");
+    }
+    Ok(())
+}
