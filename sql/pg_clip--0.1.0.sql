@@ -145,19 +145,32 @@ COMMENT ON COLUMN clip_watches.mode IS 'sync: embedded in the transaction that w
 COMMENT ON COLUMN clip_watches.project_column IS 'NULL where no project is carried over';
 SELECT pg_catalog.pg_extension_config_dump('clip_watches', '');
 
+-- Only its functions write to it: who may write to a table may also lock it against the triggers of all others.
 ALTER TABLE clip_watches ENABLE ROW LEVEL SECURITY;
-CREATE POLICY clip_watches_of_owner ON clip_watches
+CREATE POLICY clip_watches_of_owner ON clip_watches FOR SELECT
 	USING (EXISTS (
 		SELECT FROM pg_catalog.pg_class AS class
 		WHERE class.oid OPERATOR(pg_catalog.=) source
-			AND pg_catalog.pg_has_role(class.relowner, 'USAGE')))
-	WITH CHECK ((
-		SELECT pg_catalog.count(*) FROM pg_catalog.pg_class AS class
-		WHERE (class.oid OPERATOR(pg_catalog.=) source OR class.oid OPERATOR(pg_catalog.=) target)
-			AND pg_catalog.pg_has_role(class.relowner, 'USAGE')) OPERATOR(pg_catalog.=) 2);
-COMMENT ON POLICY clip_watches_of_owner ON clip_watches IS
-	'who owns a table sees its watch, and can watch it into a table of their own';
-GRANT SELECT, INSERT, UPDATE, DELETE ON clip_watches TO PUBLIC;
+			AND pg_catalog.pg_has_role(class.relowner, 'USAGE')));
+COMMENT ON POLICY clip_watches_of_owner ON clip_watches IS 'who owns a table sees its watch';
+GRANT SELECT ON clip_watches TO PUBLIC;
+
+CREATE FUNCTION clip_register_watch(
+	source pg_catalog.regclass, target pg_catalog.regclass, mode pg_catalog.text, image_column pg_catalog.name,
+	key_column pg_catalog.name, project_column pg_catalog.name, target_key_column pg_catalog.name,
+	embedding_column pg_catalog.name, checksum_column pg_catalog.name, model_column pg_catalog.name,
+	target_project_column pg_catalog.name
+) RETURNS pg_catalog.void
+	AS 'MODULE_PATHNAME', 'clip_register_watch' LANGUAGE C;
+COMMENT ON FUNCTION clip_register_watch(
+	pg_catalog.regclass, pg_catalog.regclass, pg_catalog.text, pg_catalog.name, pg_catalog.name, pg_catalog.name,
+	pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name) IS
+	'writes the row of a watch for the owner of both tables; called by clip_watch';
+
+CREATE FUNCTION clip_unregister_watch(source pg_catalog.regclass) RETURNS pg_catalog.bool
+	AS 'MODULE_PATHNAME', 'clip_unregister_watch' LANGUAGE C;
+COMMENT ON FUNCTION clip_unregister_watch(pg_catalog.regclass) IS
+	'deletes the row of a watch for the owner of the source; called by clip_unwatch';
 
 CREATE FUNCTION clip_fill_image_embeddings() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'clip_fill_image_embeddings' LANGUAGE C;
@@ -334,19 +347,10 @@ BEGIN
 		p_target_project := NULL;
 	END IF;
 
-	-- Rows of tables that were dropped.
-	DELETE FROM @extschema@.clip_watches AS watch
-	WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = watch.source) OR NOT EXISTS (SELECT FROM pg_class WHERE oid = watch.target);
 	BEGIN
-		INSERT INTO @extschema@.clip_watches AS watch VALUES (
+		PERFORM @extschema@.clip_register_watch(
 			p_source, target_table, p_mode, p_image, p_key, p_project,
-			p_target_key, p_embedding, p_checksum, p_model, p_target_project)
-		ON CONFLICT (source) DO UPDATE SET
-			target = EXCLUDED.target, mode = EXCLUDED.mode, image_column = EXCLUDED.image_column,
-			key_column = EXCLUDED.key_column, project_column = EXCLUDED.project_column,
-			target_key_column = EXCLUDED.target_key_column, embedding_column = EXCLUDED.embedding_column,
-			checksum_column = EXCLUDED.checksum_column, model_column = EXCLUDED.model_column,
-			target_project_column = EXCLUDED.target_project_column;
+			p_target_key, p_embedding, p_checksum, p_model, p_target_project);
 	EXCEPTION WHEN unique_violation THEN
 		RAISE EXCEPTION 'table % takes the embeddings of another table already', target_table
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Name a target of its own with target => ''…''.';
@@ -381,11 +385,7 @@ AS $function$
 DECLARE
 	p_source CONSTANT regclass := clip_unwatch.source;
 BEGIN
-	IF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = p_source), 'USAGE') THEN
-		RAISE EXCEPTION 'must be owner of table %', p_source USING ERRCODE = 'insufficient_privilege';
-	END IF;
-	DELETE FROM @extschema@.clip_watches WHERE source = p_source;
-	IF NOT FOUND THEN
+	IF NOT @extschema@.clip_unregister_watch(p_source) THEN
 		RAISE EXCEPTION 'table % is not watched', p_source USING ERRCODE = 'object_not_in_prerequisite_state';
 	END IF;
 	PERFORM @extschema@.clip_drop_watch_triggers(p_source);

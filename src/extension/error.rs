@@ -47,6 +47,8 @@ pub(crate) enum Error {
     NotAStatementTrigger,
     #[error("trigger \"{0}\" has no transition table {1}")]
     NoTransitionTable(String, &'static str),
+    #[error("must be owner of table {0}")]
+    NotOwner(String),
     #[error("table {0} is not watched")]
     NotWatched(String),
     #[error("the model changed during the statement")]
@@ -105,6 +107,7 @@ impl Error {
             Error::OtherProtocol { .. } | Error::NotWatched(_) => {
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
+            Error::NotOwner(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::NoDescriptor => Code::ERRCODE_TOO_MANY_CONNECTIONS,
             Error::Backlog | Error::NoWorkerSlot => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             Error::System { .. } => Code::ERRCODE_SYSTEM_ERROR,

@@ -185,7 +185,7 @@ impl Rows<'_> {
     fn take<'spi>() -> Rows<'spi> {
         // SAFETY: SPI set both for the statement that was run last; from here on the table is ours to free.
         unsafe {
-            let table = std::mem::replace(&mut *(&raw mut pg_sys::SPI_tuptable), std::ptr::null_mut());
+            let table = std::ptr::replace(&raw mut pg_sys::SPI_tuptable, std::ptr::null_mut());
             let count = if table.is_null() { 0 } else { pg_sys::SPI_processed };
             Rows { table, count, spi: PhantomData }
         }

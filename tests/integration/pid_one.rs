@@ -1,11 +1,12 @@
 //! A postmaster that adopts orphans: PID 1 of a container. There every death of a process that it does not know, with
 //! any status but 0 and 1, restarts the cluster.
 
+use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use pg_clip_tests::{Stop, TestCluster, run, value, wait_for, wait_until};
+use pg_clip_tests::{Signal, Stop, TestCluster, descendants, run, send, value, wait_for, wait_until};
 use postgres::Client;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,7 +33,7 @@ fn deaths_below_a_postmaster_that_is_pid_1_restart_nothing() {
     if !nix::unistd::geteuid().is_root() {
         namespace.args(["--user", "--map-current-user"]);
     }
-    namespace.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    namespace.args(["--pid", "--fork", "--mount-proc"]);
     namespace.arg(postgres.get_program()).args(postgres.get_args()).env_clear();
     namespace.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     assert_deaths_restart_nothing(&cluster, namespace);
@@ -40,7 +41,7 @@ fn deaths_below_a_postmaster_that_is_pid_1_restart_nothing() {
 
 fn assert_deaths_restart_nothing(cluster: &TestCluster, server: Command) {
     cluster.server.stop(Stop::Fast).expect("the server stops");
-    let mut server = Running::start(server);
+    let mut server = Running::start(cluster, server);
     let database = cluster.existing_database("postgres");
     let mut client = wait_for("the server takes connections", PATIENCE, || {
         server.assert_runs();
@@ -73,6 +74,7 @@ fn assert_deaths_restart_nothing(cluster: &TestCluster, server: Command) {
     assert_back(&mut client, embedder);
 
     assert_eq!(value::<String>(&mut client, "SELECT pg_postmaster_start_time()::text"), started);
+    assert!(!cluster.log().contains("reinitializing"), "{}", cluster.log());
     let backend: i32 = value(&mut client, "SELECT pg_backend_pid()");
     assert!(backend > 0, "the connection lived through all of it");
 }
@@ -92,8 +94,11 @@ fn assert_back(client: &mut Client, before: i32) {
 struct Running(Child);
 
 impl Running {
-    fn start(mut command: Command) -> Running {
-        Running(command.current_dir("/").spawn().expect("the server is started"))
+    fn start(cluster: &TestCluster, mut command: Command) -> Running {
+        let log = File::options().append(true).open(cluster.server.directory().join("log"));
+        let log = log.expect("the server's log is there");
+        command.current_dir("/").stderr(log);
+        Running(command.spawn().expect("the server is started"))
     }
 
     fn assert_runs(&mut self) {
@@ -105,7 +110,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // With unshare, --kill-child takes the namespace along.
+        // Below unshare, the namespace ends with its PID 1.
+        if let Some(process) = descendants(self.0.id()).first() {
+            send(process.pid, Signal::SIGKILL);
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

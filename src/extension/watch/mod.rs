@@ -8,7 +8,9 @@
 //! What is read is read as the caller, from transition tables. What is written is written as the owner of the target,
 //! in a restricted operation with a search_path of its own: the caller needs no right on the target, and gains none.
 
+mod home;
 mod photos;
+mod registry;
 mod role;
 mod sql;
 mod target;

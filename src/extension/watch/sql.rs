@@ -17,14 +17,47 @@ pub(super) fn identifier(name: &str) -> String {
     unsafe { c_string(pg_sys::quote_identifier(name.as_ptr())) }
 }
 
-/// Of the trigger function `$1`: its schema, its owner, and pgvector's type, which its extension's functions return.
+/// Of a function `$1` of the extension: its schema, its owner, and pgvector's type, which others of them return.
 pub(super) const HOME: &str = "
-    SELECT namespace.nspname, fill.proowner, embed.prorettype
-    FROM pg_catalog.pg_proc AS fill
-    JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid OPERATOR(pg_catalog.=) fill.pronamespace
-    JOIN pg_catalog.pg_proc AS embed ON embed.pronamespace OPERATOR(pg_catalog.=) fill.pronamespace
+    SELECT namespace.nspname, running.proowner, embed.prorettype
+    FROM pg_catalog.pg_proc AS running
+    JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid OPERATOR(pg_catalog.=) running.pronamespace
+    JOIN pg_catalog.pg_proc AS embed ON embed.pronamespace OPERATOR(pg_catalog.=) running.pronamespace
         AND embed.proname OPERATOR(pg_catalog.=) 'clip_embed_image' AND embed.pronargs OPERATOR(pg_catalog.=) 1
-    WHERE fill.oid OPERATOR(pg_catalog.=) $1";
+    WHERE running.oid OPERATOR(pg_catalog.=) $1";
+
+/// The name of table `$1`, and whether the caller owns it.
+pub(super) const OWNS: &str = "
+    SELECT relname, pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class
+    WHERE oid OPERATOR(pg_catalog.=) $1";
+
+/// Deletes the rows of tables that were dropped.
+pub(super) fn forget_dropped(schema: &str) -> String {
+    format!(
+        "DELETE FROM {schema}.clip_watches AS watch
+        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) watch.source)
+            OR NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) watch.target)"
+    )
+}
+
+/// Writes the row of a watch, in place of one of the same source. The parameters are the columns.
+pub(super) fn register(schema: &str) -> String {
+    format!(
+        "INSERT INTO {schema}.clip_watches VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        ON CONFLICT (source) DO UPDATE SET target = EXCLUDED.target, mode = EXCLUDED.mode,
+            image_column = EXCLUDED.image_column, key_column = EXCLUDED.key_column,
+            project_column = EXCLUDED.project_column, target_key_column = EXCLUDED.target_key_column,
+            embedding_column = EXCLUDED.embedding_column, checksum_column = EXCLUDED.checksum_column,
+            model_column = EXCLUDED.model_column, target_project_column = EXCLUDED.target_project_column"
+    )
+}
+
+/// Deletes the row of a watch.
+pub(super) fn unregister(schema: &str) -> String {
+    format!(
+        "DELETE FROM {schema}.clip_watches WHERE source OPERATOR(pg_catalog.=) $1::pg_catalog.oid RETURNING true"
+    )
+}
 
 /// The registered watch of table `$1`.
 pub(super) fn registration(schema: &str) -> String {

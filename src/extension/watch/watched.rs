@@ -3,6 +3,7 @@
 use pgrx::{IntoDatum, pg_sys};
 
 use super::Firing;
+use super::home::{Home, oid, oid_of};
 use super::role::act_as;
 use super::sql::{self, identifier};
 use crate::error::Error;
@@ -32,14 +33,7 @@ impl Watched {
     /// A trigger that somebody wrote by hand for a table that is not registered writes as the caller: its arguments
     /// can name any table, and must not lend anybody's rights.
     pub(super) fn find(spi: &Spi, firing: &Firing, function: pg_sys::Oid) -> Result<Watched, Error> {
-        let home = spi.run(sql::HOME, &[oid(function)])?;
-        if home.len() == 0 {
-            return Err(Error::Spi(0));
-        }
-        let schema = identifier(&home.text(1).unwrap_or_default());
-        let owner = home.value(2).map(oid_of).unwrap_or(pg_sys::InvalidOid);
-        let vector_type = home.value(3).map(oid_of).unwrap_or(pg_sys::InvalidOid);
-
+        let Home { schema, owner, vector_type } = Home::of(spi, function)?;
         let registered = act_as(owner, || spi.run(&sql::registration(&schema), &[oid(firing.table)]))?;
         if registered.len() > 0 {
             return Ok(Watched::read(&registered, vector_type));
@@ -75,14 +69,6 @@ impl Watched {
             vector_type,
         }
     }
-}
-
-fn oid(oid: pg_sys::Oid) -> Argument {
-    Argument { oid: pg_sys::OIDOID, value: oid.into_datum() }
-}
-
-fn oid_of(datum: pg_sys::Datum) -> pg_sys::Oid {
-    pg_sys::Oid::from(u32::try_from(datum.value()).expect("an oid has 32 bits"))
 }
 
 fn text_array(texts: &[String]) -> Argument {

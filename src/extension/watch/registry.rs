@@ -1,0 +1,86 @@
+//! Writing down which tables are watched.
+//!
+//! `clip_watches` belongs to the extension's owner and nobody else may write to it, or lock it. These functions write to
+//! it for the owner of a table, who is the caller: hence they are no SECURITY DEFINER functions in SQL, which would not
+//! know their caller.
+
+use pgrx::{IntoDatum, pg_sys};
+
+use super::home::{Home, oid, oid_of};
+use super::role::act_as;
+use super::sql;
+use crate::error::Error;
+use crate::spi::{Argument, Spi};
+use crate::sql_function;
+
+sql_function! {
+    /// `clip_register_watch(source regclass, target regclass, mode text, image_column name, key_column name,
+    /// project_column name, target_key_column name, embedding_column name, checksum_column name, model_column name,
+    /// target_project_column name) → void`: the columns of `clip_watches`, in their order.
+    fn clip_register_watch(fcinfo) {
+        const SOURCE: usize = 0;
+        const TARGET: usize = 1;
+        const MODE: usize = 2;
+        const COLUMNS: usize = 11;
+        // SAFETY: SQL declares the function with these arguments.
+        let values: Vec<Option<pg_sys::Datum>> = (0..COLUMNS).map(|index| unsafe { argument(fcinfo, index) }).collect();
+        let spi = Spi::connect()?;
+        for table in [values[SOURCE], values[TARGET]] {
+            check_owner(&spi, table)?;
+        }
+        let arguments: Vec<Argument> = values
+            .iter()
+            .enumerate()
+            .map(|(index, value)| Argument {
+                oid: match index {
+                    SOURCE | TARGET => pg_sys::REGCLASSOID,
+                    MODE => pg_sys::TEXTOID,
+                    _ => pg_sys::NAMEOID,
+                },
+                value: *value,
+            })
+            .collect();
+        // SAFETY: `flinfo` is that of the running function.
+        let home = Home::of(&spi, unsafe { (*(*fcinfo).flinfo).fn_oid })?;
+        act_as(home.owner, || {
+            spi.run(&sql::forget_dropped(&home.schema), &[])?;
+            spi.run(&sql::register(&home.schema), &arguments)
+        })?;
+        Ok(pg_sys::Datum::from(0))
+    }
+}
+
+sql_function! {
+    /// `clip_unregister_watch(source regclass) → bool`: whether the table was watched.
+    fn clip_unregister_watch(fcinfo) {
+        // SAFETY: SQL declares the function with this argument.
+        let source = unsafe { argument(fcinfo, 0) };
+        let spi = Spi::connect()?;
+        check_owner(&spi, source)?;
+        // SAFETY: `flinfo` is that of the running function.
+        let home = Home::of(&spi, unsafe { (*(*fcinfo).flinfo).fn_oid })?;
+        let source = Argument { oid: pg_sys::REGCLASSOID, value: source };
+        let deleted = act_as(home.owner, || spi.run(&sql::unregister(&home.schema), &[source]))?;
+        Ok((deleted.len() > 0).into_datum().unwrap_or(0.into()))
+    }
+}
+
+/// Refuses a table that is not the caller's.
+fn check_owner(spi: &Spi, table: Option<pg_sys::Datum>) -> Result<(), Error> {
+    let table = table.map_or(pg_sys::InvalidOid, oid_of);
+    let row = spi.run(sql::OWNS, &[oid(table)])?;
+    let owns = row.len() > 0 && row.value(2).is_some_and(|owns| owns.value() != 0);
+    if owns {
+        return Ok(());
+    }
+    let name = if row.len() > 0 { row.text(1).unwrap_or_default() } else { u32::from(table).to_string() };
+    Err(Error::NotOwner(name))
+}
+
+/// # Safety
+/// The function has an argument of this index.
+unsafe fn argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Option<pg_sys::Datum> {
+    // SAFETY: the caller vouches for the index.
+    let argument = unsafe { &*(*fcinfo).args.as_ptr().add(index) };
+    (!argument.isnull).then_some(argument.value)
+}
