@@ -6,12 +6,14 @@
 
 mod cluster;
 mod database;
+mod memory;
 mod photos;
 mod process;
 mod wait;
 
 pub use cluster::TestCluster;
 pub use database::{TestDatabase, failure, run, sqlstate, value};
+pub use memory::mean_pss;
 pub use photos::{demo_photo, demo_photos, pixel_flood, repository, repository_file};
 pub use process::{Process, Signal, descendants, is_alive, send};
 pub use wait::{wait_for, wait_until};
