@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_model_that_is_not_there_is_answered_with_those_that_are() {
-        let models = tempfile::tempdir().unwrap();
+        let models = temp_dir::TempDir::new().unwrap();
         for name in ["two", "one", ".hidden"] {
             fs::create_dir(models.path().join(name)).unwrap();
         }
@@ -154,7 +154,7 @@ mod tests {
             (vec!["one.onnx"], None),
             (vec!["a.onnx", "b.onnx", "c.onnx"], None),
         ] {
-            let folder = tempfile::tempdir().unwrap();
+            let folder = temp_dir::TempDir::new().unwrap();
             for file in &files {
                 let path = folder.path().join(file);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -70,6 +70,11 @@ impl Connection {
         recv(descriptor, &mut byte, flags) == Err(Errno::EAGAIN) && self.inbox.is_empty()
     }
 
+    /// Whether an embedder has taken the connection on.
+    pub(super) fn is_welcomed(&self) -> bool {
+        self.welcomed
+    }
+
     /// Sends the requests and reads an answer to each, in their order. `patience` is the longest wait without a byte
     /// sent or received.
     pub(super) fn converse(
@@ -132,7 +137,8 @@ impl Connection {
         let mut received = false;
         loop {
             match self.stream.read(&mut chunk) {
-                Ok(0) => return Err(Error::Died),
+                // What was said before the end comes first.
+                Ok(0) => return if received { Ok(true) } else { Err(Error::Died) },
                 Ok(length) => {
                     self.inbox.extend_from_slice(&chunk[..length]);
                     received = true;

@@ -111,10 +111,15 @@ fn converse(requests: &[Request], patience: Duration) -> Result<Vec<Answer>, Err
             ended => return ended.inspect(|_| CONNECTION.set(Some(kept))),
         }
     }
-    let mut connection = Connection::open(Instant::now() + patience, patience)?;
-    let answers = connection.converse(requests, patience)?;
-    CONNECTION.set(Some(connection));
-    Ok(answers)
+    let deadline = Instant::now() + patience;
+    loop {
+        let mut connection = Connection::open(deadline, patience)?;
+        match connection.converse(requests, patience) {
+            // It waited to be accepted by an embedder that is no more: nobody has seen the requests.
+            Err(Error::Died) if !connection.is_welcomed() && Instant::now() < deadline => {}
+            ended => return ended.inspect(|_| CONNECTION.set(Some(connection))),
+        }
+    }
 }
 
 fn take_ids(count: usize) -> u32 {

@@ -24,7 +24,7 @@ pub(crate) struct Embedder {
     /// The supervisor's end of the log; closing it is the supervisor's death.
     pub log: Option<UnixStream>,
     socket: PathBuf,
-    _folder: tempfile::TempDir,
+    _folder: temp_dir::TempDir,
 }
 
 impl Embedder {
@@ -34,7 +34,7 @@ impl Embedder {
     }
 
     pub(crate) fn start_with(subcommand: &str, models: &Path, model: &str, more: &[&str]) -> Embedder {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temp_dir::TempDir::new().unwrap();
         let socket = folder.path().join("socket");
         let listener = OwnedFd::from(UnixListener::bind(&socket).unwrap());
         let (log, theirs) = UnixStream::pair().unwrap();

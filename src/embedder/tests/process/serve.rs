@@ -171,7 +171,7 @@ fn the_status_counts_what_went_through_the_network() {
 
 #[test]
 fn a_broken_model_is_an_answer_and_can_be_repaired() {
-    let models = tempfile::tempdir().unwrap();
+    let models = temp_dir::TempDir::new().unwrap();
     let folder = models.path().join(MODEL);
     copy_folder(&models_directory().join(MODEL), &folder);
     let tokenizer = fs::read(folder.join("tokenizer.json")).unwrap();
