@@ -193,6 +193,8 @@ CREATE EXTENSION IF NOT EXISTS pg_clip CASCADE;
 SET client_encoding = 'UTF8';
 CREATE TEMP TABLE chunk (concept int, picture int, image bytea);
 CREATE TEMP TABLE pictures (concept int, picture int, embedding vector(512));
+-- In the row and not beside it: each vector is read thousands of times.
+ALTER TABLE pictures ALTER embedding SET STORAGE PLAIN;
 CREATE TEMP TABLE queries (number int PRIMARY KEY, kind text, query text, right_ones int[], aside int[], embedding vector(512));
 COPY queries (number, kind, query, right_ones, aside) FROM STDIN;
 """
