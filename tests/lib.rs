@@ -13,7 +13,7 @@ mod wait;
 
 pub use cluster::TestCluster;
 pub use database::{TestDatabase, failure, run, sqlstate, value};
-pub use memory::mean_pss;
+pub use memory::pss_of_embedding;
 pub use photos::{demo_photo, demo_photos, pixel_flood, repository, repository_file};
 pub use process::{Process, Signal, descendants, is_alive, send};
 pub use wait::{wait_for, wait_until};
