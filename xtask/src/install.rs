@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::build::Built;
 use crate::environment::Environment;
 use crate::postgres::Postgres;
+use crate::schema;
 use crate::workspace::Workspace;
 
 /// What is installed.
@@ -33,7 +34,9 @@ pub fn install(
     let libraries = &postgres.pkglibdir;
     let extensions = postgres.sharedir.join("extension");
     let mut sql = vec![(workspace.root.join("pg_clip.control"), extensions.join("pg_clip.control"))];
-    sql.extend(each_into(scripts(&workspace.root.join("sql"))?, &extensions));
+    let mut scripts = released_scripts(&workspace.root.join("sql"))?;
+    scripts.push(schema::assemble(&workspace.root, &workspace.target.join("sql"))?);
+    sql.extend(each_into(scripts, &extensions));
     let mut data = sql.clone();
     data.extend(each_into(
         model(&workspace.root.join("models/demo"))?,
@@ -64,13 +67,17 @@ fn each_into(files: Vec<PathBuf>, folder: &Path) -> Vec<(PathBuf, PathBuf)> {
     files.into_iter().map(place).collect()
 }
 
-fn scripts(folder: &Path) -> Result<Vec<PathBuf>> {
+fn released_scripts(folder: &Path) -> Result<Vec<PathBuf>> {
     files(folder, |name| name.starts_with("pg_clip--") && name.ends_with(".sql"))
 }
 
 fn model(folder: &Path) -> Result<Vec<PathBuf>> {
     const CONFIGURATION: [&str; 3] = ["tokenizer.json", "config.json", "preprocessor_config.json"];
-    files(folder, |name| name.ends_with(".onnx") || CONFIGURATION.contains(&name))
+    let files = files(folder, |name| name.ends_with(".onnx") || CONFIGURATION.contains(&name))?;
+    if files.is_empty() {
+        bail!("{} has nothing to install", folder.display());
+    }
+    Ok(files)
 }
 
 fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
@@ -80,9 +87,6 @@ fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
         if wanted(&entry.file_name().to_string_lossy()) {
             files.push(entry.path());
         }
-    }
-    if files.is_empty() {
-        bail!("{} has nothing to install", folder.display());
     }
     files.sort();
     Ok(files)

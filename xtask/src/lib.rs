@@ -20,6 +20,7 @@ pub mod playground;
 pub mod postgres;
 pub mod progress;
 pub mod psql;
+mod schema;
 pub mod template;
 pub mod test_run;
 pub mod workspace;
