@@ -14,7 +14,9 @@
 mod client;
 mod embed;
 mod error;
+mod lock;
 mod memo;
+mod queue;
 mod settings;
 mod spi;
 mod status;
@@ -22,6 +24,7 @@ mod supervisor;
 mod varlena;
 mod vector;
 mod watch;
+mod worker;
 
 pgrx::pg_module_magic!(name, version);
 
@@ -34,6 +37,7 @@ pub extern "C-unwind" fn _PG_init() {
     }
     settings::define();
     supervisor::register_at_server_start();
+    queue::register_at_server_start();
 }
 
 /// Exports a function to SQL by its name, with the V1 calling convention.

@@ -221,6 +221,22 @@ impl Rows<'_> {
         }
     }
 
+    /// A column of all rows as its text.
+    pub(crate) fn texts(&self, column: i32) -> Vec<Option<String>> {
+        let rows = usize::try_from(self.count).expect("rows that fit into memory");
+        // SAFETY: the table has as many rows as `count` says; SPI returns null or a string in the current context.
+        let text = |row| unsafe {
+            let tuple = *(*self.table).vals.add(row);
+            let text = pg_sys::SPI_getvalue(tuple, (*self.table).tupdesc, column);
+            (!text.is_null()).then(|| {
+                let owned = crate::varlena::c_string(text);
+                pg_sys::pfree(text.cast());
+                owned
+            })
+        };
+        (0..rows).map(text).collect()
+    }
+
     /// The type of a column.
     pub(crate) fn type_of(&self, column: i32) -> pg_sys::Oid {
         assert!(!self.table.is_null(), "the statement returned rows");

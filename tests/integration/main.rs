@@ -9,6 +9,7 @@ mod lifecycle;
 mod many_connections;
 mod one_inference;
 mod pid_one;
+mod queue;
 mod readme;
 mod rights;
 mod schemas;
