@@ -9,6 +9,7 @@ mod database;
 mod memory;
 mod photos;
 mod process;
+mod queue;
 mod wait;
 
 pub use cluster::TestCluster;
@@ -16,5 +17,6 @@ pub use database::{TestDatabase, failure, run, sqlstate, value};
 pub use memory::pss_of_embedding;
 pub use photos::{demo_photo, demo_photos, pixel_flood, repository, repository_file};
 pub use process::{Process, Signal, descendants, is_alive, send};
+pub use queue::{PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched_async, working_worker};
 pub use wait::{wait_for, wait_until};
 pub use xtask::cluster::Stop;

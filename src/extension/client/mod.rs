@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use pg_clip_wire::{Answer, Failure, Fingerprint, MAX_TEXT_BYTES, Request};
 
 use self::connection::Connection;
-pub(crate) use self::latch::{Interest, wait};
+pub(crate) use self::latch::{Interest, run_while_waiting, wait};
 pub(crate) use self::place::{LOCK, SOCKET, STAGED_SOCKET};
 use crate::error::Error;
 use crate::settings;

@@ -11,7 +11,7 @@
 pub(crate) mod home;
 mod photos;
 pub(crate) mod provenance;
-mod registry;
+pub(crate) mod registry;
 pub(crate) mod role;
 pub(crate) mod sql;
 pub(crate) mod target;

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::home::Home;
 use super::provenance::{self, identity};
+use super::role::with_portable_output;
 use super::target::{Row, Target};
 use super::watched::Watched;
 use crate::client::{self, Input};
@@ -57,6 +58,10 @@ pub(super) fn embed(spi: &Spi, home: &Home, watched: &Watched, query: &str) -> R
 /// Keeps the vectors of photos whose key changed, and returns the keys of those whose bytes have none: they are to be
 /// embedded. The query is as for [`embed`].
 pub(super) fn keep(spi: &Spi, watched: &Watched, query: &str) -> Result<Vec<String>, Error> {
+    with_portable_output(|| keep_each(spi, watched, query))
+}
+
+fn keep_each(spi: &Spi, watched: &Watched, query: &str) -> Result<Vec<String>, Error> {
     let model = watched.registration.as_ref().and_then(|registration| registration.model.clone());
     let mut target = None;
     let mut without = Vec::new();
