@@ -12,5 +12,6 @@ mod pid_one;
 mod readme;
 mod rights;
 mod schemas;
+mod statistics;
 mod transactions;
 mod watch;
