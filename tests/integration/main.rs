@@ -17,5 +17,6 @@ mod queue_rights;
 mod readme;
 mod rights;
 mod schemas;
+mod statistics;
 mod transactions;
 mod watch;

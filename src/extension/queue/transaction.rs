@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 
-use crate::error::Error;
+use crate::error::{Error, text_of};
 use crate::spi::Spi;
 
 /// Why something failed: an error of ours or of the server.
@@ -31,9 +31,7 @@ impl From<Failure> for Error {
 impl Failure {
     /// The five characters of the SQLSTATE.
     pub(super) fn sqlstate(&self) -> String {
-        // MAKE_SQLSTATE of elog.h: six bits a character.
-        let character = |place: u32| ((self.code as u32 >> (6 * place) & 0x3f) as u8 + b'0') as char;
-        (0..5).map(character).collect()
+        text_of(self.code)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
 
+use pg_clip_wire::Priority;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::bell::{Bell, ring};
@@ -269,7 +270,7 @@ impl Worker {
             }
         }
         let inputs: Vec<Input> = fresh.iter().map(|photo| Input::Image(&photo.image)).collect();
-        match client::embed(&source.model, &inputs) {
+        match client::embed(&source.model, &inputs, Priority::Bulk) {
             Ok(answers) => {
                 self.pause = None;
                 for (photo, answer) in fresh.iter().zip(answers) {
