@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod embed;
+pub(crate) mod sandbox;
 
 use clap::{Parser, Subcommand};
 
@@ -25,4 +26,6 @@ pub(crate) enum Command {
     Check(check::CheckOptions),
     /// Embed one text or one image and print its vector
     Embed(embed::EmbedOptions),
+    /// Enter the sandbox of the server and say what it refuses on this machine
+    Sandbox(check::Place),
 }

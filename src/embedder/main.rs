@@ -14,6 +14,7 @@ mod image;
 mod log;
 mod model;
 mod onnxruntime;
+mod sandbox;
 mod server;
 mod stats;
 mod text;
@@ -38,5 +39,6 @@ fn main() -> ExitCode {
         Command::Serve(options) => server::run(options),
         Command::Check(options) => command_line::check::run(&options),
         Command::Embed(options) => command_line::embed::run(&options),
+        Command::Sandbox(options) => command_line::sandbox::run(&options),
     }
 }

@@ -32,6 +32,7 @@ use crate::error::Error;
 use crate::log::{log_line, warning};
 use crate::model::Registry;
 use crate::onnxruntime::OnnxRuntime;
+use crate::sandbox::{self, Posture};
 use crate::stats::Stats;
 
 /// What the supervisor says about how to serve. The guardian passes it on.
@@ -117,6 +118,7 @@ struct Server {
     admission: Admission,
     stats: Arc<Stats>,
     started: Started,
+    sandbox: Posture,
     options: ServeOptions,
 }
 
@@ -125,6 +127,7 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
     raise_descriptor_limit();
     let listener = listener(options.listen_fd)?;
     let threads = threads(options.threads);
+    let sandbox = sandbox::enter(&options.models_directory, &options.onnxruntime);
     let runtime = Arc::new(OnnxRuntime::new(options.onnxruntime.clone(), threads));
     let stats = Arc::new(Stats::default());
     let no_thread = || Error::io("cannot start a thread");
@@ -136,6 +139,7 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
         admission: Admission::new(options.backlog),
         stats,
         started: Started::now(),
+        sandbox,
         options,
     });
     let mut builder = runtime::Builder::new_current_thread();

@@ -39,6 +39,7 @@ pub(super) fn report(server: &Server) -> String {
         "execution_provider": server.options.execution_provider,
         "threads": server.runtime.threads(),
         "resident_bytes": resident_bytes(),
+        "sandbox": server.sandbox.report(),
         "models": models,
     });
     if let Value::Object(fields) = &mut report {

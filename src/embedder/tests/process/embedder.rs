@@ -181,7 +181,8 @@ pub(crate) fn models_directory() -> PathBuf {
     models
 }
 
-fn onnxruntime() -> PathBuf {
+/// The library that the tests were given.
+pub(crate) fn onnxruntime() -> PathBuf {
     let library = env::var_os("PG_CLIP_ONNXRUNTIME");
     library.expect("PG_CLIP_ONNXRUNTIME names no library of ONNX Runtime: run `cargo xtask test`").into()
 }
