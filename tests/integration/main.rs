@@ -14,5 +14,6 @@ mod prisma;
 mod readme;
 mod rights;
 mod schemas;
+mod search;
 mod transactions;
 mod watch;
