@@ -47,7 +47,7 @@ export function searchByText(
   words: string,
   options: SearchOptions = {},
 ): Promise<FoundPhoto[]> {
-  return nearestPhotos(prisma, Prisma.sql`clip_embed_text(${words})`, options);
+  return nearestPhotos(prisma, Prisma.sql`(SELECT clip_embed_text(${words}))`, options);
 }
 
 export async function searchByImage(
@@ -56,7 +56,7 @@ export async function searchByImage(
   options: SearchOptions = {},
 ): Promise<FoundPhoto[]> {
   try {
-    return await nearestPhotos(prisma, Prisma.sql`clip_embed_image(${image})`, options);
+    return await nearestPhotos(prisma, Prisma.sql`(SELECT clip_embed_image(${image}))`, options);
   } catch (error) {
     throw asRejectedPhoto(error);
   }
