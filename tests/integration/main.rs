@@ -9,6 +9,8 @@ mod lifecycle;
 mod many_connections;
 mod one_inference;
 mod pid_one;
+#[cfg(feature = "pgbouncer")]
+mod pooler;
 #[cfg(feature = "node")]
 mod prisma;
 mod readme;
