@@ -1,7 +1,9 @@
 //! The integration tests: one binary, a module for each behaviour.
 
+mod analyst;
 mod bad_input;
 mod crashes;
+mod dump;
 mod embedding;
 mod golden;
 mod inheritance;
@@ -14,8 +16,10 @@ mod pooler;
 #[cfg(feature = "node")]
 mod prisma;
 mod readme;
+mod replication;
 mod rights;
 mod schemas;
 mod search;
+mod standby;
 mod transactions;
 mod watch;
