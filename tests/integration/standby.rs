@@ -43,7 +43,11 @@ fn a_hot_standby_searches_and_its_promotion_watches() {
     let pid = "SELECT pid FROM clip_status";
     assert_ne!(value::<i32>(&mut reader, pid), value::<i32>(&mut writer, pid), "each has its own embedder");
     let inferences = "SELECT image_inferences FROM clip_status";
-    assert_eq!(value::<i64>(&mut reader, inferences), 1, "the photo that was searched by, and none of those replayed");
+    assert_eq!(
+        value::<i64>(&mut reader, inferences),
+        1,
+        "the photo that was searched by, and none of those replayed"
+    );
 
     let insert_one = "INSERT INTO photos (image) VALUES ($1)";
     assert_eq!(failure(&mut reader, insert_one, &[&photos[50]]), "25006");
