@@ -16,7 +16,7 @@ use crate::command;
 pub(crate) struct Clients {
     /// Features of the crate with the integration tests.
     pub(crate) features: Vec<&'static str>,
-    /// A sentence for each client that is missing.
+    /// A line for each client that is missing.
     pub(crate) missing: Vec<&'static str>,
 }
 
@@ -35,12 +35,12 @@ pub(crate) fn find() -> Result<Clients> {
     if has_node()? {
         clients.features.push(NODE);
     } else {
-        clients.missing.push("node 20 or later, with npm, is not on the PATH: tests/prisma is not run");
+        clients.missing.push("not run: tests/prisma, for node 20 or later with npm is not on the PATH");
     }
     if pgbouncer().is_some() {
         clients.features.push(PGBOUNCER);
     } else {
-        clients.missing.push("pgbouncer is not on the PATH: the tests of a pooler are not run");
+        clients.missing.push("not run: the tests of a pooler, for pgbouncer is not on the PATH");
     }
     Ok(clients)
 }
