@@ -55,8 +55,17 @@ impl TestCluster {
 
     /// A preloaded hot standby of this cluster, which follows it until it is promoted.
     pub fn standby(&self) -> TestCluster {
+        self.standby_with(&PRELOADED)
+    }
+
+    /// A hot standby of this cluster where the first call loads the library.
+    pub fn standby_not_preloaded(&self) -> TestCluster {
+        self.standby_with(&[])
+    }
+
+    fn standby_with(&self, settings: &[Setting]) -> TestCluster {
         let (places, _) = &*GROUND;
-        match self.server.standby(places, &PRELOADED) {
+        match self.server.standby(places, settings) {
             Ok(server) => TestCluster { server, databases: AtomicU32::new(0) },
             Err(error) => panic!("{error:#}"),
         }

@@ -65,6 +65,18 @@ fn a_hot_standby_searches_and_its_promotion_watches() {
     assert_eq!(value::<i64>(&mut reader, "SELECT restarts FROM clip_status"), 0, "the embedder stays");
 }
 
+#[test]
+fn without_preloading_the_first_call_on_a_standby_starts_its_embedder() {
+    let primary = TestCluster::not_preloaded();
+    let database = primary.database();
+    let standby = primary.standby_not_preloaded();
+    let mut reader = standby.existing_database(database.name()).connect();
+    let embed = "SELECT clip_embed_text('a dog')::text";
+    let vector: String = value(&mut reader, embed);
+    assert_eq!(vector, value::<String>(&mut database.connect(), embed));
+    assert!(value::<bool>(&mut reader, "SELECT pg_is_in_recovery()"));
+}
+
 fn catch_up(writer: &mut Client, reader: &mut Client) {
     let position: String = value(writer, "SELECT pg_current_wal_insert_lsn()::text");
     let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{position}'");
