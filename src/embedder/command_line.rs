@@ -3,6 +3,11 @@
 pub(crate) mod check;
 pub(crate) mod embed;
 pub(crate) mod sandbox;
+pub(crate) mod fetch;
+pub(crate) mod import;
+mod installation;
+pub(crate) mod list;
+pub(crate) mod remove;
 
 use clap::{Parser, Subcommand};
 
@@ -28,4 +33,14 @@ pub(crate) enum Command {
     Embed(embed::EmbedOptions),
     /// Enter the sandbox of the server and say what it refuses on this machine
     Sandbox(check::Place),
+    /// Install a model from a hub
+    Fetch(fetch::FetchOptions),
+    /// Install a model from a folder
+    Import(import::ImportOptions),
+    /// List models that are known to work, by the names that `fetch` takes
+    Catalogue,
+    /// List the installed models
+    List(list::ListOptions),
+    /// Remove an installed model
+    Remove(remove::RemoveOptions),
 }

@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pg_clip_wire::{Fingerprint, MAX_DIMENSIONS};
 
 pub(crate) use self::config::{Interpolation, Preprocessing, ResizeMode};
-pub(crate) use self::folder::Folder;
+pub(crate) use self::folder::{Folder, installed, is_name};
 use self::image_tower::ImageTower;
 pub(crate) use self::registry::{Registry, State};
 pub(crate) use self::text_tower::Padding;

@@ -36,10 +36,16 @@ pub(crate) struct Place {
 impl Place {
     /// Loads the model `name`.
     pub(super) fn load(&self, name: &str) -> Result<Model, Error> {
-        // SAFETY: the command line has one thread until the model is loaded, so that nobody reads the environment.
+        Model::load(&self.models_directory, name, &self.runtime())
+    }
+
+    /// ONNX Runtime, which is not loaded yet. To be called while the process has one thread.
+    pub(super) fn runtime(&self) -> OnnxRuntime {
+        // SAFETY: the command line has one thread until it fetches or loads a model, so that nobody reads the
+        // environment.
         unsafe { env::set_var(DISABLE_TELEMETRY, "1") };
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Model::load(&self.models_directory, name, &OnnxRuntime::new(self.onnxruntime.clone(), threads))
+        OnnxRuntime::new(self.onnxruntime.clone(), threads)
     }
 }
 

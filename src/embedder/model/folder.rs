@@ -59,7 +59,7 @@ pub(crate) fn locate(models_directory: &Path, name: &str) -> Result<PathBuf, Err
 }
 
 /// The names of all models in the models directory, sorted.
-fn installed(models_directory: &Path) -> Vec<String> {
+pub(crate) fn installed(models_directory: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(models_directory) else { return Vec::new() };
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok().filter(|entry| entry.path().is_dir())?.file_name().into_string().ok())
@@ -69,7 +69,8 @@ fn installed(models_directory: &Path) -> Vec<String> {
     names
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether `name` may be the name of a model.
+pub(crate) fn is_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=MAX_MODEL_NAME).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(allowed)
 }
