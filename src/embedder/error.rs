@@ -52,7 +52,7 @@ pub(crate) enum Error {
     #[error("environment variable {variable} cannot be used")]
     BadEnvironment { variable: &'static str, reason: String },
     #[error("{url} cannot be fetched")]
-    Unreachable { url: String, reason: String },
+    Unreachable { url: String, reason: String, transient: bool },
     #[error("hub has no {what}")]
     NotOnHub { what: String, url: String },
     #[error("hub does not give out repository \"{repository}\"")]
@@ -180,10 +180,9 @@ impl Error {
                     .to_owned()
             }
             Error::UnknownVariant { available, .. } => format!("Its variants: {}.", available.join(", ")),
-            Error::Unreachable { .. } => "The same command continues where it stopped.".to_owned(),
+            Error::Unreachable { transient: true, .. } => "The same command continues where it stopped.".to_owned(),
             Error::Io { source, .. } if is_full(source) => {
-                "Make room: the same command continues where it stopped, and `remove` discards what is there."
-                    .to_owned()
+                "Make room and give the same command again, or discard what is there with `remove`.".to_owned()
             }
             Error::AlreadyInstalled { .. } => {
                 "Give --replace to replace it, or --name to install another one beside it.".to_owned()

@@ -87,7 +87,7 @@ fn fetch_files(
     staging: &Staging,
     installation: &Installation,
 ) -> Result<BTreeMap<String, FileRecord>, Error> {
-    let mut progress = Progress::new(files.iter().map(|file| file.size).sum());
+    let mut progress = Progress::new(files.iter().fold(0, |total, file| total.saturating_add(file.size)));
     let mut fetched = BTreeMap::new();
     for file in files {
         progress.file(&file.path, file.size);

@@ -48,8 +48,8 @@ fn rows(options: &ListOptions) -> Result<Vec<[String; 6]>, Error> {
     for name in installed(directory) {
         let folder = directory.join(&name);
         let unknown = String::new;
-        rows.push(match Record::of(&folder)? {
-            Some(record) => {
+        rows.push(match Record::of(&folder) {
+            Ok(Some(record)) => {
                 let size = DecimalBytes(record.size()).to_string();
                 let (source, revision) = match record.source {
                     Origin::Hub { repository, commit, .. } => (repository, commit.chars().take(12).collect()),
@@ -57,11 +57,13 @@ fn rows(options: &ListOptions) -> Result<Vec<[String; 6]>, Error> {
                 };
                 [name, source, revision, record.variant, size, record.licence.unwrap_or_default()]
             }
-            None => {
+            // A repository may have a model.json of its own, which is no record.
+            Ok(None) | Err(Error::BadRecord { .. }) => {
                 let size =
                     tree_size(&folder).map_err(Error::io(format!("cannot read {}", folder.display())))?;
                 [name, unknown(), unknown(), unknown(), DecimalBytes(size).to_string(), unknown()]
             }
+            Err(error) => return Err(error),
         });
     }
     Ok(rows)

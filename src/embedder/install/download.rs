@@ -25,7 +25,7 @@ pub(crate) fn download(
     let mut transfer = Transfer::open(file, target, progress)?;
     loop {
         let resumed = transfer.have > 0;
-        transfer.run(hub, &snapshot.url_path(file))?;
+        transfer.run(hub, snapshot)?;
         let hashes = transfer.finish()?;
         let found = hashes.like(&file.digest);
         if found == file.digest {
@@ -71,13 +71,14 @@ impl<'a> Transfer<'a> {
         } else {
             let mut tee = Tee { hasher: &mut transfer.hasher, progress: transfer.progress };
             transfer.have = io::copy(&mut transfer.file, &mut tee).map_err(transfer.cannot("read"))?;
-            transfer.progress.resume();
+            transfer.progress.resume(transfer.have);
         }
         Ok(transfer)
     }
 
     /// Fetches what is missing, from a server that may be cut off or be away for a while.
-    fn run(&mut self, hub: &Hub, path: &str) -> Result<(), Error> {
+    fn run(&mut self, hub: &Hub, snapshot: &Snapshot) -> Result<(), Error> {
+        let path = &snapshot.url_path(self.expected);
         let mut patience = Patience::default();
         let mut furthest = self.have;
         while self.have < self.expected.size {
@@ -93,7 +94,7 @@ impl<'a> Transfer<'a> {
                 patience = Patience::default();
             }
             self.progress.failed(&failure.reason);
-            patience.wait(failure)?;
+            patience.wait(failure).map_err(|refusal| snapshot.refused(hub, refusal))?;
         }
         Ok(())
     }

@@ -97,6 +97,9 @@ impl Hub {
             let (page, headers): (Vec<T>, HeaderMap) = self.json(&url)?;
             entries.extend(page);
             next = next_page(&headers);
+            if let Some(next) = next.as_ref().filter(|next| origin(next) != origin(&self.endpoint)) {
+                return Err(Refusal::permanent(&url, format!("its next page is {next}")));
+            }
         }
         Ok(entries)
     }
@@ -179,8 +182,14 @@ impl Refusal {
 
     fn failed(url: &str, error: &ureq::Error) -> Refusal {
         use ureq::Error::{ConnectionFailed, HostNotFound, Io, Protocol, Timeout};
-        let transient = matches!(error, ConnectionFailed | HostNotFound | Io(_) | Protocol(_) | Timeout(_));
-        Refusal { transient, ..Refusal::permanent(url, error.to_string()) }
+        let (transient, reason) = match error {
+            // That is how a certificate that nobody trusts arrives.
+            Io(error) if error.kind() == io::ErrorKind::InvalidData => (false, error.to_string()),
+            Io(error) => (true, error.to_string()),
+            ConnectionFailed | HostNotFound | Protocol(_) | Timeout(_) => (true, error.to_string()),
+            _ => (false, error.to_string()),
+        };
+        Refusal { transient, ..Refusal::permanent(url, reason) }
     }
 
     fn permanent(url: &str, reason: impl Into<String>) -> Refusal {
@@ -197,7 +206,7 @@ impl Refusal {
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Error {
-        Error::Unreachable { url: refusal.url, reason: refusal.reason }
+        Error::Unreachable { url: refusal.url, reason: refusal.reason, transient: refusal.transient }
     }
 }
 
@@ -244,8 +253,9 @@ fn redirect(from: &str, headers: &HeaderMap) -> Result<String, Refusal> {
     let refuse = |reason: String| Refusal::permanent(from, reason);
     let location = header(headers, "location").ok_or_else(|| refuse("it redirects nowhere".to_owned()))?;
     let target = if location.starts_with('/') && !location.starts_with("//") {
-        let (scheme, host, port) = origin(from).ok_or_else(|| refuse("it is no URL".to_owned()))?;
-        format!("{scheme}://{host}:{port}{location}")
+        let host = from.find("://").map_or(0, |scheme| scheme + 3);
+        let path = from[host..].find(['/', '?', '#']).map_or(from.len(), |path| host + path);
+        format!("{}{location}", &from[..path])
     } else {
         location.to_owned()
     };
@@ -333,7 +343,7 @@ mod tests {
     #[test]
     fn a_redirect_never_leaves_https() {
         let to = |from, location| redirect(from, &headers("location", location)).ok();
-        assert_eq!(to("https://a/x", "/y?z"), Some("https://a:443/y?z".to_owned()));
+        assert_eq!(to("https://a", "/y?z"), Some("https://a/y?z".to_owned()));
         assert_eq!(to("https://a/x", "https://b/y"), Some("https://b/y".to_owned()));
         assert_eq!(to("http://a/x", "http://b/y"), Some("http://b/y".to_owned()));
         for elsewhere in ["http://b/y", "//b/y", "file:///etc/passwd", "y"] {

@@ -43,14 +43,20 @@ impl Progress {
         self.bar.reset_eta();
     }
 
-    /// What was counted so far was there before: it says nothing about the speed.
-    pub(super) fn resume(&mut self) {
-        self.bar.reset_eta();
+    /// So many bytes of a file were there before. They are counted and say nothing about the speed.
+    pub(super) fn resume(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.bar.reset_eta();
+            self.say(&format!("{} are there already", DecimalBytes(bytes)));
+        }
     }
 
     /// An attempt failed; another one may follow.
     pub(super) fn failed(&mut self, reason: &str) {
-        let line = format!("the connection failed: {reason}");
+        self.say(&format!("the connection failed: {reason}"));
+    }
+
+    fn say(&self, line: &str) {
         if self.terminal { self.bar.println(line) } else { eprintln!("{line}") }
     }
 

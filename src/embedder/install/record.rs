@@ -82,7 +82,7 @@ impl Record {
 
     /// How large the model is, in bytes.
     pub(crate) fn size(&self) -> u64 {
-        self.files.values().map(|file| file.size).sum()
+        self.files.values().fold(0, |total, file| total.saturating_add(file.size))
     }
 }
 

@@ -81,8 +81,7 @@ impl Repository {
                 what: format!("revision \"{revision}\" of a repository \"{repository}\""),
                 url: refusal.url,
             },
-            (Some(401 | 403), ..) => Error::Forbidden { repository, has_token: hub.has_token() },
-            _ => refusal.into(),
+            _ => refused(hub, repository, refusal),
         }
     }
 }
@@ -112,6 +111,18 @@ impl Snapshot {
     pub(super) fn url_path(&self, file: &RemoteFile) -> String {
         format!("/{}/resolve/{}/{}", self.repository, self.commit, encode(&file.path, true))
     }
+
+    /// Why the hub does not give a file. What is gated is listed for everybody.
+    pub(super) fn refused(&self, hub: &Hub, refusal: Refusal) -> Error {
+        refused(hub, self.repository.clone(), refusal)
+    }
+}
+
+fn refused(hub: &Hub, repository: String, refusal: Refusal) -> Error {
+    match refusal.status {
+        Some(401 | 403) => Error::Forbidden { repository, has_token: hub.has_token() },
+        _ => refusal.into(),
+    }
 }
 
 /// What the hub says of a repository at a revision.
@@ -136,7 +147,8 @@ impl About {
             _ => None,
         };
         let tag = || self.tags.iter().find_map(|tag| tag.strip_prefix("license:"));
-        card.or_else(tag).map(str::to_owned)
+        // It is shown on terminals, to which control characters are commands.
+        card.or_else(tag).filter(|licence| !licence.contains(char::is_control)).map(str::to_owned)
     }
 }
 
@@ -248,6 +260,7 @@ mod tests {
             ),
             (json!({"sha": "", "tags": ["clip", "license:cc-by-4.0"]}), Some("cc-by-4.0")),
             (json!({"sha": "", "cardData": null}), None),
+            (json!({"sha": "", "cardData": {"license": "mit\u{1b}[2J"}}), None),
         ] {
             assert_eq!(licence(json).as_deref(), expected);
         }

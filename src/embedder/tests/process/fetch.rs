@@ -1,13 +1,11 @@
 //! `fetch`: a whole model or none, whatever the hub, the disk and the user do.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigHandler, Signal, kill, signal};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
@@ -99,6 +97,10 @@ fn what_a_cut_leaves_is_continued() {
     let whole: usize = FILES.iter().map(|file| file_size(&installer, file)).sum();
     assert_eq!(first + second, whole);
     assert_eq!(installer.models(), [NAME]);
+
+    // A model.json of another meaning is no record.
+    fs::write(installer.models_directory().join(NAME).join("model.json"), "{}").unwrap();
+    assert!(installer.succeed("list", &[""; 0]).contains("demo-clip  -"));
 }
 
 #[test]
@@ -276,8 +278,11 @@ fn a_token_opens_what_is_gated_and_goes_to_the_hub_alone() {
         state.elsewhere = Some(elsewhere.endpoint.clone());
     });
     let mut installer = Installer::new(&hub.endpoint);
-    let err = installer.fail("fetch", &[REPOSITORY]);
-    assert!(err.contains("does not give out repository") && err.contains("HF_TOKEN"), "{err}");
+    for listed_openly in [false, true] {
+        hub.set(|state| state.listed_openly = listed_openly);
+        let err = installer.fail("fetch", &[REPOSITORY]);
+        assert!(err.contains("does not give out repository") && err.contains("HF_TOKEN"), "{err}");
+    }
 
     let file = installer.models_directory().join(".token");
     fs::write(&file, "hf_secret\n").unwrap();
@@ -285,6 +290,7 @@ fn a_token_opens_what_is_gated_and_goes_to_the_hub_alone() {
     hub.take_requests();
     installer.succeed("fetch", &[REPOSITORY]);
     let (asked, _) = hub.take_requests();
+    assert_eq!(asked.len(), 2 + FILES.len());
     assert!(asked.iter().all(|asked| asked.authorization.as_deref() == Some("Bearer hf_secret")));
     let (asked, sent) = elsewhere.take_requests();
     assert_eq!((asked.len(), sent > 7_000_000), (FILES.len(), true));
@@ -299,16 +305,7 @@ fn a_token_opens_what_is_gated_and_goes_to_the_hub_alone() {
 fn a_full_disk_installs_nothing() {
     let hub = LoopbackHub::start();
     let installer = Installer::new(&hub.endpoint);
-    let mut command = installer.command("fetch", &[REPOSITORY]);
-    let limit = || {
-        // A file above the limit fails to be written, as on a full disk, where this signal does not kill.
-        // SAFETY: SIG_IGN is no handler that could run.
-        unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
-        Ok(setrlimit(Resource::RLIMIT_FSIZE, 3_000_000, 3_000_000)?)
-    };
-    // SAFETY: sigaction and setrlimit are async-signal-safe.
-    unsafe { command.pre_exec(limit) };
-    let said = Said::of(command.output().unwrap());
+    let said = installer.run_where_disk_is_full("fetch", &[REPOSITORY], 3_000_000);
     assert_eq!(said.code, Some(1), "{}", said.err);
     assert!(said.err.contains("cannot write") && said.err.contains("Make room"), "{}", said.err);
     assert_eq!(installer.models(), [""; 0]);

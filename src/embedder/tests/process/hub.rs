@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub no_ranges: bool,
     /// Answers who has no token, or another one, with 401.
     pub token: Option<String>,
+    /// Lists for everybody what only the token opens.
+    pub listed_openly: bool,
     /// Sends whoever wants a file to another server.
     pub elsewhere: Option<String>,
     /// Splits its listing into pages.
@@ -159,11 +161,9 @@ impl Shared {
     fn answer(&self, stream: &mut TcpStream, asked: &Asked) -> std::io::Result<()> {
         let mut state = self.state.lock().unwrap();
         state.requests.push(asked.clone());
-        let authorized = state
-            .token
-            .as_ref()
-            .is_none_or(|token| asked.authorization.as_deref() == Some(format!("Bearer {token}").as_str()));
-        if !authorized {
+        let bearer = asked.authorization.as_deref().and_then(|value| value.strip_prefix("Bearer "));
+        let open = state.token.is_none() || state.listed_openly && asked.path.starts_with("/api/");
+        if !open && bearer != state.token.as_deref() {
             return respond(stream, "401 Unauthorized", "x-error-code: GatedRepo\r\n", b"");
         }
         let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));

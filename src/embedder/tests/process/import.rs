@@ -80,6 +80,16 @@ fn the_cache_of_another_client_is_imported_through_its_links() {
 }
 
 #[test]
+fn a_full_disk_keeps_nothing_of_a_folder() {
+    let installer = Installer::new("http://127.0.0.1:9");
+    let demo = models_directory().join("demo");
+    let said = installer.run_where_disk_is_full("import", &[&demo], 3_000_000);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("cannot write") && said.err.contains("Make room"), "{}", said.err);
+    assert_eq!((installer.models(), installer.staged()), (vec![], vec![]));
+}
+
+#[test]
 fn a_folder_that_is_no_model_is_refused() {
     let installer = Installer::new("http://127.0.0.1:9");
     let folder = temp_dir::TempDir::new().unwrap();

@@ -2,9 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use serde_json::Value;
 
 use crate::embedder::onnxruntime;
@@ -60,6 +63,25 @@ impl Installer {
     /// Runs a command to its end.
     pub(crate) fn run<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> Said {
         Said::of(self.command(subcommand, arguments).output().unwrap())
+    }
+
+    /// Runs a command that can write no more than `bytes` bytes into a file.
+    pub(crate) fn run_where_disk_is_full<T: AsRef<OsStr>>(
+        &self,
+        subcommand: &str,
+        arguments: &[T],
+        bytes: u64,
+    ) -> Said {
+        let mut command = self.command(subcommand, arguments);
+        let limit = move || {
+            // Otherwise the limit would kill.
+            // SAFETY: SIG_IGN is no handler that could run.
+            unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+            Ok(setrlimit(Resource::RLIMIT_FSIZE, bytes, bytes)?)
+        };
+        // SAFETY: signal and setrlimit are async-signal-safe.
+        unsafe { command.pre_exec(limit) };
+        Said::of(command.output().unwrap())
     }
 
     /// Runs a command that must not fail, and gives what it printed.
