@@ -24,7 +24,7 @@ pub(crate) struct InstallOptions {
     #[arg(long, value_name = "VARIANT")]
     variant: Option<String>,
     /// Demand that FILE has this sha256; may be given several times
-    #[arg(long, value_name = "FILE=HEX", value_parser = parse_pin)]
+    #[arg(long, value_name = "FILE=HEX", value_parser = parse_pin, conflicts_with = "lock")]
     sha256: Vec<(String, String)>,
     /// Demand the files that FILE lists, and no others: the model.json of an installed model
     #[arg(long, value_name = "FILE")]

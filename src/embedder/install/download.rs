@@ -23,15 +23,15 @@ pub(crate) fn download(
     progress: &mut Progress,
 ) -> Result<[u8; 32], Error> {
     let mut transfer = Transfer::open(file, target, progress)?;
+    let mut again = true;
     loop {
-        let resumed = transfer.have > 0;
         transfer.run(hub, snapshot)?;
         let hashes = transfer.finish()?;
         let found = hashes.like(&file.digest);
         if found == file.digest {
             return Ok(hashes.sha256);
         }
-        if !resumed {
+        if !(transfer.pieced && again) {
             fs::remove_file(target).map_err(Error::io(format!("cannot remove {}", target.display())))?;
             return Err(Error::WrongFile {
                 file: file.path.clone(),
@@ -39,6 +39,7 @@ pub(crate) fn download(
                 found: found.to_string(),
             });
         }
+        again = false;
         transfer.restart()?;
     }
 }
@@ -51,6 +52,8 @@ struct Transfer<'a> {
     hasher: Hasher,
     /// How many bytes are there, and hashed.
     have: u64,
+    /// Whether they are of several attempts.
+    pieced: bool,
     progress: &'a mut Progress,
 }
 
@@ -65,12 +68,13 @@ impl<'a> Transfer<'a> {
         let file = file.map_err(cannot())?;
         let there = file.metadata().map_err(cannot())?.len();
         let hasher = Hasher::new(expected.size);
-        let mut transfer = Transfer { expected, target, file, hasher, have: 0, progress };
+        let mut transfer = Transfer { expected, target, file, hasher, have: 0, pieced: false, progress };
         if there > expected.size {
             transfer.restart()?;
         } else {
             let mut tee = Tee { hasher: &mut transfer.hasher, progress: transfer.progress };
             transfer.have = io::copy(&mut transfer.file, &mut tee).map_err(transfer.cannot("read"))?;
+            transfer.pieced = transfer.have > 0;
             transfer.progress.resume(transfer.have);
         }
         Ok(transfer)
@@ -104,6 +108,7 @@ impl<'a> Transfer<'a> {
         if content.start != self.have {
             self.restart()?;
         }
+        self.pieced |= self.have > 0;
         let mut buffer = vec![0; 1 << 16];
         while self.have < self.expected.size {
             let count = match content.reader.read(&mut buffer) {
@@ -129,6 +134,7 @@ impl<'a> Transfer<'a> {
         self.progress.take_back(self.have);
         self.hasher = Hasher::new(self.expected.size);
         self.have = 0;
+        self.pieced = false;
         Ok(())
     }
 

@@ -50,8 +50,9 @@ pub(crate) struct Refusal {
 
 const PUBLIC_HUB: &str = "https://huggingface.co";
 
-/// How long a server may be silent.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server may take to be reached, and how long it may be silent.
+const TO_CONNECT: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// As many as browsers follow.
 const MAX_REDIRECTS: usize = 20;
@@ -75,9 +76,9 @@ impl Hub {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .timeout_connect(Some(PATIENCE))
-            .timeout_recv_response(Some(PATIENCE))
-            .timeout_per_read(Some(PATIENCE))
+            .timeout_connect(Some(TO_CONNECT))
+            .timeout_recv_response(Some(SILENCE))
+            .timeout_per_read(Some(SILENCE))
             .tls_config(TlsConfig::builder().root_certs(root_certificates()?).build())
             .build();
         Ok(Hub { agent: config.new_agent(), endpoint, token: token() })
@@ -92,12 +93,15 @@ impl Hub {
     pub(super) fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Refusal> {
         let mut entries = Vec::new();
         let mut next = Some(format!("{}{path}", self.endpoint));
-        for _ in 0..MAX_PAGES {
-            let Some(url) = next else { break };
+        let mut pages = 0;
+        while let Some(url) = next {
             let (page, headers): (Vec<T>, HeaderMap) = self.json(&url)?;
             entries.extend(page);
+            pages += 1;
             next = next_page(&headers);
-            if let Some(next) = next.as_ref().filter(|next| origin(next) != origin(&self.endpoint)) {
+            let astray =
+                next.as_ref().filter(|next| pages == MAX_PAGES || origin(next) != origin(&self.endpoint));
+            if let Some(next) = astray {
                 return Err(Refusal::permanent(&url, format!("its next page is {next}")));
             }
         }

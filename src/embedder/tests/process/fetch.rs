@@ -234,6 +234,8 @@ fn pins_and_lock_files_are_honoured() {
         let err = installer.fail("fetch", &[REPOSITORY, "--name", "other", "--sha256", &wrong]);
         assert!(err.contains(file) && err.contains("sha256 aaaaaaaa"), "{err}");
     }
+    let both = installer.run("fetch", &["--lock", lock, "--sha256", &sha256(LARGEST)]);
+    assert!(both.code == Some(1) && both.err.contains("cannot be used with"), "{}", both.err);
     let strange = format!("weights.bin={}", "a".repeat(64));
     let err = installer.fail("fetch", &[REPOSITORY, "--name", "other", "--sha256", &strange]);
     assert!(err.contains("weights.bin"), "{err}");
