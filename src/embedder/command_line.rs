@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Fetch(fetch::FetchOptions),
     /// Install a model from a folder
     Import(import::ImportOptions),
-    /// List models that are known to work, by the names that `fetch` takes
+    /// List published models by the short names that `fetch` takes
     Catalogue,
     /// List the installed models
     List(list::ListOptions),

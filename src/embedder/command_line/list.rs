@@ -1,4 +1,4 @@
-//! `list` and `catalogue`: the models that are installed, and those that are known to work.
+//! `list` and `catalogue`: the models that are installed, and those that are published.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

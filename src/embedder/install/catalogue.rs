@@ -1,4 +1,4 @@
-//! Models that are known to work, by short names.
+//! Published models of the known layouts, by short names.
 //!
 //! The catalogue says where a model is and nothing of its content: what its files must hash to comes from the hub, from
 //! a lock file, or from the command line.
