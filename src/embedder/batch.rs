@@ -1,15 +1,15 @@
 //! Requests become batches.
 //!
-//! Texts and images have lanes of their own, so that a search never waits for a backfill. A lane pulls when it is idle and takes
-//! what is there: requests that come together are batched, a lone one never waits, and no timer decides. A request
+//! Texts and images have lanes of their own, so that a search never waits for a backfill; in the lane of images, those that
+//! somebody waits for overtake those of a backfill. A lane pulls when it is idle and takes what is there: requests that come together are batched, a lone one never waits, and no timer decides. A request
 //! whose backend has gone is dropped before it costs anything. What fails fails alone: an error, or a panic, is the
 //! answer to those requests that it met, and the lane goes on.
 
 mod image_lane;
+mod image_queue;
 mod text_lane;
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
 use pg_clip_wire::{Failure, Fingerprint};
 use tokio::sync::oneshot;
@@ -45,12 +45,6 @@ impl Reply {
     pub(crate) fn send(self, answer: Result<Embedding, Failure>) {
         let _ = self.0.send(answer);
     }
-}
-
-/// Waits for one and takes what else is there, at most `limit`. None when the other end is gone.
-fn pull<T>(queue: &Receiver<T>, limit: usize) -> Option<Vec<T>> {
-    let first = queue.recv().ok()?;
-    Some(std::iter::once(first).chain(queue.try_iter()).take(limit).collect())
 }
 
 /// Takes the jobs of the first job's kind out of `jobs`, at most `limit`, in their order.

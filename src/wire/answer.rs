@@ -175,9 +175,12 @@ impl Answer {
                 fields.end()?;
                 Ok(Answer::Description { id, fingerprint, dimensions })
             }
-            Kind::Hello | Kind::EmbedText | Kind::EmbedImage | Kind::Status | Kind::Describe => {
-                Err(WireError::WrongSide(kind))
-            }
+            Kind::Hello
+            | Kind::EmbedText
+            | Kind::EmbedImage
+            | Kind::EmbedBulkImage
+            | Kind::Status
+            | Kind::Describe => Err(WireError::WrongSide(kind)),
         }
     }
 

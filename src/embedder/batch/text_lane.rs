@@ -11,7 +11,7 @@ use std::{io, thread};
 use pg_clip_wire::Failure;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Embedding, Reply, answer, pull, same_model, split_group};
+use super::{Embedding, Reply, answer, same_model, split_group};
 use crate::model::Model;
 use crate::stats::Stats;
 use crate::text::Cache;
@@ -52,6 +52,12 @@ fn work(queue: &Receiver<TextJob>, stats: &Stats) {
         // A panic drops the replies, which answers them; the cache holds whole entries only.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| embed(jobs, &mut cache, stats)));
     }
+}
+
+/// Waits for one and takes what else is there, at most `limit`. None when the other end is gone.
+fn pull<T>(queue: &Receiver<T>, limit: usize) -> Option<Vec<T>> {
+    let first = queue.recv().ok()?;
+    Some(std::iter::once(first).chain(queue.try_iter()).take(limit).collect())
 }
 
 /// The requests of one text.

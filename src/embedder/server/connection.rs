@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pg_clip_wire::{Answer, Failure, FrameHeader, Kind, PROTOCOL, Request, WireError};
+use pg_clip_wire::{Answer, Failure, FrameHeader, Kind, PROTOCOL, Priority, Request, WireError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -86,7 +86,10 @@ async fn read_requests(
     loop {
         let Some(header) = read_header(&mut reader).await? else { return Ok(End::Closed) };
         let memory = match header.kind {
-            Kind::EmbedImage => Some(server.admission.image_bytes(header.length).await),
+            Kind::EmbedImage => {
+                Some(server.admission.image_bytes(Priority::Interactive, header.length).await)
+            }
+            Kind::EmbedBulkImage => Some(server.admission.image_bytes(Priority::Bulk, header.length).await),
             Kind::EmbedText => Some(server.admission.text_bytes(header.length).await),
             _ => None,
         };
@@ -107,13 +110,14 @@ async fn read_requests(
                     }
                 })
             }
-            Request::EmbedImage { id, model, max_pixels, image } => {
+            Request::EmbedImage { id, model, priority, max_pixels, image } => {
                 server.stats.image_requests.add(1);
                 let (model, start) = (model.to_owned(), frame.len() - image.len());
                 take_on(server, id, memory, move |server, reply, memory| async move {
                     match server.registry.get(&model).await {
                         Ok(model) => {
-                            server.images.submit(ImageJob { model, frame, start, max_pixels, reply, memory });
+                            let job = ImageJob { model, frame, start, max_pixels, reply, memory };
+                            server.images.submit(priority, job);
                         }
                         Err(failure) => reply.send(Err(failure)),
                     }

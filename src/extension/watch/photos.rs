@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use pg_clip_wire::Fingerprint;
+use pg_clip_wire::{Fingerprint, Priority};
 use pgrx::{IntoDatum, pg_sys};
 use sha2::{Digest, Sha256};
 
@@ -130,7 +130,7 @@ impl<'a> Batch<'a> {
             }
         }
         let inputs: Vec<Input> = fresh.iter().map(|photo| Input::Image(photo.image.as_slice())).collect();
-        let answers = match client::embed(model, &inputs) {
+        let answers = match client::embed(model, &inputs, Priority::Interactive) {
             Ok(answers) => answers,
             // Where the embedder died of a photo, the one is known if it was alone.
             Err(error) => {
