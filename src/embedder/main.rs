@@ -17,6 +17,7 @@ mod log;
 mod model;
 mod onnxruntime;
 mod sandbox;
+mod scheduling;
 mod server;
 mod stats;
 mod text;

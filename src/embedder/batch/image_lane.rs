@@ -2,6 +2,9 @@
 //!
 //! The decoders stay some batches ahead of the network and then wait. Bulk images run in small batches, and keep one
 //! decoder free: what an interactive image waits for is one such batch at most, however many of them are queued.
+//!
+//! All threads but the decoder of interactive images stand back behind texts and PostgreSQL's backends. That holds for the
+//! network's run of an interactive image too: there is one session for both priorities.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use super::image_queue::{Decodes, ImageQueue};
 use super::{Reply, answer, same_model};
 use crate::image;
 use crate::model::Model;
+use crate::scheduling;
 use crate::stats::Stats;
 
 /// An image to embed.
@@ -48,10 +52,16 @@ impl ImageLane {
     pub(crate) fn start(decoders: usize, stats: Arc<Stats>) -> io::Result<ImageLane> {
         let lane = ImageLane(Arc::new(Queue::new(decoders + AHEAD)));
         for number in 0..decoders {
-            lane.spawn(&format!("decoder {number}"), |queue| decode(queue, Decodes::All))?;
+            lane.spawn(&format!("decoder {number}"), |queue| {
+                scheduling::stand_back();
+                decode(queue, Decodes::All);
+            })?;
         }
         lane.spawn("decoder", |queue| decode(queue, Decodes::InteractiveOnly))?;
-        lane.spawn("image", move |queue| work(queue, &stats))?;
+        lane.spawn("image", move |queue| {
+            scheduling::stand_back();
+            work(queue, &stats);
+        })?;
         Ok(lane)
     }
 

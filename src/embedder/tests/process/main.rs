@@ -9,4 +9,5 @@ mod sandbox;
 mod hub;
 mod import;
 mod installer;
+mod scheduling;
 mod serve;
