@@ -7,14 +7,15 @@
 
 mod image_lane;
 mod image_queue;
+mod reply;
 mod text_lane;
 
 use std::sync::Arc;
 
 use pg_clip_wire::{Failure, Fingerprint};
-use tokio::sync::oneshot;
 
 pub(crate) use self::image_lane::{ImageJob, ImageLane};
+pub(crate) use self::reply::Reply;
 pub(crate) use self::text_lane::{TextJob, TextLane};
 use crate::error::Error;
 use crate::model::Model;
@@ -24,27 +25,6 @@ use crate::model::Model;
 pub(crate) struct Embedding {
     pub fingerprint: Fingerprint,
     pub vector: Vec<f32>,
-}
-
-/// Where the answer to a request goes.
-#[derive(Debug)]
-pub(crate) struct Reply(oneshot::Sender<Result<Embedding, Failure>>);
-
-impl Reply {
-    /// A reply and where its answer arrives; the answer is an error if the reply is dropped.
-    pub(crate) fn channel() -> (Reply, oneshot::Receiver<Result<Embedding, Failure>>) {
-        let (sender, receiver) = oneshot::channel();
-        (Reply(sender), receiver)
-    }
-
-    /// Whether nobody waits for the answer any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.0.is_closed()
-    }
-
-    pub(crate) fn send(self, answer: Result<Embedding, Failure>) {
-        let _ = self.0.send(answer);
-    }
 }
 
 /// Takes the jobs of the first job's kind out of `jobs`, at most `limit`, in their order.

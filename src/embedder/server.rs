@@ -116,7 +116,7 @@ struct Server {
     texts: TextLane,
     images: ImageLane,
     admission: Admission,
-    stats: Arc<Stats>,
+    stats: Stats,
     started: Started,
     sandbox: Posture,
     options: ServeOptions,
@@ -129,15 +129,14 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
     let threads = threads(options.threads);
     let sandbox = sandbox::enter(&options.models_directory, &options.onnxruntime);
     let runtime = Arc::new(OnnxRuntime::new(options.onnxruntime.clone(), threads));
-    let stats = Arc::new(Stats::default());
     let no_thread = || Error::io("cannot start a thread");
     let server = Arc::new(Server {
         registry: Arc::new(Registry::new(&options.models_directory, Arc::clone(&runtime))),
         runtime,
-        texts: TextLane::start(Arc::clone(&stats)).map_err(no_thread())?,
-        images: ImageLane::start(threads.get(), Arc::clone(&stats)).map_err(no_thread())?,
+        texts: TextLane::start().map_err(no_thread())?,
+        images: ImageLane::start(threads.get()).map_err(no_thread())?,
         admission: Admission::new(options.backlog),
-        stats,
+        stats: Stats::default(),
         started: Started::now(),
         sandbox,
         options,

@@ -39,5 +39,5 @@ pub const MAX_IMAGE_BYTES: usize = 1 << 30;
 /// The highest dimension of an embedding: pgvector's `VECTOR_MAX_DIM`.
 pub const MAX_DIMENSIONS: usize = 16_000;
 
-/// The longest status report, in bytes.
-pub const MAX_STATUS_BYTES: usize = 1 << 18;
+/// The longest status report, in bytes: far above that of the 64 models that the embedder counts apart.
+pub const MAX_STATUS_BYTES: usize = 1 << 20;

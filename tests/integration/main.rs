@@ -21,5 +21,6 @@ mod rights;
 mod schemas;
 mod search;
 mod standby;
+mod statistics;
 mod transactions;
 mod watch;

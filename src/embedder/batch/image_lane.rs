@@ -8,6 +8,7 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use pg_clip_wire::Priority;
@@ -18,7 +19,6 @@ use super::{Reply, answer, same_model};
 use crate::image;
 use crate::model::Model;
 use crate::scheduling;
-use crate::stats::Stats;
 
 /// An image to embed.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ const AHEAD: usize = 16;
 impl ImageLane {
     /// Starts `decoders` threads that decode, one more that decodes only interactive images, and one that runs the
     /// network.
-    pub(crate) fn start(decoders: usize, stats: Arc<Stats>) -> io::Result<ImageLane> {
+    pub(crate) fn start(decoders: usize) -> io::Result<ImageLane> {
         let lane = ImageLane(Arc::new(Queue::new(decoders + AHEAD)));
         for number in 0..decoders {
             lane.spawn(&format!("decoder {number}"), |queue| {
@@ -58,9 +58,9 @@ impl ImageLane {
             })?;
         }
         lane.spawn("decoder", |queue| decode(queue, Decodes::InteractiveOnly))?;
-        lane.spawn("image", move |queue| {
+        lane.spawn("image", |queue| {
             scheduling::stand_back();
-            work(queue, &stats);
+            work(queue);
         })?;
         Ok(lane)
     }
@@ -86,6 +86,8 @@ impl Drop for ImageLane {
 struct Prepared {
     model: Arc<Model>,
     values: Vec<f32>,
+    /// How long its decoder took.
+    decoding: Duration,
     reply: Reply,
 }
 
@@ -94,18 +96,21 @@ fn decode(queue: &Queue, decodes: Decodes) {
         if job.reply.is_abandoned() {
             continue;
         }
+        let start = Instant::now();
         let image = &job.frame[job.start..];
         let values = image::prepare(image, job.max_pixels, &job.model.preprocessing);
+        let decoding = start.elapsed();
+        job.reply.meter.decoded(image.len(), decoding);
         let ImageJob { model, frame, reply, memory, .. } = job;
         drop((frame, memory));
         match values {
-            Ok(values) => room.fill(Prepared { model, values, reply }),
+            Ok(values) => room.fill(Prepared { model, values, decoding, reply }),
             Err(error) => reply.send(Err(error.into())),
         }
     }
 }
 
-fn work(queue: &Queue, stats: &Stats) {
+fn work(queue: &Queue) {
     let limit = |priority, image: &Prepared| match priority {
         Priority::Interactive => image.model.image_batch,
         Priority::Bulk => image.model.image_batch.min(BULK_BATCH),
@@ -114,18 +119,20 @@ fn work(queue: &Queue, stats: &Stats) {
     while let Some(mut group) = queue.next_batch(limit, same) {
         group.retain(|image| !image.reply.is_abandoned());
         // A panic drops the replies, which answers them.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| run(group, stats)));
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| run(group)));
     }
 }
 
-fn run(group: Vec<Prepared>, stats: &Stats) {
+fn run(group: Vec<Prepared>) {
     let Some(first) = group.first() else { return };
     let model = Arc::clone(&first.model);
     let images: Vec<&[f32]> = group.iter().map(|image| image.values.as_slice()).collect();
+    let waited: Vec<Duration> =
+        group.iter().map(|image| image.reply.age().saturating_sub(image.decoding)).collect();
+    let start = Instant::now();
     let rows = model.embed_images(&images);
     if rows.is_ok() {
-        stats.image_batches.add(1);
-        stats.image_inferences.add(images.len());
+        first.reply.meter.ran(&waited, start.elapsed());
     }
     answer(&model, group.into_iter().map(|image| image.reply), rows);
 }
