@@ -60,3 +60,39 @@ impl Drop for Reply {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pg_clip_wire::FailureKind;
+    use serde_json::json;
+
+    use super::*;
+    use crate::stats::{Lane, Stats};
+
+    #[test]
+    fn a_reply_that_is_lost_is_an_answer_and_counted() {
+        let stats = Stats::default();
+        let (sender, mut answer) = oneshot::channel();
+        drop(Reply::new(sender, Instant::now(), stats.meter(Lane::Text, "demo")));
+        assert_eq!(answer.try_recv().unwrap().unwrap_err().kind, FailureKind::Internal);
+        assert_eq!(stats.rows()[0]["failures"], json!({ "10": 1 }));
+    }
+
+    #[test]
+    fn a_reply_that_nobody_waits_for_is_counted_as_abandoned() {
+        let stats = Stats::default();
+        for answers in [true, false] {
+            let (sender, answer) = oneshot::channel();
+            let reply = Reply::new(sender, Instant::now(), stats.meter(Lane::BulkImage, "demo"));
+            assert!(!reply.is_abandoned());
+            drop(answer);
+            assert!(reply.is_abandoned());
+            if answers {
+                reply.send(Ok(Embedding { fingerprint: [0; 32], vector: vec![1.0] }));
+            }
+        }
+        let row = &stats.rows()[0];
+        let counts = ["requests", "abandoned", "answers"].map(|name| &row[name]);
+        assert_eq!((counts, &row["failures"]), ([&json!(2), &json!(2), &json!(0)], &json!({})));
+    }
+}

@@ -175,6 +175,28 @@ fn the_status_counts_what_went_through_the_network() {
 }
 
 #[test]
+fn the_statistics_tell_bulk_images_from_interactive_ones() {
+    let server = Embedder::start("serve");
+    let mut connection = server.connect();
+    let photos: Vec<Vec<u8>> = (0..32).map(|seed| photo(seed, ImageFormat::Png)).collect();
+    (0..).zip(&photos).for_each(|(id, photo)| connection.send(&bulk(id, photo)));
+    server.connect().embed_image(&photos[0]).unwrap();
+    (0..).zip(&photos).for_each(|(id, _)| assert!(connection.receive_vector(id).is_ok()));
+    let status = server.status();
+    let rows: Vec<_> = ["kind", "priority", "model"].map(|name| &status["statistics"][0][name]).into();
+    assert_eq!(rows, ["image", "interactive", MODEL], "{status}");
+    assert_eq!(status["statistics"][0]["requests"], 1);
+    let bulk = &status["statistics"][1];
+    assert_eq!(
+        (&bulk["priority"], &bulk["requests"], &bulk["inferences"]),
+        (&"bulk".into(), &32.into(), &32.into())
+    );
+    let sizes = bulk["batch_sizes"].as_object().unwrap().keys();
+    assert!(sizes.clone().all(|size| size.parse::<u32>().unwrap() <= 4), "{bulk}");
+    assert_eq!(status["image_requests"], 33);
+}
+
+#[test]
 fn a_broken_model_is_an_answer_and_can_be_repaired() {
     let models = temp_dir::TempDir::new().unwrap();
     let folder = models.path().join(MODEL);
