@@ -8,6 +8,8 @@ mod decode;
 mod format;
 mod header;
 mod jpeg;
+#[cfg(test)]
+mod parity;
 mod resize;
 mod tensor;
 
