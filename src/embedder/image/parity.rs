@@ -15,7 +15,7 @@ use crate::model::{Interpolation, Model, Preprocessing, ResizeMode};
 use crate::onnxruntime::OnnxRuntime;
 
 /// Leaves the values as they are in the picture, from 0 to 1.
-const WITHOUT_MEAN: Preprocessing = Preprocessing {
+pub(super) const WITHOUT_MEAN: Preprocessing = Preprocessing {
     width: 224,
     height: 224,
     resize_mode: ResizeMode::Shortest(224),
@@ -62,10 +62,10 @@ fn every_file_is_what_pillow_and_torchvision_make_of_it() {
 }
 
 /// A file of the manifest with its golden picture.
-struct GoldenFile {
-    name: String,
+pub(super) struct GoldenFile {
+    pub(super) name: String,
     shows: String,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     picture: RgbImage,
     /// How far our picture may be from the golden one.
     tolerance: Difference,
@@ -116,7 +116,7 @@ impl Difference {
     }
 }
 
-fn golden_files() -> Vec<GoldenFile> {
+pub(super) fn golden_files() -> Vec<GoldenFile> {
     let manifest: Value = serde_json::from_slice(&read("manifest.json")).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let difference = |value: &Value| Difference {
