@@ -33,8 +33,6 @@ pub fn test(
     let clients = clients::find()?;
     for package in UNIT_TESTED {
         let mut runner = runner(places, package, &[], filter);
-        let outcome = run(runner.env("PG_CLIP_ONNXRUNTIME", environment.onnxruntime()));
-        let mut runner = runner(places, package, filter);
         // ONNX Runtime is loaded into the tests themselves too, and only where it writes no telemetry.
         runner.env("PG_CLIP_ONNXRUNTIME", environment.onnxruntime()).env("ORT_DISABLE_TELEMETRY", "1");
         let outcome = run(&mut runner);
