@@ -2,12 +2,12 @@
 
 pub(crate) mod check;
 pub(crate) mod embed;
-pub(crate) mod sandbox;
 pub(crate) mod fetch;
 pub(crate) mod import;
 mod installation;
 pub(crate) mod list;
 pub(crate) mod remove;
+pub(crate) mod sandbox;
 
 use clap::{Parser, Subcommand};
 

@@ -14,6 +14,7 @@ mod guardian;
 mod image;
 mod install;
 mod log;
+mod memory;
 mod model;
 mod onnxruntime;
 mod sandbox;

@@ -53,6 +53,9 @@ pub(crate) struct ServeOptions {
     /// Threads for inference, and for decoding; 0 means one for each processor
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
+    /// Most models that stay loaded
+    #[arg(long, value_name = "N", default_value = "3")]
+    pub max_loaded_models: NonZeroUsize,
     /// Where ONNX Runtime computes
     #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = ["cpu"])]
     pub execution_provider: String,
@@ -73,16 +76,18 @@ impl ServeOptions {
             model,
             onnxruntime,
             threads,
+            max_loaded_models,
             execution_provider,
             restarts,
             backlog,
         } = self;
-        let options: [(&str, OsString); 8] = [
+        let options: [(&str, OsString); 9] = [
             ("--listen-fd", listen_fd.to_string().into()),
             ("--models-directory", models_directory.into()),
             ("--model", model.into()),
             ("--onnxruntime", onnxruntime.into()),
             ("--threads", threads.to_string().into()),
+            ("--max-loaded-models", max_loaded_models.to_string().into()),
             ("--execution-provider", execution_provider.into()),
             ("--restarts", restarts.to_string().into()),
             ("--backlog", backlog.to_string().into()),
@@ -130,8 +135,9 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
     let sandbox = sandbox::enter(&options.models_directory, &options.onnxruntime);
     let runtime = Arc::new(OnnxRuntime::new(options.onnxruntime.clone(), threads));
     let no_thread = || Error::io("cannot start a thread");
+    let registry = Registry::new(&options.models_directory, Arc::clone(&runtime), options.max_loaded_models);
     let server = Arc::new(Server {
-        registry: Arc::new(Registry::new(&options.models_directory, Arc::clone(&runtime))),
+        registry: Arc::new(registry),
         runtime,
         texts: TextLane::start().map_err(no_thread())?,
         images: ImageLane::start(threads.get()).map_err(no_thread())?,

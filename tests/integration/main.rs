@@ -9,6 +9,7 @@ mod golden;
 mod inheritance;
 mod lifecycle;
 mod many_connections;
+mod models;
 mod one_inference;
 mod pid_one;
 #[cfg(feature = "pgbouncer")]

@@ -78,6 +78,16 @@ impl Tokenizer {
         self.padding
     }
 
+    /// Fills short texts with this token.
+    pub(crate) fn pad_with(&mut self, id: u32) {
+        self.padding.id = id;
+    }
+
+    /// The id of a token, such as `</s>`.
+    pub(crate) fn id_of(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
     pub(crate) fn context_length(&self) -> usize {
         self.padding.length
     }

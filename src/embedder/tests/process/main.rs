@@ -5,9 +5,11 @@
 mod embedder;
 mod fetch;
 mod guard;
-mod sandbox;
 mod hub;
 mod import;
 mod installer;
+mod models;
+mod refused_models;
+mod sandbox;
 mod scheduling;
 mod serve;
