@@ -6,8 +6,8 @@
 //! computes a batch of more in the same way as one of three, and not as a single input, so that larger ones are not
 //! tried. Where the graph quantizes dynamically, by the largest value of a whole batch, there is nothing to try.
 //!
-//! That costs 5 inferences of images and, where texts run unpadded, 7 of texts, one of them of the context length. A
-//! tower that runs its inputs one by one costs 3 and 5.
+//! That costs 5 inferences of images and 7 of texts, or 5 where texts have a fixed length; one more where the batch fails.
+//! A tower that runs its inputs one by one costs 3 of images and at most 5 of texts.
 
 use super::graph::Towers;
 use super::normalize;
