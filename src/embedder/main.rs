@@ -22,6 +22,7 @@ mod scheduling;
 mod server;
 mod stats;
 mod text;
+mod watchdog;
 
 use std::process::ExitCode;
 

@@ -34,6 +34,7 @@ use crate::model::Registry;
 use crate::onnxruntime::OnnxRuntime;
 use crate::sandbox::{self, Posture};
 use crate::stats::Stats;
+use crate::watchdog::{self, Watchdog};
 
 /// What the supervisor says about how to serve. The guardian passes it on.
 #[derive(Debug, Clone, Args)]
@@ -135,12 +136,13 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
     let sandbox = sandbox::enter(&options.models_directory, &options.onnxruntime);
     let runtime = Arc::new(OnnxRuntime::new(options.onnxruntime.clone(), threads));
     let no_thread = || Error::io("cannot start a thread");
+    let watchdog = Watchdog::start(watchdog::PATIENCE, end_for_hanging).map_err(no_thread())?;
     let registry = Registry::new(&options.models_directory, Arc::clone(&runtime), options.max_loaded_models);
     let server = Arc::new(Server {
         registry: Arc::new(registry),
         runtime,
-        texts: TextLane::start().map_err(no_thread())?,
-        images: ImageLane::start(threads.get()).map_err(no_thread())?,
+        texts: TextLane::start(Arc::clone(&watchdog)).map_err(no_thread())?,
+        images: ImageLane::start(threads.get(), watchdog).map_err(no_thread())?,
         admission: Admission::new(options.backlog),
         stats: Stats::default(),
         started: Started::now(),
@@ -151,6 +153,16 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
     // One blocking thread: models are loaded one after the other.
     let sockets = builder.enable_io().enable_time().max_blocking_threads(1).build();
     sockets.map_err(Error::io("cannot start the event loop"))?.block_on(accept(listener, server))
+}
+
+/// Status 1 is the guardian's word for a server that died: the supervisor starts the next one.
+fn end_for_hanging(what: &str) {
+    warning!(
+        "{what} takes longer than {} s: the embedder ends, to be started again",
+        watchdog::PATIENCE.as_secs()
+    );
+    // SAFETY: _exit takes any status and does not return. Threads that hang are not waited for.
+    unsafe { libc::_exit(1) }
 }
 
 async fn accept(listener: StdUnixListener, server: Arc<Server>) -> Result<(), Error> {

@@ -19,6 +19,7 @@ use super::{Reply, answer, same_model};
 use crate::image;
 use crate::model::Model;
 use crate::scheduling;
+use crate::watchdog::Watchdog;
 
 /// An image to embed.
 #[derive(Debug)]
@@ -35,7 +36,10 @@ pub(crate) struct ImageJob {
 
 /// Where images go. The threads end when this is dropped.
 #[derive(Debug)]
-pub(crate) struct ImageLane(Arc<Queue>);
+pub(crate) struct ImageLane {
+    queue: Arc<Queue>,
+    watchdog: Arc<Watchdog>,
+}
 
 type Queue = ImageQueue<ImageJob, Prepared>;
 
@@ -50,35 +54,35 @@ const AHEAD: usize = 16;
 impl ImageLane {
     /// Starts `decoders` threads that decode, one more that decodes only interactive images, and one that runs the
     /// network.
-    pub(crate) fn start(decoders: usize) -> io::Result<ImageLane> {
-        let lane = ImageLane(Arc::new(Queue::new(decoders + AHEAD)));
+    pub(crate) fn start(decoders: usize, watchdog: Arc<Watchdog>) -> io::Result<ImageLane> {
+        let lane = ImageLane { queue: Arc::new(Queue::new(decoders + AHEAD)), watchdog };
         for number in 0..decoders {
-            lane.spawn(&format!("decoder {number}"), |queue| {
+            lane.spawn(&format!("decoder {number}"), |queue, watchdog| {
                 scheduling::stand_back();
-                decode(queue, Decodes::All);
+                decode(queue, Decodes::All, watchdog);
             })?;
         }
-        lane.spawn("decoder", |queue| decode(queue, Decodes::InteractiveOnly))?;
-        lane.spawn("image", |queue| {
+        lane.spawn("decoder", |queue, watchdog| decode(queue, Decodes::InteractiveOnly, watchdog))?;
+        lane.spawn("image", |queue, watchdog| {
             scheduling::stand_back();
-            work(queue);
+            work(queue, watchdog);
         })?;
         Ok(lane)
     }
 
     pub(crate) fn submit(&self, priority: Priority, job: ImageJob) {
-        self.0.submit(priority, job);
+        self.queue.submit(priority, job);
     }
 
-    fn spawn(&self, name: &str, work: impl FnOnce(&Queue) + Send + 'static) -> io::Result<()> {
-        let queue = Arc::clone(&self.0);
-        thread::Builder::new().name(name.to_owned()).spawn(move || work(&queue)).map(drop)
+    fn spawn(&self, name: &str, work: impl FnOnce(&Queue, &Watchdog) + Send + 'static) -> io::Result<()> {
+        let (queue, watchdog) = (Arc::clone(&self.queue), Arc::clone(&self.watchdog));
+        thread::Builder::new().name(name.to_owned()).spawn(move || work(&queue, &watchdog)).map(drop)
     }
 }
 
 impl Drop for ImageLane {
     fn drop(&mut self) {
-        self.0.close();
+        self.queue.close();
     }
 }
 
@@ -92,9 +96,10 @@ struct Prepared {
     reply: Reply,
 }
 
-fn decode(queue: &Queue, decodes: Decodes) {
+fn decode(queue: &Queue, decodes: Decodes, watchdog: &Watchdog) {
     while let Some((job, room)) = queue.next_to_decode(decodes) {
         if !job.reply.is_abandoned() {
+            let _busy = watchdog.busy("decoding an image");
             // A panic drops the reply, which answers it, and gives the room back.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| prepare(job, room)));
         }
@@ -115,7 +120,7 @@ fn prepare(job: ImageJob, room: Room<ImageJob, Prepared>) {
     }
 }
 
-fn work(queue: &Queue) {
+fn work(queue: &Queue, watchdog: &Watchdog) {
     let limit = |priority, image: &Prepared| match priority {
         Priority::Interactive => image.model.image_batch,
         Priority::Bulk => image.model.image_batch.min(BULK_BATCH),
@@ -123,6 +128,7 @@ fn work(queue: &Queue) {
     let same = |a: &Prepared, b: &Prepared| same_model(&a.model, &b.model);
     while let Some(mut group) = queue.next_batch(limit, same) {
         group.retain(|image| !image.reply.is_abandoned());
+        let _busy = watchdog.busy("embedding a batch of images");
         // A panic drops the replies, which answers them.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| run(group)));
     }
