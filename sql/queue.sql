@@ -1,7 +1,7 @@
 -- The queue of watches in async mode. API: private.
 
--- Written by the triggers and the queue worker, as the owner of this table: nobody else has a right on it. Whoever
--- could attach a trigger to it would have it run as the owner.
+-- Written by the triggers and the queue worker, as the owner of this table: nobody else may write to it. Whoever could
+-- attach a trigger to it would have it run as the owner. The owner of the database reads it, to dump it.
 CREATE TABLE clip_queue (
 	source pg_catalog.regclass NOT NULL,
 	key pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
@@ -33,6 +33,7 @@ COMMENT ON COLUMN clip_queue.suspect IS 'whether it is embedded alone, because i
 COMMENT ON COLUMN clip_queue.dead IS 'whether it is tried no more; clip_retry revives it';
 SELECT pg_catalog.pg_extension_config_dump('clip_queue', '');
 REVOKE ALL ON clip_queue FROM PUBLIC;
+GRANT SELECT ON clip_queue TO pg_database_owner;
 
 CREATE INDEX clip_queue_due ON clip_queue (run_at) WHERE NOT dead;
 COMMENT ON INDEX clip_queue_due IS 'the order in which jobs are claimed';
@@ -80,6 +81,7 @@ BEGIN
 		FROM @extschema@.clip_watches AS w
 		LEFT JOIN pg_class AS s ON s.oid = w.source
 		LEFT JOIN pg_class AS t ON t.oid = w.target
+		WHERE s.oid IS NULL OR pg_has_role(s.relowner, 'USAGE')
 	LOOP
 		source := watch.source;
 		target := watch.target;

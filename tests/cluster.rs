@@ -27,7 +27,7 @@ impl TestCluster {
     }
 
     pub fn preloaded_with(settings: &[Setting]) -> TestCluster {
-        TestCluster::new(&[&[("shared_preload_libraries", "pg_clip")], settings].concat())
+        TestCluster::new(&[&PRELOADED, settings].concat())
     }
 
     /// A cluster where the first call loads the library.
@@ -51,6 +51,24 @@ impl TestCluster {
             *shared = Arc::downgrade(&cluster);
             cluster
         })
+    }
+
+    /// A preloaded hot standby of this cluster, which follows it until it is promoted.
+    pub fn standby(&self) -> TestCluster {
+        self.standby_with(&PRELOADED)
+    }
+
+    /// A hot standby of this cluster where the first call loads the library.
+    pub fn standby_not_preloaded(&self) -> TestCluster {
+        self.standby_with(&[])
+    }
+
+    fn standby_with(&self, settings: &[Setting]) -> TestCluster {
+        let (places, _) = &*GROUND;
+        match self.server.standby(places, settings) {
+            Ok(server) => TestCluster { server, databases: AtomicU32::new(0) },
+            Err(error) => panic!("{error:#}"),
+        }
     }
 
     /// A new database with pgvector and pg_clip.
@@ -91,7 +109,6 @@ impl TestCluster {
     }
 
     fn new(settings: &[Setting]) -> TestCluster {
-        static GROUND: LazyLock<(Places, Postgres)> = LazyLock::new(ground);
         let (places, postgres) = &*GROUND;
         let server = match Cluster::temporary(places, postgres, settings) {
             Ok(server) => server,
@@ -100,6 +117,10 @@ impl TestCluster {
         TestCluster { server, databases: AtomicU32::new(0) }
     }
 }
+
+static GROUND: LazyLock<(Places, Postgres)> = LazyLock::new(ground);
+
+const PRELOADED: [Setting; 1] = [("shared_preload_libraries", "pg_clip")];
 
 fn ground() -> (Places, Postgres) {
     let Some(pg_config) = env::var_os(PG_CONFIG_VARIABLE) else {

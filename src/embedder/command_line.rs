@@ -2,6 +2,12 @@
 
 pub(crate) mod check;
 pub(crate) mod embed;
+pub(crate) mod fetch;
+pub(crate) mod import;
+mod installation;
+pub(crate) mod list;
+pub(crate) mod remove;
+pub(crate) mod sandbox;
 
 use clap::{Parser, Subcommand};
 
@@ -25,4 +31,16 @@ pub(crate) enum Command {
     Check(check::CheckOptions),
     /// Embed one text or one image and print its vector
     Embed(embed::EmbedOptions),
+    /// Enter the sandbox of the server and say what it refuses on this machine
+    Sandbox(check::Place),
+    /// Install a model from a hub
+    Fetch(fetch::FetchOptions),
+    /// Install a model from a folder
+    Import(import::ImportOptions),
+    /// List published models by the short names that `fetch` takes
+    Catalogue,
+    /// List the installed models
+    List(list::ListOptions),
+    /// Remove an installed model
+    Remove(remove::RemoveOptions),
 }

@@ -47,6 +47,31 @@ pub(crate) enum Error {
     #[error("inference with model \"{model}\" failed")]
     Inference { model: String, reason: String },
 
+    #[error("\"{text}\" is not a repository")]
+    BadRepository { text: String },
+    #[error("environment variable {variable} cannot be used")]
+    BadEnvironment { variable: &'static str, reason: String },
+    #[error("{url} cannot be fetched")]
+    Unreachable { url: String, reason: String, transient: bool },
+    #[error("hub has no {what}")]
+    NotOnHub { what: String, url: String },
+    #[error("hub does not give out repository \"{repository}\"")]
+    Forbidden { repository: String, has_token: bool },
+    #[error("repository \"{repository}\" cannot be installed")]
+    UnusableRepository { repository: String, reason: String },
+    #[error("folder {} cannot be installed", path.display())]
+    UnusableFolder { path: PathBuf, reason: String },
+    #[error("model has no variant \"{variant}\"")]
+    UnknownVariant { variant: String, available: Vec<String> },
+    #[error("file \"{file}\" is not what it must be")]
+    WrongFile { file: String, expected: String, found: String },
+    #[error("{} is no record of a model", path.display())]
+    BadRecord { path: PathBuf, reason: String },
+    #[error("model \"{name}\" is installed already")]
+    AlreadyInstalled { name: String },
+    #[error("model \"{name}\" is being installed or removed by another process")]
+    Busy { name: String },
+
     #[error("embedder has {limit} requests waiting and takes no more")]
     Overloaded { limit: usize },
     #[error("request breaks the protocol: {0}")]
@@ -80,9 +105,21 @@ impl Error {
             | Error::TooManyScans { .. }
             | Error::DecoderMemory { .. } => FailureKind::LimitExceeded,
             Error::Overloaded { .. } => FailureKind::Overloaded,
-            Error::UnusableModel { .. } | Error::UnusableRuntime { .. } | Error::Io { .. } => {
-                FailureKind::Configuration
-            }
+            Error::UnusableModel { .. }
+            | Error::UnusableRuntime { .. }
+            | Error::BadRepository { .. }
+            | Error::BadEnvironment { .. }
+            | Error::Unreachable { .. }
+            | Error::NotOnHub { .. }
+            | Error::Forbidden { .. }
+            | Error::UnusableRepository { .. }
+            | Error::UnusableFolder { .. }
+            | Error::UnknownVariant { .. }
+            | Error::WrongFile { .. }
+            | Error::BadRecord { .. }
+            | Error::AlreadyInstalled { .. }
+            | Error::Busy { .. }
+            | Error::Io { .. } => FailureKind::Configuration,
             Error::BadOutput { .. } => FailureKind::BadOutput,
             Error::Protocol(_) => FailureKind::Protocol,
             Error::Tokenizer { .. } | Error::Inference { .. } | Error::Internal(_) => FailureKind::Internal,
@@ -94,6 +131,11 @@ impl Error {
             Error::BrokenImage { reason, .. }
             | Error::UnsupportedFeature { reason, .. }
             | Error::UnusableModel { reason, .. }
+            | Error::BadEnvironment { reason, .. }
+            | Error::Unreachable { reason, .. }
+            | Error::UnusableRepository { reason, .. }
+            | Error::UnusableFolder { reason, .. }
+            | Error::BadRecord { reason, .. }
             | Error::Tokenizer { reason }
             | Error::Inference { reason, .. } => sentence(reason),
             Error::UnusableRuntime { path, reason } => {
@@ -102,6 +144,9 @@ impl Error {
             Error::TooManyPixels { width, height, .. } => {
                 format!("The image is {width} pixels wide and {height} high.")
             }
+            Error::NotOnHub { url, .. } => format!("The hub does not know {url}."),
+            Error::Forbidden { .. } => "It is gated, private, or not there.".to_owned(),
+            Error::WrongFile { expected, found, .. } => format!("Expected: {expected}. Found: {found}."),
             Error::DecoderMemory { limit } => format!("The limit is {limit} bytes."),
             Error::UnknownFormat | Error::UnsupportedFormat { .. } => {
                 "Supported formats are JPEG, PNG, WebP, GIF and BMP.".to_owned()
@@ -124,6 +169,24 @@ impl Error {
             Error::BadModelName { .. } => {
                 "A model's name has letters, digits, dots, hyphens and underscores.".to_owned()
             }
+            Error::BadRepository { .. } => {
+                "Give it as OWNER/NAME or OWNER/NAME@REVISION, or give a name that `pg_clip_embedder catalogue` lists.".to_owned()
+            }
+            Error::Forbidden { has_token: false, .. } => {
+                "Set HF_TOKEN to an access token of an account that may read it.".to_owned()
+            }
+            Error::Forbidden { has_token: true, .. } => {
+                "Accept its terms on its page, or set HF_TOKEN to the token of an account that may read it."
+                    .to_owned()
+            }
+            Error::UnknownVariant { available, .. } => format!("Its variants: {}.", available.join(", ")),
+            Error::Unreachable { transient: true, .. } => "The same command continues where it stopped.".to_owned(),
+            Error::Io { source, .. } if is_full(source) => {
+                "Make room and give the same command again, or discard what is there with `remove`.".to_owned()
+            }
+            Error::AlreadyInstalled { .. } => {
+                "Give --replace to replace it, or --name to install another one beside it.".to_owned()
+            }
             Error::UnusableRuntime { .. } => {
                 "Set \"clip.onnxruntime_library\" to the file of an ONNX Runtime of version 1.24 or later."
                     .to_owned()
@@ -143,6 +206,11 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure::from(&error)
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// Another library's message as a sentence of ours.

@@ -1,18 +1,27 @@
 //! Untrusted bytes become the input of an image tower.
 //!
-//! Always true: the size of an image is read from its header and held against the limits before any decoder runs · a
-//! decoder that panics is an image that cannot be decoded · only the first frame of an animation is decoded · what comes
-//! out depends on the bytes and the model's preprocessing alone.
+//! Always true: the size of an image, and the memory that decoding it takes, are read from its header and held against the
+//! limits before any decoder runs · a decoder that panics is an image that cannot be decoded · only the first frame of an
+//! animation is decoded · what comes out depends on the bytes and the model's preprocessing alone.
 
 mod decode;
 mod format;
 mod header;
+#[cfg(test)]
+mod hostile;
 mod jpeg;
+mod memory;
+#[cfg(test)]
+mod parity;
+#[cfg(test)]
+mod peak;
 mod resize;
 mod tensor;
+mod webp;
 
-use std::panic;
+use std::panic::{self, UnwindSafe};
 
+use self::format::Format;
 use crate::error::Error;
 use crate::model::Preprocessing;
 
@@ -24,14 +33,18 @@ pub(crate) fn prepare(
 ) -> Result<Vec<f32>, Error> {
     let format = format::recognise(bytes)?;
     header::check(format, bytes, max_pixels)?;
-    let prepared = panic::catch_unwind(|| {
+    caught(format, || {
         let (pixels, orientation) = decode::decode(format, bytes)?;
         let resized = resize::resize(&pixels, orientation, preprocessing)?;
         Ok(tensor::normalize(&resized, preprocessing))
-    });
+    })
+}
+
+/// Runs a decoder; its panic becomes an error.
+fn caught<T>(format: Format, decoder: impl FnOnce() -> Result<T, Error> + UnwindSafe) -> Result<T, Error> {
     let panicked =
         |_| Err(Error::BrokenImage { format: format.name(), reason: "its decoder gave up".to_owned() });
-    prepared.unwrap_or_else(panicked)
+    panic::catch_unwind(decoder).unwrap_or_else(panicked)
 }
 
 #[cfg(test)]

@@ -10,9 +10,12 @@ mod config;
 mod fingerprint;
 mod folder;
 mod graph;
+mod graph_file;
 mod image_tower;
+mod preprocessing;
 mod registry;
 mod self_test;
+mod tensor;
 mod text_tower;
 
 use std::path::Path;
@@ -20,13 +23,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pg_clip_wire::{Fingerprint, MAX_DIMENSIONS};
 
-pub(crate) use self::config::{Interpolation, Preprocessing, ResizeMode};
-pub(crate) use self::folder::Folder;
+use self::config::{Config, Kind};
+pub(crate) use self::folder::{Folder, installed, is_name};
+use self::graph_file::GraphFile;
 use self::image_tower::ImageTower;
+pub(crate) use self::preprocessing::{Interpolation, Preprocessing, ResizeMode};
 pub(crate) use self::registry::{Registry, State};
 pub(crate) use self::text_tower::Padding;
 use self::text_tower::TextTower;
 use crate::error::Error;
+use crate::memory;
 use crate::onnxruntime::OnnxRuntime;
 use crate::text::Tokenizer;
 
@@ -45,6 +51,13 @@ pub(crate) struct Model {
     pub image_batch: usize,
     /// How many texts one run may take.
     pub text_batch: usize,
+    /// By how much the process grew while the model was loaded and tested: its weights, and what ONNX Runtime makes of
+    /// them. What other threads took or gave back meanwhile is in it.
+    pub memory_bytes: Option<u64>,
+    /// The graph that sees, its input and output, in words.
+    pub image_graph: String,
+    /// The graph that reads, its inputs and output, in words.
+    pub text_graph: String,
     image: Mutex<ImageTower>,
     text: Mutex<TextTower>,
 }
@@ -57,21 +70,41 @@ impl Model {
     ///
     /// Whatever is wrong with its files becomes an [`Error::UnusableModel`] that names the file.
     pub(crate) fn load(models_directory: &Path, name: &str, runtime: &OnnxRuntime) -> Result<Model, Error> {
+        // The library itself is of no model.
+        let sessions = runtime.sessions()?;
+        let memory = memory::resident_bytes();
         let folder = Folder::open(models_directory, name)?;
         let unusable = |reason| Error::UnusableModel { name: name.to_owned(), reason };
-        let preprocessing = config::read_preprocessing(&folder).map_err(unusable)?;
-        let text_config = config::read_text(&folder).map_err(unusable)?;
+        let config = Config::read(&folder).map_err(unusable)?;
+        let graphs: Result<Vec<GraphFile>, String> =
+            folder.graphs.iter().cloned().map(GraphFile::read).collect();
+        let graphs = graphs.map_err(unusable)?;
 
-        let mut towers = graph::open_towers(&folder, runtime)?;
-        let preprocessing = towers.image.reconcile(preprocessing).map_err(unusable)?;
-        let context_length = towers.text.context_length(text_config.context_length);
-        let tokenizer = Tokenizer::read(&folder.tokenizer, context_length).map_err(unusable)?;
-        let tested = self_test::run(&mut towers, &tokenizer).map_err(unusable)?;
+        let kind = config.kind();
+        let mut towers = graph::open_towers(&folder.path, &graphs, kind, &sessions).map_err(unusable)?;
+        let preprocessing = towers.reconcile(config.preprocessing(), kind).map_err(unusable)?;
+        let context_length = towers.text.context_length(config.context_length().map_err(unusable)?);
+        let mut tokenizer = Tokenizer::read(&folder.tokenizer, context_length).map_err(unusable)?;
+        if let Some(id) = config.padding_token(&tokenizer) {
+            tokenizer.pad_with(id);
+        }
+        let tested = self_test::run(&mut towers, &tokenizer, &preprocessing).map_err(unusable)?;
+        if let Some(said) = config.projection()
+            && kind == Kind::Clip
+            && said != tested.dimensions as u64
+        {
+            return Err(unusable(format!(
+                "its vectors have {} dimensions where its configuration says {said}: they may be what its towers \
+                 give before the projection",
+                tested.dimensions
+            )));
+        }
         let dimensions = u16::try_from(tested.dimensions)
             .ok()
             .filter(|_| tested.dimensions <= MAX_DIMENSIONS)
             .ok_or_else(|| unusable(format!("its vectors have {} dimensions", tested.dimensions)))?;
-        let fingerprint = fingerprint::of(&folder).map_err(unusable)?;
+        let fingerprint = fingerprint::of(&folder, &graphs).map_err(unusable)?;
+        let grown = || Some(memory::resident_bytes()?.saturating_sub(memory?));
         Ok(Model {
             name: name.to_owned(),
             fingerprint,
@@ -79,8 +112,11 @@ impl Model {
             preprocessing,
             tokenizer,
             unpadded_text: tested.unpadded_text,
-            image_batch: tested.image_batch,
-            text_batch: tested.text_batch,
+            image_batch: tested.image.batch,
+            text_batch: tested.text.batch,
+            memory_bytes: grown(),
+            image_graph: tested.image.describe(&towers.image.describe()),
+            text_graph: tested.text.describe(&towers.text.describe()),
             image: Mutex::new(towers.image),
             text: Mutex::new(towers.text),
         })

@@ -32,7 +32,9 @@ use crate::error::Error;
 use crate::log::{log_line, warning};
 use crate::model::Registry;
 use crate::onnxruntime::OnnxRuntime;
+use crate::sandbox::{self, Posture};
 use crate::stats::Stats;
+use crate::watchdog::{self, Watchdog};
 
 /// What the supervisor says about how to serve. The guardian passes it on.
 #[derive(Debug, Clone, Args)]
@@ -52,6 +54,9 @@ pub(crate) struct ServeOptions {
     /// Threads for inference, and for decoding; 0 means one for each processor
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
+    /// Most models that stay loaded
+    #[arg(long, value_name = "N", default_value = "3")]
+    pub max_loaded_models: NonZeroUsize,
     /// Where ONNX Runtime computes
     #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = ["cpu"])]
     pub execution_provider: String,
@@ -72,16 +77,18 @@ impl ServeOptions {
             model,
             onnxruntime,
             threads,
+            max_loaded_models,
             execution_provider,
             restarts,
             backlog,
         } = self;
-        let options: [(&str, OsString); 8] = [
+        let options: [(&str, OsString); 9] = [
             ("--listen-fd", listen_fd.to_string().into()),
             ("--models-directory", models_directory.into()),
             ("--model", model.into()),
             ("--onnxruntime", onnxruntime.into()),
             ("--threads", threads.to_string().into()),
+            ("--max-loaded-models", max_loaded_models.to_string().into()),
             ("--execution-provider", execution_provider.into()),
             ("--restarts", restarts.to_string().into()),
             ("--backlog", backlog.to_string().into()),
@@ -117,6 +124,7 @@ struct Server {
     admission: Admission,
     stats: Stats,
     started: Started,
+    sandbox: Posture,
     options: ServeOptions,
 }
 
@@ -125,22 +133,36 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
     raise_descriptor_limit();
     let listener = listener(options.listen_fd)?;
     let threads = threads(options.threads);
+    let sandbox = sandbox::enter(&options.models_directory, &options.onnxruntime);
     let runtime = Arc::new(OnnxRuntime::new(options.onnxruntime.clone(), threads));
     let no_thread = || Error::io("cannot start a thread");
+    let watchdog = Watchdog::start(watchdog::PATIENCE, end_for_hanging).map_err(no_thread())?;
+    let registry = Registry::new(&options.models_directory, Arc::clone(&runtime), options.max_loaded_models);
     let server = Arc::new(Server {
-        registry: Arc::new(Registry::new(&options.models_directory, Arc::clone(&runtime))),
+        registry: Arc::new(registry),
         runtime,
-        texts: TextLane::start().map_err(no_thread())?,
-        images: ImageLane::start(threads.get()).map_err(no_thread())?,
+        texts: TextLane::start(Arc::clone(&watchdog)).map_err(no_thread())?,
+        images: ImageLane::start(threads.get(), watchdog).map_err(no_thread())?,
         admission: Admission::new(options.backlog),
         stats: Stats::default(),
         started: Started::now(),
+        sandbox,
         options,
     });
     let mut builder = runtime::Builder::new_current_thread();
     // One blocking thread: models are loaded one after the other.
     let sockets = builder.enable_io().enable_time().max_blocking_threads(1).build();
     sockets.map_err(Error::io("cannot start the event loop"))?.block_on(accept(listener, server))
+}
+
+/// Status 1 is the guardian's word for a server that died: the supervisor starts the next one.
+fn end_for_hanging(what: &str) {
+    warning!(
+        "{what} takes longer than {} s: the embedder ends, to be started again",
+        watchdog::PATIENCE.as_secs()
+    );
+    // SAFETY: _exit takes any status and does not return. Threads that hang are not waited for.
+    unsafe { libc::_exit(1) }
 }
 
 async fn accept(listener: StdUnixListener, server: Arc<Server>) -> Result<(), Error> {

@@ -1,6 +1,10 @@
-//! Texts: tokenized, and remembered.
+//! Texts: cleaned, tokenized, and remembered.
 
 mod cache;
+mod cleaning;
+mod openai;
+#[cfg(test)]
+mod parity;
 mod tokenizer;
 
 pub(crate) use self::cache::Cache;

@@ -23,6 +23,8 @@ static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 /// 60 s: what a photo waits longer whose wake was missed, by a restart or a prepared transaction.
 static QUEUE_POLL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
+/// 3: a model, one that it is replaced by, and one more. A ViT-B/32 takes about 1 GB.
+static MAX_LOADED_MODELS: GucSetting<i32> = GucSetting::<i32>::new(3);
 static EXECUTION_PROVIDER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"cpu"));
 static ONNXRUNTIME_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static MODELS_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -92,6 +94,16 @@ pub(crate) fn define() {
         &THREADS,
         0,
         1024,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_int_guc(
+        c"clip.max_loaded_models",
+        c"Sets the number of models that stay loaded.",
+        c"When one more is used, the one that was not used the longest is unloaded.",
+        &MAX_LOADED_MODELS,
+        1,
+        64,
         GucContext::Sighup,
         GucFlags::empty(),
     );
@@ -166,6 +178,10 @@ pub(crate) fn queue_poll_interval() -> Duration {
 
 pub(crate) fn threads() -> i32 {
     THREADS.get()
+}
+
+pub(crate) fn max_loaded_models() -> i32 {
+    MAX_LOADED_MODELS.get()
 }
 
 pub(crate) fn execution_provider() -> String {

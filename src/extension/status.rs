@@ -30,7 +30,8 @@ sql_function! {
 /// The report with what the embedder counted by its kinds of failures counted by their SQLSTATEs.
 fn with_sqlstates(json: &str) -> Result<String, Error> {
     let mut report: Value = serde_json::from_str(json).map_err(|_| Error::OutOfTurn)?;
-    for row in report["statistics"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+    let rows = report.get_mut("statistics").and_then(Value::as_array_mut);
+    for row in rows.into_iter().flatten().filter_map(Value::as_object_mut) {
         let failures = row.remove("failures");
         let mut by_sqlstate: BTreeMap<String, u64> = BTreeMap::new();
         for (number, count) in failures.as_ref().and_then(Value::as_object).into_iter().flatten() {

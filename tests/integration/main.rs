@@ -1,14 +1,21 @@
 //! The integration tests: one binary, a module for each behaviour.
 
+mod analyst;
 mod bad_input;
 mod crashes;
+mod dump;
 mod embedding;
 mod golden;
 mod inheritance;
 mod lifecycle;
 mod many_connections;
+mod models;
 mod one_inference;
 mod pid_one;
+#[cfg(feature = "pgbouncer")]
+mod pooler;
+#[cfg(feature = "node")]
+mod prisma;
 mod queue;
 mod queue_databases;
 mod queue_deaths;
@@ -16,8 +23,11 @@ mod queue_dump;
 mod queue_failures;
 mod queue_rights;
 mod readme;
+mod replication;
 mod rights;
 mod schemas;
+mod search;
+mod standby;
 mod statistics;
 mod transactions;
 mod watch;

@@ -1,15 +1,11 @@
-//! The README's SQL runs as it is written there.
+//! The README's SQL runs as it is written there, and its TypeScript is that of an application which is tested.
 
 use pg_clip_tests::{TestCluster, repository, repository_file, run, value};
 
 #[test]
 fn the_sql_of_the_readme_runs_from_top_to_bottom() {
-    let readme = String::from_utf8(repository_file("README.md")).expect("the README is UTF-8");
-    let statements: Vec<&str> = readme
-        .split("```sql\n")
-        .skip(1)
-        .map(|block| block.split_once("```").expect("a block ends").0)
-        .collect();
+    let readme = text("README.md");
+    let statements = blocks(&readme, "sql");
     assert!(statements.len() > 12, "{} blocks", statements.len());
 
     // The server reads the photos as its own user.
@@ -33,4 +29,28 @@ fn the_sql_of_the_readme_runs_from_top_to_bottom() {
     let query = "SELECT count(*) FROM pg_trigger
         WHERE tgname LIKE 'clip_watch_%' AND tgrelid = 'customer_photos'::regclass";
     assert_eq!(value::<i64>(&mut client, query), 4);
+}
+
+#[test]
+fn the_code_for_prisma_is_that_of_the_tested_shop() {
+    let readme = text("README.md");
+    let shop = ["photo-search.ts", "prisma.config.ts", "schema.prisma"]
+        .map(|file| text(&format!("tests/prisma/{file}")));
+    for language in ["ts", "prisma"] {
+        let excerpts = blocks(&readme, language);
+        assert!(!excerpts.is_empty());
+        for excerpt in excerpts {
+            assert!(shop.iter().any(|file| file.contains(excerpt)), "not in the shop:\n{excerpt}");
+        }
+    }
+}
+
+fn text(path: &str) -> String {
+    String::from_utf8(repository_file(path)).expect("a text in UTF-8")
+}
+
+/// What stands between the fences of the blocks in a language.
+fn blocks<'a>(readme: &'a str, language: &str) -> Vec<&'a str> {
+    let blocks = readme.split(&format!("```{language}\n")).skip(1).collect::<Vec<&str>>();
+    blocks.into_iter().map(|block| block.split_once("```").expect("a block ends").0).collect()
 }

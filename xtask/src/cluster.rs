@@ -44,16 +44,38 @@ pub struct Cluster {
 impl Cluster {
     /// Makes and starts a cluster that lives as long as the value; safe to lose power, never to keep data.
     pub fn temporary(places: &Places, postgres: &Postgres, settings: &[Setting]) -> Result<Cluster> {
+        let cluster = Cluster::unmade(places, postgres);
+        cluster.create(places)?;
+        cluster.start_quick(settings)?;
+        Ok(cluster)
+    }
+
+    /// Makes and starts a hot standby of this running cluster, which follows it as long as the value lives.
+    pub fn standby(&self, places: &Places, settings: &[Setting]) -> Result<Cluster> {
+        let standby = Cluster::unmade(places, &self.postgres);
+        standby.make_directory()?;
+        let mut backup = self.account.command(self.postgres.program("pg_basebackup"));
+        backup.arg("--host").arg(&self.sockets).args(["--port", &PORT.to_string(), "--username=postgres"]);
+        backup.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--pgdata"]);
+        command::output(backup.arg(standby.data()))?;
+        standby.start_quick(settings)?;
+        Ok(standby)
+    }
+
+    /// A temporary cluster that nothing has been made of.
+    fn unmade(places: &Places, postgres: &Postgres) -> Cluster {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = places.base.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
         let mut cluster = Cluster::at(places, postgres, directory);
         cluster.temporary = true;
-        cluster.create(places)?;
+        cluster
+    }
+
+    fn start_quick(&self, settings: &[Setting]) -> Result<()> {
         let unsafe_but_quick = [("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off")];
-        cluster.configure(&[&unsafe_but_quick, settings].concat())?;
-        cluster.start()?;
-        Ok(cluster)
+        self.configure(&[&unsafe_but_quick, settings].concat())?;
+        self.start()
     }
 
     /// The cluster in this folder, whether it has been created yet or not.
@@ -68,10 +90,14 @@ impl Cluster {
     /// Gives it a fresh data directory; whatever was in its folder is gone.
     pub fn create(&self, places: &Places) -> Result<()> {
         self.remove()?;
+        self.make_directory()?;
+        template::copy(places, &self.postgres, &self.data())
+    }
+
+    fn make_directory(&self) -> Result<()> {
         fs::create_dir(&self.directory)
             .with_context(|| format!("cannot make {}", self.directory.display()))?;
-        self.account.give(&self.directory)?;
-        template::copy(places, &self.postgres, &self.data())
+        self.account.give(&self.directory)
     }
 
     /// Writes the cluster's settings, in place of those written before; a start or a reload reads them.

@@ -8,6 +8,7 @@ mod abandoned;
 pub mod account;
 pub mod bench;
 pub mod build;
+pub mod clients;
 pub mod cluster;
 pub mod command;
 pub mod demo;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::build;
+use crate::clients;
 use crate::command;
 use crate::environment::Environment;
 use crate::places::Places;
@@ -11,7 +12,9 @@ use crate::postgres::Postgres;
 pub fn lint(places: &Places, environment: &Environment, postgres: &Postgres) -> Result<()> {
     let workspace = &places.workspace;
     command::run(workspace.cargo().args(["fmt", "--all", "--check"]))?;
-    command::run(workspace.cargo().args(["clippy", "--all-targets", "--", "--deny=warnings"]))?;
+    let mut clippy = workspace.cargo();
+    clippy.args(["clippy", "--all-targets", "--features", &clients::FEATURES.join(",")]);
+    command::run(clippy.args(["--", "--deny=warnings"]))?;
     let mut extension = workspace.cargo();
     extension.arg("clippy");
     build::for_extension(&mut extension, environment, postgres)?;

@@ -1,4 +1,4 @@
-//! psql on a cluster, and SQL run through it.
+//! psql and its like on a cluster, and SQL run through it.
 
 use std::env;
 use std::process::Command;
@@ -11,17 +11,23 @@ use crate::command;
 
 /// psql, set to connect to this database of the cluster unless its arguments say otherwise.
 pub fn psql(cluster: &Cluster, database: &str) -> Command {
-    let mut psql = Command::new(cluster.postgres().program("psql"));
+    client(cluster, "psql", database)
+}
+
+/// A client program of the cluster's PostgreSQL, set to connect to this database as the superuser.
+pub fn client(cluster: &Cluster, program: &str, database: &str) -> Command {
+    let mut client = Command::new(cluster.postgres().program(program));
     for (name, _) in env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PG") {
-            psql.env_remove(name);
+            client.env_remove(name);
         }
     }
-    psql.env("PGHOST", cluster.sockets())
+    client
+        .env("PGHOST", cluster.sockets())
         .env("PGPORT", PORT.to_string())
         .env("PGUSER", "postgres")
         .env("PGDATABASE", database);
-    psql
+    client
 }
 
 /// One database of a cluster.

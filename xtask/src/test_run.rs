@@ -1,7 +1,7 @@
 //! Running every test, and the plain sum at the end.
 //!
 //! A runner that fails does not keep the others from running; one that runs no test at all has failed, unless a
-//! filter was given.
+//! filter was given. What is not run, because its client is missing, is said below the sum.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::abandoned;
 use crate::build;
+use crate::clients::{self, Clients};
 use crate::environment::Environment;
 use crate::install;
 use crate::places::Places;
@@ -29,16 +30,22 @@ pub fn test(
     filter: Option<&str>,
 ) -> Result<bool> {
     let mut sum = Sum::default();
+    let clients = clients::find()?;
     for package in UNIT_TESTED {
-        let mut runner = runner(places, package, filter);
-        let outcome = run(runner.env("PG_CLIP_ONNXRUNTIME", environment.onnxruntime()));
+        let mut runner = runner(places, package, &[], filter);
+        // ONNX Runtime is loaded into the tests themselves too, and only where it writes no telemetry.
+        runner.env("PG_CLIP_ONNXRUNTIME", environment.onnxruntime()).env("ORT_DISABLE_TELEMETRY", "1");
+        let outcome = run(&mut runner);
         sum.add(package, outcome, filter);
     }
     for postgres in servers {
-        let outcome = integration(places, environment, postgres, filter);
+        let outcome = integration(places, environment, postgres, &clients, filter);
         sum.add(&format!("pg_clip_tests on {}", postgres.version), outcome, filter);
     }
     println!("{} passed, {} failed", sum.passed, sum.failed);
+    for missing in clients.missing {
+        println!("{missing}");
+    }
     Ok(sum.all_is_well && sum.passed > 0)
 }
 
@@ -46,17 +53,19 @@ fn integration(
     places: &Places,
     environment: &Environment,
     postgres: &Postgres,
+    clients: &Clients,
     filter: Option<&str>,
 ) -> Result<Outcome> {
     let built = build::build(&places.workspace, environment, postgres)?;
     install::install(&places.workspace, environment, postgres, &built)?;
     abandoned::remove(places, postgres)?;
-    run(runner(places, "pg_clip_tests", filter).env(PG_CONFIG_VARIABLE, &postgres.pg_config))
+    let mut runner = runner(places, "pg_clip_tests", &["--features", &clients.features.join(",")], filter);
+    run(runner.env(PG_CONFIG_VARIABLE, &postgres.pg_config))
 }
 
-fn runner(places: &Places, package: &str, filter: Option<&str>) -> Command {
+fn runner(places: &Places, package: &str, options: &[&str], filter: Option<&str>) -> Command {
     let mut cargo = places.workspace.cargo();
-    cargo.args(["test", "--no-fail-fast", "--package", package]);
+    cargo.args(["test", "--no-fail-fast", "--package", package]).args(options);
     // Decoders take minutes unless they are optimised, and the build is the one that is installed. The other crates
     // build faster than they would gain.
     if package == "pg_clip_embedder" {

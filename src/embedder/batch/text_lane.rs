@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Embedding, Reply, answer, same_model, split_group};
 use crate::model::Model;
 use crate::text::Cache;
+use crate::watchdog::Watchdog;
 
 /// A text to embed.
 #[derive(Debug)]
@@ -34,9 +35,9 @@ pub(crate) struct TextLane(Sender<TextJob>);
 const LOOKAHEAD: usize = 64;
 
 impl TextLane {
-    pub(crate) fn start() -> io::Result<TextLane> {
+    pub(crate) fn start(watchdog: Arc<Watchdog>) -> io::Result<TextLane> {
         let (sender, queue) = mpsc::channel();
-        thread::Builder::new().name("text".to_owned()).spawn(move || work(&queue))?;
+        thread::Builder::new().name("text".to_owned()).spawn(move || work(&queue, &watchdog))?;
         Ok(TextLane(sender))
     }
 
@@ -46,9 +47,10 @@ impl TextLane {
     }
 }
 
-fn work(queue: &Receiver<TextJob>) {
+fn work(queue: &Receiver<TextJob>, watchdog: &Watchdog) {
     let mut cache = Cache::new();
     while let Some(jobs) = pull(queue, LOOKAHEAD) {
+        let _busy = watchdog.busy("embedding a batch of texts");
         // A panic drops the replies, which answers them; the cache holds whole entries only.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| embed(jobs, &mut cache)));
     }

@@ -11,7 +11,7 @@ use clap::Args;
 use pg_clip_wire::Failure;
 
 use crate::error::Error;
-use crate::model::Model;
+use crate::model::{Model, Preprocessing};
 use crate::onnxruntime::{DISABLE_TELEMETRY, OnnxRuntime};
 
 #[derive(Debug, Args)]
@@ -36,10 +36,16 @@ pub(crate) struct Place {
 impl Place {
     /// Loads the model `name`.
     pub(super) fn load(&self, name: &str) -> Result<Model, Error> {
-        // SAFETY: the command line has one thread until the model is loaded, so that nobody reads the environment.
+        Model::load(&self.models_directory, name, &self.runtime())
+    }
+
+    /// ONNX Runtime, which is not loaded yet. To be called while the process has one thread.
+    pub(super) fn runtime(&self) -> OnnxRuntime {
+        // SAFETY: the command line has one thread until it fetches or loads a model, so that nobody reads the
+        // environment.
         unsafe { env::set_var(DISABLE_TELEMETRY, "1") };
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Model::load(&self.models_directory, name, &OnnxRuntime::new(self.onnxruntime.clone(), threads))
+        OnnxRuntime::new(self.onnxruntime.clone(), threads)
     }
 }
 
@@ -48,18 +54,25 @@ pub(crate) fn run(options: &CheckOptions) -> ExitCode {
     let started = Instant::now();
     match options.place.load(&options.name) {
         Ok(model) => {
+            let Preprocessing { width, height, resize_mode, interpolation, mean, std } = &model.preprocessing;
             println!("model           {}", model.name);
             println!("fingerprint     {}", hex::encode(model.fingerprint));
+            println!("images          {}", model.image_graph);
+            println!("texts           {}", model.text_graph);
             println!("dimensions      {}", model.dimensions);
-            println!("image size      {} x {}", model.preprocessing.width, model.preprocessing.height);
-            println!(
-                "resize          {:?}, {:?}",
-                model.preprocessing.resize_mode, model.preprocessing.interpolation
-            );
+            println!("image size      {width} x {height}");
+            println!("resize          {resize_mode:?}, {interpolation:?}");
+            println!("normalisation   mean {mean:?}, standard deviation {std:?}");
             println!("context length  {}", model.tokenizer.context_length());
-            println!("unpadded text   {}", if model.unpadded_text { "yes" } else { "no" });
+            match model.unpadded_text {
+                true => println!("padding         none, it does not count"),
+                false => println!("padding         with token {}", model.tokenizer.padding().id),
+            }
             println!("batches         {} images, {} texts", model.image_batch, model.text_batch);
             println!("loaded in       {:.2} s", started.elapsed().as_secs_f32());
+            if let Some(bytes) = model.memory_bytes {
+                println!("memory          {} MiB", bytes >> 20);
+            }
             ExitCode::SUCCESS
         }
         Err(error) => fail(error),

@@ -14,17 +14,15 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits, RgbImage};
 
 use super::format::Format;
+use super::memory::{MAX_DECODER_MEMORY, MAX_PNG_METADATA};
 use crate::error::Error;
-
-/// The most memory that one decoder may take, in bytes.
-const MAX_DECODER_MEMORY: u64 = 512 << 20;
 
 /// Decodes the first frame of an image whose header was checked.
 pub(super) fn decode(format: Format, bytes: &[u8]) -> Result<(RgbImage, Orientation), Error> {
     let source = Cursor::new(bytes);
     let decoded = match format {
         Format::Jpeg => JpegDecoder::new(source).and_then(read),
-        Format::Png => PngDecoder::with_limits(source, limits()).and_then(read),
+        Format::Png => PngDecoder::with_limits(source, limits(MAX_PNG_METADATA)).and_then(read),
         Format::WebP => WebPDecoder::new(source).and_then(read),
         Format::Gif => GifDecoder::new(source).and_then(read),
         Format::Bmp => BmpDecoder::new(source).and_then(read),
@@ -33,15 +31,17 @@ pub(super) fn decode(format: Format, bytes: &[u8]) -> Result<(RgbImage, Orientat
 }
 
 fn read(mut decoder: impl ImageDecoder) -> ImageResult<(RgbImage, Orientation)> {
-    decoder.set_limits(limits())?;
+    let mut limits = limits(MAX_DECODER_MEMORY);
+    limits.reserve(decoder.total_bytes())?;
+    decoder.set_limits(limits)?;
     // Metadata that cannot be read turns nothing: the picture itself may be whole.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     Ok((DynamicImage::from_decoder(decoder)?.into_rgb8(), orientation))
 }
 
-fn limits() -> Limits {
+fn limits(bytes: u64) -> Limits {
     let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_DECODER_MEMORY);
+    limits.max_alloc = Some(bytes);
     limits
 }
 

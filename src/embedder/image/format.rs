@@ -69,13 +69,18 @@ const REFUSED: [(&[u8], &str); 12] = [
     (b"v/1\x01", "OpenEXR"),
 ];
 
-/// HEIC and AVIF are boxes of the ISO base media file format, of which the first names its brand.
+/// HEIC and AVIF are boxes of the ISO base media file format, of which the first names its brand and those that it is
+/// compatible with. The brand of HEIF itself, `mif1`, leaves open which of the two it is.
 fn iso_media(bytes: &[u8]) -> Option<&'static str> {
     if bytes.get(4..8) != Some(b"ftyp") {
         return None;
     }
+    let length = u32::from_be_bytes(*bytes.first_chunk()?) as usize;
+    let compatible = bytes.get(16..length.min(bytes.len())).unwrap_or_default();
+    let is_avif = || compatible.chunks_exact(4).any(|brand| brand == b"avif" || brand == b"avis");
     match bytes.get(8..12)? {
         b"avif" | b"avis" => Some("AVIF"),
+        b"mif1" | b"msf1" if is_avif() => Some("AVIF"),
         b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1" => Some("HEIC"),
         _ => Some("video"),
     }
@@ -112,6 +117,8 @@ mod tests {
             (b"MM\0*\0\0\0\x08", "TIFF"),
             (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
             (b"\0\0\0\x18ftypmif1\0\0\0\0", "HEIC"),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "AVIF"),
             (b"\0\0\0\x18ftypavif\0\0\0\0", "AVIF"),
             (b"\0\0\0\x18ftypisom\0\0\0\0", "video"),
             (b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>", "SVG"),
@@ -119,6 +126,10 @@ mod tests {
             (b"%PDF-1.7", "PDF"),
             (b"\xff\x0a\x00", "JPEG XL"),
             (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+            (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+            (b"\xff\x4f\xff\x51\0", "JPEG 2000"),
+            (b"v/1\x01\x02", "OpenEXR"),
+            (b"II+\0\x08\0\0\0", "TIFF"),
             (b"8BPS\0\x01", "PSD"),
             (b"\0\0\x01\0\x01\0", "ICO"),
         ] {

@@ -4,23 +4,41 @@
 //! specification gives, and refused before anything is allocated for it.
 
 use super::format::Format;
-use super::jpeg;
+use super::{jpeg, memory, webp};
 use crate::error::Error;
 
 /// The most pixels a side, whatever the number of pixels: what JPEG can say.
 const MAX_SIDE: u32 = 65_535;
 
-/// Refuses an image whose header is broken, or claims no pixels, more than `max_pixels`, or more than 65,535 a side.
+/// Refuses an image whose header is broken, or claims no pixels, more than `max_pixels`, more than 65,535 a side, or what
+/// takes too much memory.
 pub(super) fn check(format: Format, bytes: &[u8], max_pixels: u64) -> Result<(), Error> {
+    memory::admit(needed_memory(format, bytes, max_pixels)?)
+}
+
+/// The memory that decoding takes, in bytes, of an image whose size is allowed.
+pub(super) fn needed_memory(format: Format, bytes: &[u8], max_pixels: u64) -> Result<u64, Error> {
     let admit = |width, height| check_size(width, height, max_pixels);
-    if format == Format::Jpeg {
-        return jpeg::check(bytes, admit);
+    let admit_pixels = |size: Option<(u32, u32)>| {
+        let (width, height) = size.ok_or_else(|| incomplete(format))?;
+        admit(width, height)?;
+        Ok(u64::from(width) * u64::from(height))
+    };
+    match format {
+        Format::Jpeg => jpeg::check(bytes, admit),
+        Format::WebP => webp::check(bytes, admit),
+        Format::Png => {
+            let pixels = admit_pixels(png_size(bytes))?;
+            let [depth, colour_type] = take(bytes, 24).ok_or_else(|| incomplete(format))?;
+            Ok(memory::png(pixels, depth, colour_type))
+        }
+        Format::Gif => admit_pixels(gif_size(bytes)).map(memory::gif),
+        Format::Bmp => admit_pixels(bmp_size(bytes)).map(memory::bmp),
     }
-    let (width, height) = dimensions(format, bytes).ok_or_else(|| Error::BrokenImage {
-        format: format.name(),
-        reason: "its header is incomplete".to_owned(),
-    })?;
-    admit(width, height)
+}
+
+fn incomplete(format: Format) -> Error {
+    Error::BrokenImage { format: format.name(), reason: "its header is incomplete".to_owned() }
 }
 
 fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), Error> {
@@ -37,32 +55,22 @@ fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), Error> {
     Ok(())
 }
 
-fn dimensions(format: Format, bytes: &[u8]) -> Option<(u32, u32)> {
-    match format {
-        Format::Jpeg => None,
-        Format::Png => {
-            let [width, height] = [16, 20].map(|at| take(bytes, at).map(u32::from_be_bytes));
-            (bytes.get(12..16)? == b"IHDR").then_some((width?, height?))
-        }
-        Format::Gif => Some((u16_le(bytes, 6)?, u16_le(bytes, 8)?)),
-        Format::Bmp if u32::from_le_bytes(take(bytes, 14)?) == 12 => {
-            Some((u16_le(bytes, 18)?, u16_le(bytes, 20)?))
-        }
-        Format::Bmp => {
-            // A negative height says that the rows are stored from the top down.
-            let [width, height] = [18, 22].map(|at| take(bytes, at).map(i32::from_le_bytes));
-            Some((width?.unsigned_abs(), height?.unsigned_abs()))
-        }
-        Format::WebP => match bytes.get(12..16)? {
-            b"VP8 " => Some((u16_le(bytes, 26)? & 0x3fff, u16_le(bytes, 28)? & 0x3fff)),
-            b"VP8L" => {
-                let packed = u32::from_le_bytes(take(bytes, 21)?);
-                Some(((packed & 0x3fff) + 1, (packed >> 14 & 0x3fff) + 1))
-            }
-            b"VP8X" => Some((u24_le(bytes, 24)? + 1, u24_le(bytes, 27)? + 1)),
-            _ => None,
-        },
+fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let [width, height] = [16, 20].map(|at| take(bytes, at).map(u32::from_be_bytes));
+    (bytes.get(12..16)? == b"IHDR").then_some((width?, height?))
+}
+
+fn gif_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    Some((u16_le(bytes, 6)?, u16_le(bytes, 8)?))
+}
+
+fn bmp_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    if u32::from_le_bytes(take(bytes, 14)?) == 12 {
+        return Some((u16_le(bytes, 18)?, u16_le(bytes, 20)?));
     }
+    // A negative height says that the rows are stored from the top down.
+    let [width, height] = [18, 22].map(|at| take(bytes, at).map(i32::from_le_bytes));
+    Some((width?.unsigned_abs(), height?.unsigned_abs()))
 }
 
 fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
@@ -73,10 +81,6 @@ fn u16_le(bytes: &[u8], at: usize) -> Option<u32> {
     take(bytes, at).map(u16::from_le_bytes).map(u32::from)
 }
 
-fn u24_le(bytes: &[u8], at: usize) -> Option<u32> {
-    take(bytes, at).map(|[a, b, c]| u32::from_le_bytes([a, b, c, 0]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +88,7 @@ mod tests {
     fn png(width: u32, height: u32) -> Vec<u8> {
         let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".to_vec();
         bytes.extend([width.to_be_bytes(), height.to_be_bytes()].concat());
+        bytes.extend([8, 2]);
         bytes
     }
 
@@ -95,13 +100,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_from_the_header() {
-        assert_eq!(dimensions(Format::Png, &png(640, 480)), Some((640, 480)));
-        assert_eq!(dimensions(Format::Bmp, &bmp(640, -480)), Some((640, 480)));
-        assert_eq!(dimensions(Format::Gif, b"GIF89a\x80\x02\xe0\x01"), Some((640, 480)));
-        let lossy = b"RIFF\0\0\0\0WEBPVP8 \0\0\0\0\0\0\0\x9d\x01\x2a\x80\x02\xe0\x01";
-        assert_eq!(dimensions(Format::WebP, lossy), Some((640, 480)));
-        let extended = b"RIFF\0\0\0\0WEBPVP8X\0\0\0\0\0\0\0\0\x7f\x02\0\xdf\x01\0";
-        assert_eq!(dimensions(Format::WebP, extended), Some((640, 480)));
+        assert_eq!(png_size(&png(640, 480)), Some((640, 480)));
+        assert_eq!(bmp_size(&bmp(640, -480)), Some((640, 480)));
+        assert_eq!(gif_size(b"GIF89a\x80\x02\xe0\x01"), Some((640, 480)));
     }
 
     #[test]

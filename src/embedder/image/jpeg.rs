@@ -4,33 +4,44 @@
 //! upload would be embedded as if it were whole, and a small file could take minutes. Both are seen in the markers.
 //! Source: ITU-T T.81, annex B.
 
+use super::memory;
 use crate::error::Error;
 
 /// The most scans of a progressive JPEG. Encoders write about ten.
 const MAX_SCANS: usize = 100;
 
 /// Refuses a JPEG that is incomplete, of a kind that the decoder does not know, or of a size that `admit` refuses. The
-/// size is looked at as soon as it is there: what is too large is refused as such, and not for what follows.
-pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>) -> Result<(), Error> {
-    let mut framed = false;
+/// size is looked at as soon as it is there: what is too large is refused as such, and not for what follows. Returns the
+/// memory that its decoding takes, in bytes.
+pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>) -> Result<u64, Error> {
+    let mut seen: Option<Frame> = None;
     let mut scans = 0;
+    let mut kept = false;
     let mut rest = &bytes[2..];
     loop {
         let (marker, after) = next_marker(rest).ok_or_else(|| broken("it ends early"))?;
         rest = match marker {
-            END_OF_IMAGE if framed && scans > 0 => return Ok(()),
-            END_OF_IMAGE => return Err(broken("it has no picture")),
+            END_OF_IMAGE => match seen {
+                Some(frame) if scans > 0 => return Ok(frame.memory(kept)),
+                _ => return Err(broken("it has no picture")),
+            },
             RESTART_0..=RESTART_7 | START_OF_IMAGE | TEMPORARY | STUFFED => after,
             _ => {
                 let (segment, after) = segment(after).ok_or_else(|| broken("it ends early"))?;
                 match marker {
-                    START_OF_SCAN => scans += 1,
+                    START_OF_SCAN => {
+                        scans += 1;
+                        // Without all components in its first scan even a baseline JPEG waits for the last one.
+                        kept |= seen.as_ref().is_some_and(|frame| {
+                            frame.progressive || segment.get(2).is_none_or(|count| *count < frame.components)
+                        });
+                    }
                     FRAME_0..=FRAME_15
                         if ![HUFFMAN_TABLES, EXTENSION, ARITHMETIC_TABLES].contains(&marker) =>
                     {
-                        let (width, height) = frame(marker, segment)?;
-                        admit(width, height)?;
-                        framed = true;
+                        let frame = Frame::read(marker, segment)?;
+                        admit(frame.width, frame.height)?;
+                        seen = Some(frame);
                     }
                     _ => {}
                 }
@@ -71,23 +82,52 @@ fn segment(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     bytes.split_at_checked(length.max(2).into())
 }
 
-fn frame(marker: u8, segment: &[u8]) -> Result<(u32, u32), Error> {
-    let [_, _, precision, height_high, height_low, width_high, width_low, ..] = *segment else {
-        return Err(broken("its frame header is incomplete"));
-    };
-    let format = match marker {
-        _ if precision != 8 => "12-bit JPEG",
-        FRAME_0 | FRAME_2 => {
-            let [width, height] =
-                [[width_high, width_low], [height_high, height_low]].map(u16::from_be_bytes);
-            return Ok((width.into(), height.into()));
-        }
-        0xc1 => "extended sequential JPEG",
-        0xc3 | 0xc7 | 0xcb | 0xcf => "lossless JPEG",
-        0xc5 | 0xc6 => "hierarchical JPEG",
-        _ => "arithmetic-coded JPEG",
-    };
-    Err(Error::UnsupportedFormat { format })
+struct Frame {
+    width: u32,
+    height: u32,
+    progressive: bool,
+    components: u8,
+    /// The number of blocks of all components.
+    blocks: u64,
+}
+
+impl Frame {
+    fn read(marker: u8, segment: &[u8]) -> Result<Frame, Error> {
+        let [_, _, precision, height_high, height_low, width_high, width_low, components, ref sampling @ ..] =
+            *segment
+        else {
+            return Err(broken("its frame header is incomplete"));
+        };
+        let format = match marker {
+            _ if precision != 8 => "12-bit JPEG",
+            FRAME_0 | FRAME_2 => {
+                let [width, height] = [[width_high, width_low], [height_high, height_low]]
+                    .map(|side| u32::from(u16::from_be_bytes(side)));
+                let blocks = blocks(width, height, sampling);
+                return Ok(Frame { width, height, progressive: marker == FRAME_2, components, blocks });
+            }
+            0xc1 => "extended sequential JPEG",
+            0xc3 | 0xc7 | 0xcb | 0xcf => "lossless JPEG",
+            0xc5 | 0xc6 => "hierarchical JPEG",
+            _ => "arithmetic-coded JPEG",
+        };
+        Err(Error::UnsupportedFormat { format })
+    }
+
+    fn memory(&self, kept: bool) -> u64 {
+        memory::jpeg(u64::from(self.width) * u64::from(self.height), self.blocks, kept)
+    }
+}
+
+/// The blocks of a frame by its components' sampling factors: three bytes each, of which the second has them. They fill
+/// whole units of as many blocks as the largest factors say.
+fn blocks(width: u32, height: u32, sampling: &[u8]) -> u64 {
+    let factors = || sampling.as_chunks::<3>().0.iter().map(|[_, factors, _]| (factors >> 4, factors & 15));
+    let units = |side: u32, largest: Option<u8>| side.div_ceil(8 * u32::from(largest.unwrap_or(1).max(1)));
+    let across = units(width, factors().map(|(horizontal, _)| horizontal).max());
+    let down = units(height, factors().map(|(_, vertical)| vertical).max());
+    let each: u64 = factors().map(|(horizontal, vertical)| u64::from(horizontal) * u64::from(vertical)).sum();
+    u64::from(across) * u64::from(down) * each
 }
 
 fn broken(reason: &str) -> Error {
@@ -140,6 +180,21 @@ mod tests {
     fn a_thousand_scans_are_refused() {
         let parts = [FRAME].into_iter().chain([SCAN; 1000]).chain([&b"\xff\xd9"[..]]).collect::<Vec<_>>();
         assert!(matches!(check(&jpeg(&parts), any_size), Err(Error::TooManyScans { limit: 100 })));
+    }
+
+    #[test]
+    fn coefficients_count_where_they_are_kept() {
+        // 4:2:0 in units of 16 × 16 pixels, each of four blocks of luma and two of chroma.
+        let frame =
+            |marker| [0xff, marker, 0, 17, 8, 1, 0xe0, 2, 0x80, 3, 1, 0x22, 0, 2, 0x11, 0, 3, 0x11, 0];
+        let scan = |components| [0xff, 0xda, 0, 6, components, 0, 0, 0];
+        let memory = |marker, components| {
+            check(&jpeg(&[&frame(marker), &scan(components), b"\xff\xd9"]), any_size).unwrap()
+        };
+        let pixels = 640 * 480;
+        assert_eq!(memory(FRAME_0, 3), pixels * 4);
+        assert_eq!(memory(FRAME_0, 1), pixels * 4 + pixels * 3);
+        assert_eq!(memory(FRAME_2, 3), pixels * 4 + pixels * 3);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! `sha256sum` writes it, sorted by name. It changes where a file changes, and so does what the model answers.
 
 use std::fmt::Write;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,17 +12,18 @@ use pg_clip_wire::Fingerprint;
 use sha2::{Digest, Sha256};
 
 use super::Folder;
+use super::graph_file::GraphFile;
 
 /// The fingerprint of the model in `folder`, or which file could not be read.
-pub(super) fn of(folder: &Folder) -> Result<Fingerprint, String> {
-    let mut files: Vec<PathBuf> = folder.graphs.to_vec();
-    files.extend(folder.graphs.iter().flat_map(|graph| external_data(graph)));
-    files.extend([folder.tokenizer.clone(), folder.preprocessing.clone()]);
-    files.extend(folder.config.clone());
+pub(super) fn of(folder: &Folder, graphs: &[GraphFile]) -> Result<Fingerprint, String> {
+    let mut files: Vec<&PathBuf> = vec![&folder.tokenizer];
+    files.extend(graphs.iter().flat_map(|graph| graph.external_data.iter().chain([&graph.path])));
+    files.extend(&folder.configs);
+    files.extend([&folder.tokenizer_config, &folder.preprocessing].into_iter().flatten());
     files.sort();
     files.dedup();
     let mut lines = String::new();
-    for file in &files {
+    for file in files {
         let digest = sha256(file).map_err(|error| format!("{}: {error}", file.display()))?;
         let name = file.strip_prefix(&folder.path).unwrap_or(file);
         writeln!(lines, "{}  {}", hex::encode(digest), name.display()).expect("a string takes everything");
@@ -47,20 +48,4 @@ impl io::Write for HashWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Weights that an exporter put beside the graph: `model.onnx_data`, `model.onnx.data`.
-fn external_data(graph: &Path) -> Vec<PathBuf> {
-    let (Some(folder), Some(name)) = (graph.parent(), graph.file_name().and_then(|name| name.to_str()))
-    else {
-        return Vec::new();
-    };
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let rest = path.file_name().and_then(|file| file.to_str()?.strip_prefix(name));
-            rest.is_some_and(|rest| rest.starts_with("_data") || rest.starts_with(".data"))
-        })
-        .collect()
 }

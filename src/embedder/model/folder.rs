@@ -1,7 +1,9 @@
 //! Where the files of a model are, and what a model's name may be.
 //!
-//! A name is a folder in the models directory and never a path: it holds nothing that leads elsewhere. Known layouts:
-//! everything in the folder, or the graphs in `onnx/` (transformers.js), or in `visual/` and `textual/` (immich).
+//! A name is a folder in the models directory and never a path: it holds nothing that leads elsewhere. Exporters put
+//! everything in the folder itself, or the graphs in `onnx/` (transformers.js), or each half in a folder of its own
+//! (immich: `visual/` and `textual/`). Files are looked for in all of these; which graph is what is found by looking
+//! into it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,13 +15,15 @@ use crate::error::Error;
 /// The files of a model.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    pub name: String,
     pub path: PathBuf,
-    /// The two graphs; which one sees and which one reads is found by looking into them.
-    pub graphs: [PathBuf; 2],
+    /// One graph that sees and reads, or one for each.
+    pub graphs: Vec<PathBuf>,
     pub tokenizer: PathBuf,
-    pub preprocessing: PathBuf,
-    pub config: Option<PathBuf>,
+    pub tokenizer_config: Option<PathBuf>,
+    /// The file that says how images are prepared, where it is not part of a file in `configs`.
+    pub preprocessing: Option<PathBuf>,
+    /// What says something about the whole model or about one half of it.
+    pub configs: Vec<PathBuf>,
 }
 
 impl Folder {
@@ -27,19 +31,16 @@ impl Folder {
     pub(crate) fn open(models_directory: &Path, name: &str) -> Result<Folder, Error> {
         let path = locate(models_directory, name)?;
         let unusable = |reason| Error::UnusableModel { name: name.to_owned(), reason };
-        let find = |candidates: &[&str]| {
-            candidates.iter().map(|candidate| path.join(candidate)).find(|file| file.is_file())
-        };
-        let require = |candidates: &[&str]| {
-            find(candidates)
-                .ok_or_else(|| unusable(format!("its folder {} has no {}", path.display(), candidates[0])))
-        };
+        let mut tokenizers = find(&path, &["tokenizer.json"]).into_iter();
+        let mut preprocessing = find(&path, &["preprocessor_config.json", "preprocess_cfg.json"]).into_iter();
         Ok(Folder {
-            name: name.to_owned(),
             graphs: find_graphs(&path).map_err(unusable)?,
-            tokenizer: require(&["tokenizer.json", "textual/tokenizer.json"])?,
-            preprocessing: require(&["preprocessor_config.json", "visual/preprocess_cfg.json"])?,
-            config: find(&["config.json"]),
+            tokenizer: tokenizers
+                .next()
+                .ok_or_else(|| unusable(format!("its folder {} has no tokenizer.json", path.display())))?,
+            tokenizer_config: find(&path, &["tokenizer_config.json"]).into_iter().next(),
+            preprocessing: preprocessing.next(),
+            configs: find(&path, &["open_clip_config.json", "config.json"]),
             path,
         })
     }
@@ -59,7 +60,7 @@ pub(crate) fn locate(models_directory: &Path, name: &str) -> Result<PathBuf, Err
 }
 
 /// The names of all models in the models directory, sorted.
-fn installed(models_directory: &Path) -> Vec<String> {
+pub(crate) fn installed(models_directory: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(models_directory) else { return Vec::new() };
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok().filter(|entry| entry.path().is_dir())?.file_name().into_string().ok())
@@ -69,42 +70,57 @@ fn installed(models_directory: &Path) -> Vec<String> {
     names
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether `name` may be the name of a model.
+pub(crate) fn is_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=MAX_MODEL_NAME).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(allowed)
 }
 
-/// The pairs of graphs that stand for a model where its folder has more than two: its full-precision ones.
-const KNOWN_PAIRS: [[&str; 2]; 4] = [
-    ["vision_model.onnx", "text_model.onnx"],
-    ["visual.onnx", "textual.onnx"],
-    ["visual.onnx", "text.onnx"],
-    ["model.onnx", "model.onnx"],
+/// Where exporters put files, in the order in which they count.
+const SUBFOLDERS: [&str; 7] = ["", "onnx", "visual", "textual", "vision", "text", "image"];
+
+/// All files of these names, those of the first name and of the first folder first.
+fn find(folder: &Path, names: &[&str]) -> Vec<PathBuf> {
+    let places = names.iter().flat_map(|name| SUBFOLDERS.map(|subfolder| folder.join(subfolder).join(name)));
+    places.filter(|path| path.is_file()).collect()
+}
+
+/// The graphs that stand for a model where its folder has more than two: its full-precision ones.
+const KNOWN: [&[&str]; 5] = [
+    &["vision_model.onnx", "text_model.onnx"],
+    &["visual.onnx", "textual.onnx"],
+    &["visual.onnx", "text.onnx"],
+    &["model.onnx", "model.onnx"],
+    &["model.onnx"],
 ];
 
-fn find_graphs(folder: &Path) -> Result<[PathBuf; 2], String> {
-    let mut graphs: Vec<PathBuf> = ["", "onnx", "visual", "textual"]
+fn find_graphs(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut graphs: Vec<PathBuf> = SUBFOLDERS
         .iter()
         .filter_map(|subfolder| fs::read_dir(folder.join(subfolder)).ok())
         .flat_map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())))
         .filter(|path| path.extension().is_some_and(|extension| extension == "onnx") && path.is_file())
         .collect();
     graphs.sort();
-    if graphs.len() > 2
-        && let Some(pair) = KNOWN_PAIRS.iter().find_map(|pair| choose(&graphs, *pair))
-    {
-        return Ok(pair);
+    match graphs.len() {
+        0 => Err(format!("its folder {} has no ONNX file", folder.display())),
+        1 | 2 => Ok(graphs),
+        count => KNOWN.iter().find_map(|names| choose(&graphs, names)).ok_or_else(|| {
+            format!(
+                "its folder {} has {count} ONNX files and none is clearly the one: a model has one, or one for \
+                 images and one for texts",
+                folder.display()
+            )
+        }),
     }
-    graphs.try_into().map_err(|graphs: Vec<PathBuf>| {
-        let found = graphs.len();
-        format!("its folder {} has {found} ONNX files where two are expected", folder.display())
-    })
 }
 
-fn choose(graphs: &[PathBuf], names: [&str; 2]) -> Option<[PathBuf; 2]> {
+/// The graphs of these names, if there are exactly as many.
+fn choose(graphs: &[PathBuf], names: &[&str]) -> Option<Vec<PathBuf>> {
     let is_chosen =
         |path: &&PathBuf| path.file_name().is_some_and(|file| names.iter().any(|name| file == *name));
-    graphs.iter().filter(is_chosen).cloned().collect::<Vec<_>>().try_into().ok()
+    let chosen: Vec<PathBuf> = graphs.iter().filter(is_chosen).cloned().collect();
+    (chosen.len() == names.len()).then_some(chosen)
 }
 
 #[cfg(test)]
@@ -136,32 +152,39 @@ mod tests {
 
     #[test]
     fn graphs_are_found_in_every_layout() {
-        for (files, expected) in [
-            (vec!["a.onnx", "b.onnx"], Some(["a.onnx", "b.onnx"])),
+        let cases: [(&[&str], Option<&[&str]>); 8] = [
+            (&["a.onnx", "b.onnx"], Some(&["a.onnx", "b.onnx"])),
             (
-                vec!["visual/model.onnx", "textual/model.onnx"],
-                Some(["textual/model.onnx", "visual/model.onnx"]),
+                &["visual/model.onnx", "textual/model.onnx"],
+                Some(&["textual/model.onnx", "visual/model.onnx"]),
             ),
             (
-                vec![
+                &[
                     "onnx/model.onnx",
                     "onnx/text_model.onnx",
                     "onnx/vision_model.onnx",
                     "onnx/text_model_q4.onnx",
                 ],
-                Some(["onnx/text_model.onnx", "onnx/vision_model.onnx"]),
+                Some(&["onnx/text_model.onnx", "onnx/vision_model.onnx"]),
             ),
-            (vec!["one.onnx"], None),
-            (vec!["a.onnx", "b.onnx", "c.onnx"], None),
-        ] {
+            (&["model.onnx"], Some(&["model.onnx"])),
+            (
+                &["onnx/model.onnx", "onnx/model_fp16.onnx", "onnx/model_int8.onnx"],
+                Some(&["onnx/model.onnx"]),
+            ),
+            (&["elsewhere/model.onnx"], None),
+            (&["a.onnx", "b.onnx", "c.onnx"], None),
+            (&[], None),
+        ];
+        for (files, expected) in cases {
             let folder = temp_dir::TempDir::new().unwrap();
-            for file in &files {
+            for file in files {
                 let path = folder.path().join(file);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, "").unwrap();
             }
-            let found = find_graphs(folder.path()).ok();
-            assert_eq!(found, expected.map(|pair| pair.map(|file| folder.path().join(file))), "{files:?}");
+            let expected = expected.map(|files| files.iter().map(|file| folder.path().join(file)).collect());
+            assert_eq!(find_graphs(folder.path()).ok(), expected, "{files:?}");
         }
     }
 }

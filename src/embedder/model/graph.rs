@@ -1,19 +1,22 @@
 //! Which graph of a model sees and which one reads, and by which of its inputs and outputs.
 //!
-//! A graph with an f32 input of rank 4 (`[batch, 3, height, width]`) is the image tower, one with an integer input of
-//! rank 2 (`[batch, sequence]`) the text tower. Exporters name both as they like, so that names count only where
-//! shapes do not decide.
+//! An input of rank 4 takes images: f32, or bytes that the graph normalises itself. An integer input of rank 2 takes
+//! token ids. Exporters name both as they like, so that names count only where shapes do not decide. For outputs they
+//! do: a tower without its projection has a `pooler_output` of the same rank, and of texts even of the same
+//! dimensions, which lies in another space. It is the embedding only in a model that has no projections, SigLIP.
 
 use std::path::Path;
 
 use ort::session::Session;
 use ort::value::{Outlet, TensorElementType, ValueType};
 
-use super::Folder;
-use super::image_tower::ImageTower;
+use super::config::Kind;
+use super::graph_file::GraphFile;
+use super::image_tower::{ImageTower, Pixels};
+use super::preprocessing::Preprocessing;
+use super::tensor::{Output, TensorInfo};
 use super::text_tower::TextTower;
-use crate::error::Error;
-use crate::onnxruntime::OnnxRuntime;
+use crate::onnxruntime::Sessions;
 
 /// Both halves of a model.
 #[derive(Debug)]
@@ -22,112 +25,187 @@ pub(super) struct Towers {
     pub text: TextTower,
 }
 
-/// Loads both graphs of a model and finds out which is which.
-pub(super) fn open_towers(folder: &Folder, runtime: &OnnxRuntime) -> Result<Towers, Error> {
-    let sessions = runtime.sessions()?;
-    let open = |graph: &Path| {
-        let tower = sessions.open(graph).and_then(recognise);
-        tower.map_err(|reason| Error::UnusableModel {
-            name: folder.name.clone(),
-            reason: format!("{}: {reason}", graph.display()),
-        })
-    };
-    let [first, second] = &folder.graphs;
-    match (open(first)?, open(second)?) {
-        (Tower::Image(image), Tower::Text(text)) | (Tower::Text(text), Tower::Image(image)) => {
-            Ok(Towers { image, text })
-        }
-        (Tower::Image(_), Tower::Image(_)) => Err("image"),
-        (Tower::Text(_), Tower::Text(_)) => Err("text"),
+impl Towers {
+    /// Brings what the model's files say about images and what its graphs take together.
+    pub(super) fn reconcile(
+        &mut self,
+        preprocessing: Option<Preprocessing>,
+        kind: Kind,
+    ) -> Result<Preprocessing, String> {
+        let preprocessing = self.image.reconcile(preprocessing, kind == Kind::Clip)?;
+        self.text.set_image_size(preprocessing.width, preprocessing.height);
+        Ok(preprocessing)
     }
-    .map_err(|role| Error::UnusableModel {
-        name: folder.name.clone(),
-        reason: format!("{} and {} are both {role} towers", first.display(), second.display()),
-    })
 }
 
-enum Tower {
-    Image(ImageTower),
-    Text(TextTower),
+/// Loads the graphs of a model and finds out which is which.
+///
+/// A graph that holds both towers is loaded twice, so that a search never waits for images, and each run gives it one
+/// input of the other kind, because ONNX Runtime runs a graph whole.
+pub(super) fn open_towers(
+    folder: &Path,
+    graphs: &[GraphFile],
+    kind: Kind,
+    sessions: &Sessions,
+) -> Result<Towers, String> {
+    let (mut images, mut texts) = (Vec::new(), Vec::new());
+    for graph in graphs {
+        let at = |reason: String| format!("{}: {reason}", graph.path.display());
+        let file = graph.path.strip_prefix(folder).unwrap_or(&graph.path).display().to_string();
+        let dynamic = graph.quantizes_dynamically;
+        let open = || {
+            let session = sessions.open(&graph.path);
+            session.map_err(|reason| at(format!("ONNX Runtime cannot load it: {reason}")))
+        };
+        let session = open()?;
+        match recognise(&session, kind).map_err(at)? {
+            Half::Image(sees) => images.push(ImageTower::new(session, file, sees, Vec::new(), dynamic)),
+            Half::Text(reads) => texts.push(TextTower::new(session, file, reads, Vec::new(), dynamic)),
+            Half::Both(sees, reads) => {
+                let second = open()?;
+                let (of_images, of_texts) = (vec![sees.pixels.input.clone()], reads.inputs());
+                images.push(ImageTower::new(session, file.clone(), sees, of_texts, dynamic));
+                texts.push(TextTower::new(second, file, reads, of_images, dynamic));
+            }
+        }
+    }
+    let files: Vec<String> = graphs.iter().map(|graph| graph.path.display().to_string()).collect();
+    let files = files.join(" and ");
+    match (images.len(), texts.len()) {
+        (1, 1) => {}
+        (1, 0) => return Err(format!("{files} is an image tower, and its text tower is missing")),
+        (0, 1) => return Err(format!("{files} is a text tower, and its image tower is missing")),
+        (2, 0) => return Err(format!("{files} are both image towers")),
+        (0, 2) => return Err(format!("{files} are both text towers")),
+        _ => return Err(format!("{files} have more than one image tower or text tower")),
+    }
+    Ok(Towers { image: images.remove(0), text: texts.remove(0) })
 }
 
-fn recognise(session: Session) -> Result<Tower, String> {
-    let inputs: Vec<TensorInfo> = session.inputs().iter().filter_map(TensorInfo::of).collect();
-    let sees = |input: &&TensorInfo| input.element == TensorElementType::Float32 && input.shape.len() == 4;
-    let sees_bytes =
-        |input: &&TensorInfo| input.element == TensorElementType::Uint8 && input.shape.len() == 4;
-    let reads = |input: &&TensorInfo| {
-        matches!(input.element, TensorElementType::Int32 | TensorElementType::Int64) && input.shape.len() == 2
-    };
-    let images: Vec<&TensorInfo> = inputs.iter().filter(sees).collect();
-    let (masks, texts): (Vec<&TensorInfo>, Vec<&TensorInfo>) =
-        inputs.iter().filter(reads).partition(|input| input.name.contains("mask"));
-    if images.len() + texts.len() + masks.len() != session.inputs().len() {
-        return Err(match inputs.iter().find(sees_bytes) {
-            Some(input) => format!("its input \"{}\" takes 8-bit pixels, which is not supported", input.name),
-            None => format!("its inputs are not those of a CLIP model: {}", names(session.inputs())),
-        });
+/// What a graph does.
+enum Half {
+    Image(Sees),
+    Text(Reads),
+    Both(Sees, Reads),
+}
+
+/// How a graph takes images and gives their embeddings.
+#[derive(Debug)]
+pub(super) struct Sees {
+    pub pixels: Pixels,
+    pub output: Output,
+}
+
+/// How a graph takes texts and gives their embeddings.
+#[derive(Debug)]
+pub(super) struct Reads {
+    pub ids: TensorInfo,
+    pub mask: Option<TensorInfo>,
+    pub output: Output,
+}
+
+impl Reads {
+    fn inputs(&self) -> Vec<TensorInfo> {
+        [Some(&self.ids), self.mask.as_ref()].into_iter().flatten().cloned().collect()
     }
-    match (images.as_slice(), texts.as_slice(), masks.as_slice()) {
-        ([image], [], []) => {
-            let output = output(&session, &IMAGE_OUTPUTS)?;
-            let image = (*image).clone();
-            Ok(Tower::Image(ImageTower::new(session, image, output)?))
+}
+
+fn recognise(session: &Session, kind: Kind) -> Result<Half, String> {
+    let (mut images, mut texts, mut masks) = (Vec::new(), Vec::new(), Vec::new());
+    for outlet in session.inputs() {
+        let input = TensorInfo::of(outlet).ok_or_else(|| unlike_clip(session))?;
+        let is_integer = matches!(input.element, TensorElementType::Int32 | TensorElementType::Int64);
+        match (input.element, input.shape.len()) {
+            (TensorElementType::Float32 | TensorElementType::Uint8, 4) => images.push(Pixels::of(input)?),
+            (TensorElementType::Float16, 4) => {
+                return Err(format!(
+                    "its input {} takes 16-bit floats, which is not supported; a variant that only stores its \
+                     weights in 16 bits works, and so does the 32-bit one",
+                    input.name
+                ));
+            }
+            (_, 2) if is_integer && input.name.contains("token_type") => {
+                return Err(format!("its input {} is one of BERT's, which CLIP does not have", input.name));
+            }
+            (_, 2) if is_integer && input.name.contains("mask") => masks.push(input),
+            (_, 2) if is_integer => texts.push(input),
+            _ => return Err(unlike_clip(session)),
         }
-        ([], [text], [] | [_]) => {
-            let output = output(&session, &TEXT_OUTPUTS)?;
-            let (text, mask) = ((*text).clone(), masks.first().map(|mask| (*mask).clone()));
-            Ok(Tower::Text(TextTower::new(session, text, mask, output)))
-        }
-        ([_], [_], _) => {
-            Err("it takes an image and a text at once, where one graph for each is expected".to_owned())
-        }
-        _ => Err(format!("its inputs are not those of a CLIP model: {}", names(session.inputs()))),
     }
+    if images.len() > 1 || texts.len() > 1 || masks.len() > texts.len() {
+        return Err(unlike_clip(session));
+    }
+    let sees = |pixels| Ok::<_, String>(Sees { pixels, output: output(session, &IMAGE_OUTPUTS, kind)? });
+    let reads =
+        |ids, mask| Ok::<_, String>(Reads { ids, mask, output: output(session, &TEXT_OUTPUTS, kind)? });
+    match (images.pop(), texts.pop()) {
+        (Some(pixels), None) => Ok(Half::Image(sees(pixels)?)),
+        (None, Some(ids)) => Ok(Half::Text(reads(ids, masks.pop())?)),
+        (Some(pixels), Some(ids)) => {
+            let (sees, reads) = (sees(pixels)?, reads(ids, masks.pop())?);
+            if sees.output.name == reads.output.name {
+                return Err(format!("its output {} would stand for images and for texts", sees.output.name));
+            }
+            Ok(Half::Both(sees, reads))
+        }
+        (None, None) => Err(unlike_clip(session)),
+    }
+}
+
+fn unlike_clip(session: &Session) -> String {
+    format!("its inputs are not those of a CLIP model: {}", names(session.inputs()))
 }
 
 /// The names that exporters give to an embedding, the most telling first.
-const IMAGE_OUTPUTS: [&str; 6] =
-    ["image_embeds", "image_embeddings", "image_embedding", "embedding", "embeddings", "output"];
-const TEXT_OUTPUTS: [&str; 6] =
-    ["text_embeds", "text_embeddings", "text_embedding", "embedding", "embeddings", "output"];
+const IMAGE_OUTPUTS: [&str; 7] = [
+    "image_embeds",
+    "image_embeddings",
+    "image_embedding",
+    "image_features",
+    "embedding",
+    "embeddings",
+    "output",
+];
+const TEXT_OUTPUTS: [&str; 7] = [
+    "text_embeds",
+    "text_embeddings",
+    "text_embedding",
+    "text_features",
+    "embedding",
+    "embeddings",
+    "output",
+];
 
-fn output(session: &Session, preferred: &[&str]) -> Result<String, String> {
-    let outputs: Vec<TensorInfo> = session
-        .outputs()
+fn output(session: &Session, preferred: &[&str], kind: Kind) -> Result<Output, String> {
+    let all: Vec<TensorInfo> = session.outputs().iter().filter_map(TensorInfo::of).collect();
+    if let Some(output) = preferred.iter().find_map(|name| all.iter().find(|output| output.name == *name)) {
+        return Output::of(output);
+    }
+    let (pooled, others): (Vec<&TensorInfo>, Vec<&TensorInfo>) = all
         .iter()
-        .filter_map(TensorInfo::of)
-        .filter(|output| output.element == TensorElementType::Float32 && output.shape.len() == 2)
-        .collect();
-    let named = preferred.iter().find_map(|name| outputs.iter().find(|output| output.name == *name));
-    match (named, outputs.as_slice()) {
-        (Some(output), _) | (None, [output]) => Ok(output.name.clone()),
+        .filter(|output| output.shape.len() == 2 && !output.name.contains("logits"))
+        .partition(|output| output.name.contains("pool"));
+    match (others.as_slice(), pooled.as_slice(), kind) {
+        ([output], _, _) | ([], [output], Kind::Siglip) => Output::of(output),
+        ([], [output, ..], Kind::Clip) => Err(format!(
+            "its output {} is what the tower pools before the projection into the space that images and texts \
+             share; export the model with its projection (as CLIPVisionModelWithProjection and \
+             CLIPTextModelWithProjection)",
+            output.name
+        )),
+        ([], [], _) => Err(format!(
+            "none of its outputs is an embedding, which has two dimensions, batch and length: {}",
+            names(session.outputs())
+        )),
         _ => Err(format!("none of its outputs is clearly the embedding: {}", names(session.outputs()))),
     }
 }
 
-/// An input or output that is a tensor.
-#[derive(Debug, Clone)]
-pub(super) struct TensorInfo {
-    pub name: String,
-    pub element: TensorElementType,
-    /// Negative where the dimension is dynamic.
-    pub shape: Vec<i64>,
-}
-
-impl TensorInfo {
-    /// The size of a dimension that is fixed.
-    pub(super) fn fixed(&self, dimension: usize) -> Option<usize> {
-        usize::try_from(*self.shape.get(dimension)?).ok().filter(|size| *size > 0)
-    }
-
-    fn of(outlet: &Outlet) -> Option<TensorInfo> {
-        let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else { return None };
-        Some(TensorInfo { name: outlet.name().to_owned(), element: *ty, shape: shape.to_vec() })
-    }
-}
-
 fn names(outlets: &[Outlet]) -> String {
-    let describe = |outlet: &Outlet| format!("{} ({})", outlet.name(), outlet.dtype());
-    outlets.iter().map(describe).collect::<Vec<_>>().join(", ")
+    let describe = |outlet: &Outlet| match outlet.dtype() {
+        ValueType::Tensor { .. } => TensorInfo::of(outlet).map_or_else(String::new, |info| info.to_string()),
+        other => format!("{} ({other})", outlet.name()),
+    };
+    let all: Vec<String> = outlets.iter().map(describe).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }

@@ -1,34 +1,92 @@
 //! The half of a model that sees.
 
 use ort::session::Session;
-use ort::value::Tensor;
+use ort::value::{DynValue, Tensor, TensorElementType};
 
-use super::graph::TensorInfo;
-use super::text_tower::rows;
+use super::graph::Sees;
+use super::tensor::{Output, TensorInfo};
 use super::{MAX_BATCH, Preprocessing};
 
-/// A graph from `[batch, 3, height, width]` to `[batch, dimensions]`, in f32.
+/// A graph from images to `[batch, dimensions]` in f32.
 #[derive(Debug)]
 pub(super) struct ImageTower {
     session: Session,
-    input: TensorInfo,
-    output: String,
+    file: String,
+    pixels: Pixels,
+    output: Output,
+    others: Vec<TensorInfo>,
+    quantizes_dynamically: bool,
     width: usize,
     height: usize,
 }
 
-impl ImageTower {
-    pub(super) fn new(session: Session, input: TensorInfo, output: String) -> Result<ImageTower, String> {
-        if input.fixed(1).is_some_and(|channels| channels != 3) {
-            return Err(format!("its input \"{}\" does not take three channels", input.name));
-        }
-        Ok(ImageTower { session, input, output, width: 0, height: 0 })
+/// The input of an image tower.
+#[derive(Debug)]
+pub(super) struct Pixels {
+    pub input: TensorInfo,
+    /// `[batch, height, width, 3]` instead of `[batch, 3, height, width]`.
+    channels_last: bool,
+}
+
+impl Pixels {
+    pub(super) fn of(input: TensorInfo) -> Result<Pixels, String> {
+        let channels_last = match (input.fixed(1), input.fixed(3)) {
+            (None | Some(3), _) if input.fixed(3) != Some(3) => false,
+            (Some(3), Some(3)) => false,
+            (_, Some(3)) => true,
+            _ => return Err(format!("its input {input} does not take three channels")),
+        };
+        Ok(Pixels { input, channels_last })
     }
 
-    /// Takes the size of images from the preprocessing, which must be the graph's own where that one is fixed.
-    pub(super) fn reconcile(&mut self, preprocessing: Preprocessing) -> Result<Preprocessing, String> {
+    fn is_bytes(&self) -> bool {
+        self.input.element == TensorElementType::Uint8
+    }
+
+    /// The fixed width and height.
+    fn size(&self) -> [Option<usize>; 2] {
+        if self.channels_last {
+            [self.input.fixed(2), self.input.fixed(1)]
+        } else {
+            [self.input.fixed(3), self.input.fixed(2)]
+        }
+    }
+
+    fn shape(&self, batch: usize, width: usize, height: usize) -> [usize; 4] {
+        if self.channels_last { [batch, height, width, 3] } else { [batch, 3, height, width] }
+    }
+}
+
+impl ImageTower {
+    /// `others` are the inputs of the text tower that is in the same graph.
+    pub(super) fn new(
+        session: Session,
+        file: String,
+        sees: Sees,
+        others: Vec<TensorInfo>,
+        quantizes_dynamically: bool,
+    ) -> ImageTower {
+        let Sees { pixels, output } = sees;
+        ImageTower { session, file, pixels, output, others, quantizes_dynamically, width: 0, height: 0 }
+    }
+
+    /// Brings the preprocessing of the model's files and the graph together: the graph's fixed size must be that of the
+    /// preprocessing, and where no file has one, CLIP's own serves a graph of a size of CLIP's.
+    pub(super) fn reconcile(
+        &mut self,
+        said: Option<Preprocessing>,
+        is_clip: bool,
+    ) -> Result<Preprocessing, String> {
+        let [fixed_width, fixed_height] = self.pixels.size();
+        let of_clip = || {
+            let (width, height) = (u32::try_from(fixed_width?).ok()?, u32::try_from(fixed_height?).ok()?);
+            Preprocessing::of_clip(width, height).filter(|_| is_clip)
+        };
+        let preprocessing = said.or_else(of_clip).ok_or(
+            "no file says how images are prepared: there is no preprocessor_config.json, preprocess_cfg.json or \
+             open_clip_config.json, and its image tower does not ask for a size of OpenAI's models",
+        )?;
         let (width, height) = (preprocessing.width as usize, preprocessing.height as usize);
-        let (fixed_width, fixed_height) = (self.input.fixed(3), self.input.fixed(2));
         if fixed_width.is_some_and(|fixed| fixed != width)
             || fixed_height.is_some_and(|fixed| fixed != height)
         {
@@ -40,29 +98,53 @@ impl ImageTower {
             ));
         }
         (self.width, self.height) = (width, height);
-        Ok(preprocessing)
-    }
-
-    /// The number of values of one image.
-    pub(super) fn input_values(&self) -> usize {
-        3 * self.height * self.width
+        Ok(if self.pixels.is_bytes() { preprocessing.into_bytes() } else { preprocessing })
     }
 
     /// The most images that one run takes.
     pub(super) fn batch_limit(&self) -> usize {
-        self.input.fixed(0).unwrap_or(MAX_BATCH)
+        if self.quantizes_dynamically { 1 } else { self.pixels.input.fixed(0).unwrap_or(MAX_BATCH) }
     }
 
-    /// Runs the graph over at most [`ImageTower::batch_limit`] images: one row each, as the graph gives it.
-    pub(super) fn run(&mut self, images: &[&[f32]]) -> Result<Vec<Vec<f32>>, String> {
-        let batch = self.input.fixed(0).unwrap_or(images.len());
-        // A graph of a fixed batch is filled up with images that nobody asked for.
-        let filled = images.iter().cycle().take(batch);
-        let values: Vec<f32> = filled.flat_map(|image| image.iter().copied()).collect();
-        let shape = [batch, 3, self.height, self.width];
-        let tensor = Tensor::from_array((shape, values)).map_err(|error| error.to_string())?;
-        let outputs =
-            self.session.run(vec![(self.input.name.as_str(), tensor)]).map_err(|error| error.to_string())?;
-        rows(&outputs, &self.output, batch, images.len())
+    /// What was recognised, in words.
+    pub(super) fn describe(&self) -> String {
+        let both = if self.others.is_empty() { "" } else { ", runs the text tower too" };
+        format!("{}: {} -> {}{both}", self.file, self.pixels.input, self.output.name)
     }
+
+    /// Runs the graph over at most [`ImageTower::batch_limit`] images, each channel by channel: one row each, as the
+    /// graph gives it.
+    pub(super) fn run(&mut self, images: &[&[f32]]) -> Result<Vec<Vec<f32>>, String> {
+        let batch = self.pixels.input.fixed(0).unwrap_or(images.len());
+        let mut inputs = vec![(self.pixels.input.name.as_str(), self.tensor(images, batch)?)];
+        for other in &self.others {
+            inputs.push((other.name.as_str(), other.ones(&[1, 2])?));
+        }
+        let outputs = self.session.run(inputs).map_err(|error| error.to_string())?;
+        self.output.rows(&outputs, batch, images.len())
+    }
+
+    /// A graph of a fixed batch is filled up with images that nobody asked for.
+    fn tensor(&self, images: &[&[f32]], batch: usize) -> Result<DynValue, String> {
+        let filled = images.iter().cycle().take(batch);
+        let values: Vec<f32> = match self.pixels.channels_last {
+            true => filled.flat_map(|image| interleaved(image)).collect(),
+            false => filled.flat_map(|image| image.iter().copied()).collect(),
+        };
+        let shape = self.pixels.shape(batch, self.width, self.height);
+        let tensor = if self.pixels.is_bytes() {
+            // Whole numbers of 0 to 255, up to the rounding of f32.
+            let bytes: Vec<u8> = values.into_iter().map(|value| value.round() as u8).collect();
+            Tensor::from_array((shape, bytes)).map(Tensor::into_dyn)
+        } else {
+            Tensor::from_array((shape, values)).map(Tensor::into_dyn)
+        };
+        tensor.map_err(|error| error.to_string())
+    }
+}
+
+/// The values of an image pixel by pixel.
+fn interleaved(image: &[f32]) -> impl Iterator<Item = f32> {
+    let plane = image.len() / 3;
+    (0..plane).flat_map(move |at| [image[at], image[plane + at], image[2 * plane + at]])
 }

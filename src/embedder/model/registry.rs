@@ -1,10 +1,14 @@
 //! The models of this process, each loaded when it is first asked for.
 //!
 //! A load runs beside the runtime, one at a time; whoever asks for a model that is being loaded waits for it. A load that failed is
-//! told to all who waited, and tried again by a later request: an administrator repairs a model without a restart. A
-//! loaded model stays until the process ends.
+//! told to all who waited, and tried again by a later request: an administrator repairs a model without a restart.
+//!
+//! At most so many models as the bound says stay loaded. When one more has been loaded, the one that was not asked for
+//! the longest leaves: a model that cannot be loaded drives nobody out. Whoever holds the one that leaves, a batch that
+//! is running or waiting, keeps it until it is done.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task;
 
 use super::Model;
-use super::folder::locate;
+use super::folder::{installed, locate};
 use crate::error::Error;
 use crate::log::{log_line, warning};
 use crate::onnxruntime::OnnxRuntime;
@@ -23,6 +27,7 @@ use crate::onnxruntime::OnnxRuntime;
 pub(crate) struct Registry {
     models_directory: PathBuf,
     runtime: Arc<OnnxRuntime>,
+    max_loaded: NonZeroUsize,
     slots: Mutex<HashMap<String, Slot>>,
 }
 
@@ -38,16 +43,34 @@ type Loaded = Result<Arc<Model>, Failure>;
 
 enum Slot {
     Loading(watch::Receiver<Option<Loaded>>),
-    Ready(Arc<Model>),
-    Failed { failure: Failure, since: Instant },
+    Ready {
+        model: Arc<Model>,
+        used: Instant,
+    },
+    /// It was ready, and made room for another one.
+    Unloaded,
+    Failed {
+        failure: Failure,
+        since: Instant,
+    },
 }
 
 /// For so long a failed load is answered from memory: a thousand requests are one attempt.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Registry {
-    pub(crate) fn new(models_directory: &Path, runtime: Arc<OnnxRuntime>) -> Registry {
-        Registry { models_directory: models_directory.to_owned(), runtime, slots: Mutex::default() }
+    /// Keeps at most `max_loaded` models loaded.
+    pub(crate) fn new(
+        models_directory: &Path,
+        runtime: Arc<OnnxRuntime>,
+        max_loaded: NonZeroUsize,
+    ) -> Registry {
+        Registry {
+            models_directory: models_directory.to_owned(),
+            runtime,
+            max_loaded,
+            slots: Mutex::default(),
+        }
     }
 
     /// The model `name`, after it is loaded.
@@ -65,7 +88,7 @@ impl Registry {
     pub(crate) fn state(&self, name: &str) -> State {
         match self.lock().get(name) {
             Some(Slot::Loading(_)) => State::Loading,
-            Some(Slot::Ready(_)) => State::Ready,
+            Some(Slot::Ready { .. } | Slot::Unloaded) => State::Ready,
             Some(Slot::Failed { failure, .. }) => State::Failed(failure.clone()),
             None => match locate(&self.models_directory, name) {
                 Ok(_) => State::Loading,
@@ -74,12 +97,26 @@ impl Registry {
         }
     }
 
-    /// All loaded models, by name.
-    pub(crate) fn loaded(&self) -> Vec<Arc<Model>> {
-        let ready = |slot: &Slot| if let Slot::Ready(model) = slot { Some(Arc::clone(model)) } else { None };
-        let mut models: Vec<Arc<Model>> = self.lock().values().filter_map(ready).collect();
-        models.sort_by(|a, b| a.name.cmp(&b.name));
+    /// All loaded models by name, and how long ago each was asked for.
+    pub(crate) fn loaded(&self) -> Vec<(Arc<Model>, Duration)> {
+        let ready = |slot: &Slot| match slot {
+            Slot::Ready { model, used } => Some((Arc::clone(model), used.elapsed())),
+            _ => None,
+        };
+        let mut models: Vec<(Arc<Model>, Duration)> = self.lock().values().filter_map(ready).collect();
+        models.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         models
+    }
+
+    /// The names of all installed models in their order, each with why its last load failed.
+    pub(crate) fn installed(&self) -> BTreeMap<String, Option<Failure>> {
+        let names = installed(&self.models_directory);
+        let slots = self.lock();
+        let failure = |name: &String| match slots.get(name) {
+            Some(Slot::Failed { failure, .. }) => Some(failure.clone()),
+            _ => None,
+        };
+        names.into_iter().map(|name| (name.clone(), failure(&name))).collect()
     }
 
     fn ready_or_loading(
@@ -87,14 +124,17 @@ impl Registry {
         name: &str,
     ) -> Result<Result<Arc<Model>, watch::Receiver<Option<Loaded>>>, Failure> {
         let mut slots = self.lock();
-        let previous = match slots.get(name) {
-            Some(Slot::Ready(model)) => return Ok(Ok(Arc::clone(model))),
+        let previous = match slots.get_mut(name) {
+            Some(Slot::Ready { model, used }) => {
+                *used = Instant::now();
+                return Ok(Ok(Arc::clone(model)));
+            }
             Some(Slot::Loading(loading)) => return Ok(Err(loading.clone())),
             Some(Slot::Failed { failure, since }) if since.elapsed() < RETRY_AFTER => {
                 return Err(failure.clone());
             }
             Some(Slot::Failed { failure, .. }) => Some(failure.clone()),
-            None => None,
+            Some(Slot::Unloaded) | None => None,
         };
         if let Err(error) = locate(&self.models_directory, name) {
             slots.remove(name);
@@ -127,7 +167,7 @@ impl Registry {
                     model.dimensions,
                     hex::encode(model.fingerprint)
                 );
-                Slot::Ready(Arc::clone(model))
+                Slot::Ready { model: Arc::clone(model), used: Instant::now() }
             }
             Err(failure) => {
                 if previous.as_ref() != Some(failure) {
@@ -136,11 +176,34 @@ impl Registry {
                 Slot::Failed { failure: failure.clone(), since: Instant::now() }
             }
         };
-        self.lock().insert(name, slot);
+        let superfluous = {
+            let mut slots = self.lock();
+            slots.insert(name, slot);
+            unload_superfluous(&mut slots, self.max_loaded)
+        };
         let _ = done.send(Some(loaded));
+        for model in superfluous {
+            log_line!("unloaded model \"{}\", at most {} stay loaded", model.name, self.max_loaded);
+            // To give back a gigabyte takes its time. A panic in it is logged, and nobody waits for it.
+            let _ = task::spawn_blocking(move || drop(model)).await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes the models out that were not asked for the longest, beyond `max_loaded`.
+fn unload_superfluous(slots: &mut HashMap<String, Slot>, max_loaded: NonZeroUsize) -> Vec<Arc<Model>> {
+    let used = |slot: &Slot| if let Slot::Ready { used, .. } = slot { Some(*used) } else { None };
+    let mut uses: Vec<(Instant, String)> =
+        slots.iter().filter_map(|(name, slot)| Some((used(slot)?, name.clone()))).collect();
+    uses.sort();
+    let superfluous = uses.len().saturating_sub(max_loaded.get());
+    let unload = |(_, name): (Instant, String)| match slots.insert(name, Slot::Unloaded) {
+        Some(Slot::Ready { model, .. }) => Some(model),
+        _ => None,
+    };
+    uses.into_iter().take(superfluous).filter_map(unload).collect()
 }

@@ -1,18 +1,24 @@
 //! The half of a model that reads.
 
-use ort::session::{Session, SessionOutputs};
+use ort::session::Session;
 use ort::value::{DynValue, Tensor, TensorElementType};
 
 use super::MAX_BATCH;
-use super::graph::TensorInfo;
+use super::graph::Reads;
+use super::tensor::{Output, TensorInfo};
 
 /// A graph from token ids `[batch, sequence]` to `[batch, dimensions]` in f32.
 #[derive(Debug)]
 pub(super) struct TextTower {
     session: Session,
+    file: String,
     ids: TensorInfo,
     mask: Option<TensorInfo>,
-    output: String,
+    output: Output,
+    others: Vec<TensorInfo>,
+    quantizes_dynamically: bool,
+    /// The width and height of images, for such a graph.
+    image_size: [usize; 2],
 }
 
 /// How texts are made equally long.
@@ -24,13 +30,21 @@ pub(crate) struct Padding {
 }
 
 impl TextTower {
+    /// `others` is the input of the image tower that is in the same graph.
     pub(super) fn new(
         session: Session,
-        ids: TensorInfo,
-        mask: Option<TensorInfo>,
-        output: String,
+        file: String,
+        reads: Reads,
+        others: Vec<TensorInfo>,
+        quantizes_dynamically: bool,
     ) -> TextTower {
-        TextTower { session, ids, mask, output }
+        let Reads { ids, mask, output } = reads;
+        TextTower { session, file, ids, mask, output, others, quantizes_dynamically, image_size: [0; 2] }
+    }
+
+    /// Says how large an image is, which a graph of both towers needs also where it reads.
+    pub(super) fn set_image_size(&mut self, width: u32, height: u32) {
+        self.image_size = [width as usize, height as usize];
     }
 
     /// The graph's own context length where it is fixed, else the configured one.
@@ -43,9 +57,21 @@ impl TextTower {
         self.ids.fixed(1).is_none()
     }
 
+    /// Whether values are rounded to the range of all that is computed with them, padding included.
+    pub(super) fn quantizes_dynamically(&self) -> bool {
+        self.quantizes_dynamically
+    }
+
     /// The most texts that one run takes.
     pub(super) fn batch_limit(&self) -> usize {
-        self.ids.fixed(0).unwrap_or(MAX_BATCH)
+        if self.quantizes_dynamically { 1 } else { self.ids.fixed(0).unwrap_or(MAX_BATCH) }
+    }
+
+    /// What was recognised, in words.
+    pub(super) fn describe(&self) -> String {
+        let mask = self.mask.as_ref().map_or_else(String::new, |mask| format!(", {mask}"));
+        let both = if self.others.is_empty() { "" } else { ", runs the image tower too" };
+        format!("{}: {}{mask} -> {}{both}", self.file, self.ids, self.output.name)
     }
 
     /// Runs the graph over at most [`TextTower::batch_limit`] texts of equally many token ids: one row each, as the
@@ -71,25 +97,12 @@ impl TextTower {
         if let Some(input) = &self.mask {
             inputs.push((input.name.as_str(), integers(input, shape, mask)?));
         }
-        let outputs = self.session.run(inputs).map_err(|error| error.to_string())?;
-        rows(&outputs, &self.output, batch, texts.len())
-    }
-}
-
-/// The first `wanted` rows of an output that must be `[batch, dimensions]`.
-pub(super) fn rows(
-    outputs: &SessionOutputs,
-    name: &str,
-    batch: usize,
-    wanted: usize,
-) -> Result<Vec<Vec<f32>>, String> {
-    let output = outputs.get(name).ok_or_else(|| format!("no output \"{name}\""))?;
-    let (shape, values) = output.try_extract_tensor::<f32>().map_err(|error| error.to_string())?;
-    match **shape {
-        [rows, dimensions] if rows == batch as i64 && dimensions > 0 => {
-            Ok(values.chunks_exact(dimensions as usize).take(wanted).map(<[f32]>::to_vec).collect())
+        let [width, height] = self.image_size;
+        for other in &self.others {
+            inputs.push((other.name.as_str(), other.ones(&[1, 3, height, width])?));
         }
-        _ => Err(format!("output \"{name}\" has the shape {shape} for a batch of {batch}")),
+        let outputs = self.session.run(inputs).map_err(|error| error.to_string())?;
+        self.output.rows(&outputs, batch, texts.len())
     }
 }
 

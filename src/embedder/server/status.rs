@@ -1,13 +1,13 @@
 //! What the embedder says about itself.
 
-use std::fs;
 use std::process;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pg_clip_wire::MAX_STATUS_BYTES;
 use serde_json::{Value, json};
 
 use super::Server;
+use crate::memory;
 use crate::model::{Model, State};
 
 /// When this process started to serve, in seconds since 1970.
@@ -28,7 +28,8 @@ pub(super) fn report(server: &Server) -> String {
         State::Failed(failure) if failure.detail.is_empty() => ("failed", Some(failure.message)),
         State::Failed(failure) => ("failed", Some(format!("{}: {}", failure.message, failure.detail))),
     };
-    let models: Vec<Value> = server.registry.loaded().iter().map(|model| describe(model)).collect();
+    let loaded = server.registry.loaded();
+    let models: Vec<Value> = loaded.iter().map(|(model, unused)| describe(model, *unused)).collect();
     let mut report = json!({
         "state": state,
         "error": error,
@@ -39,10 +40,12 @@ pub(super) fn report(server: &Server) -> String {
         "onnxruntime": server.runtime.version(),
         "execution_provider": server.options.execution_provider,
         "threads": server.runtime.threads(),
-        "resident_bytes": resident_bytes(),
-        "peak_resident_bytes": peak_resident_bytes(),
+        "resident_bytes": memory::resident_bytes(),
+        "peak_resident_bytes": memory::peak_resident_bytes(),
+        "sandbox": server.sandbox.report(),
         "models": models,
         "statistics": server.stats.rows(),
+        "installed": installed(server),
     });
     if let Value::Object(fields) = &mut report {
         fields.extend(server.stats.totals());
@@ -65,7 +68,8 @@ fn fit(mut report: Value, limit: usize) -> String {
     }
 }
 
-fn describe(model: &Model) -> Value {
+fn describe(model: &Model, unused: Duration) -> Value {
+    let used_at = SystemTime::now() - unused;
     json!({
         "name": model.name,
         "fingerprint": hex::encode(model.fingerprint),
@@ -73,23 +77,21 @@ fn describe(model: &Model) -> Value {
         "image_size": model.preprocessing.width,
         "context_length": model.tokenizer.context_length(),
         "unpadded_text": model.unpadded_text,
+        "image_batch": model.image_batch,
+        "text_batch": model.text_batch,
+        "memory_bytes": model.memory_bytes,
+        "last_used_at": used_at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
     })
 }
 
-/// The memory of this process that is in RAM, where the system tells it.
-fn resident_bytes() -> Option<u64> {
-    let pages: u64 = fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
-    // SAFETY: sysconf takes any name and touches no memory of ours.
-    let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    Some(pages * u64::try_from(page_size).ok()?)
-}
-
-/// The most memory that this process ever had in RAM, where the system tells it.
-fn peak_resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = peak.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kilobytes << 10)
+/// The installed models in the order of their names, and why those that cannot be loaded cannot.
+fn installed(server: &Server) -> Vec<Value> {
+    let models = server.registry.installed().into_iter().map(|(name, failure)| {
+        let error =
+            failure.map(|failure| if failure.detail.is_empty() { failure.message } else { failure.detail });
+        json!({ "name": name, "error": error })
+    });
+    models.collect()
 }
 
 #[cfg(test)]

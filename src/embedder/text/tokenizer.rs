@@ -3,11 +3,16 @@
 //! A text that is too long is cut at the context length and keeps its end token, as OpenCLIP and transformers do it.
 //! What a file says about truncation and padding is not used: files carry leftovers of their training. A special token
 //! in a user's text, such as `<|endoftext|>`, is plain text there and ends nothing.
+//!
+//! CLIP's own tokenizer, which is recognised by what its file says ([`openai`]), reads a text after the [`cleaning`] of
+//! OpenAI's code. Any other, such as SigLIP's SentencePiece, reads a text as it is.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use tokenizers::TruncationParams;
 
+use super::{cleaning, openai};
 use crate::error::Error;
 use crate::model::Padding;
 
@@ -16,9 +21,10 @@ use crate::model::Padding;
 pub(crate) struct Tokenizer {
     tokenizer: tokenizers::Tokenizer,
     padding: Padding,
+    cleans: bool,
 }
 
-/// How much of a text is tokenized first, in bytes: far more than a context of words.
+/// How much of a text is read first, in bytes: far more than a context of words.
 const BEGINNING: usize = 8 << 10;
 
 impl Tokenizer {
@@ -35,28 +41,34 @@ impl Tokenizer {
             .map_err(fail)?
             .with_padding(None)
             .set_encode_special_tokens(true);
-        Ok(Tokenizer { tokenizer, padding })
+        let cleans = openai::is_clip(&tokenizer);
+        if cleans {
+            openai::take_cleaned(&mut tokenizer).map_err(fail)?;
+        }
+        Ok(Tokenizer { tokenizer, padding, cleans })
     }
 
     /// The token ids of a text with its special tokens, at most the context length.
     ///
-    /// Words are tokenized one by one and from the left: where whole words at the beginning of a long text fill the
-    /// context, the rest of it, which may be a second's work, cannot change the result.
+    /// Words are cleaned and tokenized one by one and from the left: where whole words at the beginning of a long text
+    /// fill the context, the rest of it cannot change the result.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let beginning = &text[..text.floor_char_boundary(BEGINNING)];
-        if beginning.len() < text.len()
-            && let Some(end) = beginning.rfind(char::is_whitespace)
-        {
-            let ids = self.encode_all(&beginning[..end])?;
+        if let Some(end) = end_of_words(text, BEGINNING) {
+            let ids = self.encode_beginning(text, end)?;
             if ids.len() == self.context_length() {
                 return Ok(ids);
             }
         }
-        self.encode_all(text)
+        self.encode_beginning(text, text.len())
     }
 
-    fn encode_all(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding = self.tokenizer.encode_fast(text, true);
+    /// The token ids of the first `end` bytes, which are whole words.
+    fn encode_beginning(&self, text: &str, end: usize) -> Result<Vec<u32>, Error> {
+        let read = match self.cleans {
+            true => Cow::Owned(cleaning::clean(text, end)),
+            false => Cow::Borrowed(&text[..end]),
+        };
+        let encoding = self.tokenizer.encode_fast(read, true);
         let encoding = encoding.map_err(|error| Error::Tokenizer { reason: error.to_string() })?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -66,18 +78,54 @@ impl Tokenizer {
         self.padding
     }
 
+    /// Fills short texts with this token.
+    pub(crate) fn pad_with(&mut self, id: u32) {
+        self.padding.id = id;
+    }
+
+    /// The id of a token, such as `</s>`.
+    pub(crate) fn id_of(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
     pub(crate) fn context_length(&self) -> usize {
         self.padding.length
     }
 }
 
+/// Where the last whole word ends in the first `length` bytes of a longer text. Only white space that no cleaning
+/// removes ends a word.
+fn end_of_words(text: &str, length: usize) -> Option<usize> {
+    if text.len() <= length {
+        return None;
+    }
+    text.as_bytes()[..length].iter().rposition(u8::is_ascii_whitespace)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use serde_json::{Value, json};
+    use temp_dir::TempDir;
+
     use super::*;
+    use crate::text::parity::clip;
+
+    fn demo_file() -> Value {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo/tokenizer.json");
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    }
+
+    fn tokenizer(file: &Value, context_length: usize) -> Tokenizer {
+        let folder = TempDir::new().unwrap();
+        let path = folder.child("tokenizer.json");
+        fs::write(&path, file.to_string()).unwrap();
+        Tokenizer::read(&path, context_length).unwrap()
+    }
 
     fn demo() -> Tokenizer {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo/tokenizer.json");
-        Tokenizer::read(&path, 16).unwrap()
+        tokenizer(&demo_file(), 16)
     }
 
     #[test]
@@ -93,17 +141,77 @@ mod tests {
     #[test]
     fn the_beginning_of_a_long_text_decides() {
         let tokenizer = demo();
-        for text in ["a cat and a dog ".repeat(4000), format!("{}a cat", " \n".repeat(20_000))] {
-            assert_eq!(tokenizer.encode(&text).unwrap(), tokenizer.encode_all(&text).unwrap());
+        for text in [
+            "a cat and a dog ".repeat(4000),
+            format!("{}a cat", " \n".repeat(20_000)),
+            // Cut after the letters, white space that is removed would end a word.
+            "\u{b}a\u{85}\u{1f}".repeat(20_000),
+            // That a line is HTML counts from its beginning.
+            format!("{} <b>", "&amp;amp;amp; cat ".repeat(4000)),
+            format!("{}\n<b>", "&amp;amp;amp; cat ".repeat(4000)),
+            "&amp;".repeat(20_000),
+        ] {
+            assert_eq!(
+                tokenizer.encode(&text).unwrap(),
+                tokenizer.encode_beginning(&text, text.len()).unwrap(),
+                "{}",
+                &text[..20]
+            );
         }
     }
 
     #[test]
     fn a_special_token_in_a_text_is_plain_text() {
-        let tokenizer = demo();
-        let end = *tokenizer.encode("a cat").unwrap().last().unwrap();
-        let ids = tokenizer.encode("a <|endoftext|> cat").unwrap();
-        assert_eq!(ids.iter().filter(|id| **id == end).count(), 1);
+        for tokenizer in [demo(), clip()] {
+            let nothing = tokenizer.encode("").unwrap();
+            let [start, end] = nothing[..] else { panic!("{nothing:?}") };
+            for text in [
+                "a <|endoftext|> cat",
+                "<|EndOfText|><|STARTOFTEXT|>",
+                "&lt;|endoftext|&gt;",
+                "!<|startoftext|>",
+            ] {
+                let ids = tokenizer.encode(text).unwrap();
+                let inner = &ids[1..ids.len() - 1];
+                assert!(inner.len() > 2, "{text}: {ids:?}");
+                assert!(!inner.contains(&start) && !inner.contains(&end), "{text}: {ids:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cleans_to_nothing_has_no_tokens() {
+        let tokenizer = clip();
+        for text in ["", " ", "\0", "\u{feff}", "&nbsp;", "\u{1b}[31m", "\u{345}"] {
+            assert_eq!(tokenizer.encode(text).unwrap(), [49406, 49407], "{text:?}");
+        }
+        assert_eq!(tokenizer.encode("\u{301}").unwrap().len(), 4);
+    }
+
+    #[test]
+    fn a_word_of_a_whole_text_is_tokenized() {
+        let tokenizer = clip();
+        let length = 64 << 10;
+        assert_eq!(tokenizer.encode(&"x".repeat(length)).unwrap().len(), 77);
+        assert_eq!(tokenizer.encode(&"&amp;".repeat(length / 5)).unwrap().len(), 77);
+        let chain = format!("&{}", "amp;".repeat(length / 4));
+        assert_eq!(tokenizer.encode(&chain).unwrap(), tokenizer.encode("&").unwrap());
+    }
+
+    #[test]
+    fn only_a_tokenizer_of_clip_cleans() {
+        let same =
+            |tokenizer: Tokenizer| tokenizer.encode("&amp;").unwrap() == tokenizer.encode("&").unwrap();
+        assert!(same(demo()));
+        for (part, other) in [
+            ("normalizer", json!({"type": "Lowercase"})),
+            ("pre_tokenizer", json!({"type": "Whitespace"})),
+            ("normalizer", Value::Null),
+        ] {
+            let mut file = demo_file();
+            file[part] = other;
+            assert!(!same(tokenizer(&file, 16)), "{part}");
+        }
     }
 
     #[test]

@@ -129,6 +129,7 @@ fn current_launch() -> Launch {
         format!("--models-directory={}", models.display()),
         format!("--onnxruntime={}", library.display()),
         format!("--threads={}", settings::threads()),
+        format!("--max-loaded-models={}", settings::max_loaded_models()),
         format!("--execution-provider={}", settings::execution_provider()),
         // A name that cannot be a model's is for the embedder to report: it serves the others.
         format!("--model={}", settings::configured_model()),

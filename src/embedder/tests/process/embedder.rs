@@ -151,13 +151,21 @@ impl Connection {
     }
 
     pub(crate) fn embed_text(&mut self, text: &str) -> Result<Vec<f32>, Failure> {
-        self.send(&Request::EmbedText { id: 7, model: MODEL, text });
+        self.embed_text_with(MODEL, text)
+    }
+
+    pub(crate) fn embed_text_with(&mut self, model: &str, text: &str) -> Result<Vec<f32>, Failure> {
+        self.send(&Request::EmbedText { id: 7, model, text });
         self.receive_vector(7)
     }
 
     pub(crate) fn embed_image(&mut self, image: &[u8]) -> Result<Vec<f32>, Failure> {
+        self.embed_image_with(MODEL, image)
+    }
+
+    pub(crate) fn embed_image_with(&mut self, model: &str, image: &[u8]) -> Result<Vec<f32>, Failure> {
         let priority = Priority::Interactive;
-        self.send(&Request::EmbedImage { id: 8, model: MODEL, priority, max_pixels: 50_000_000, image });
+        self.send(&Request::EmbedImage { id: 8, model, priority, max_pixels: 50_000_000, image });
         self.receive_vector(8)
     }
 
@@ -182,7 +190,8 @@ pub(crate) fn models_directory() -> PathBuf {
     models
 }
 
-fn onnxruntime() -> PathBuf {
+/// The library that the tests were given.
+pub(crate) fn onnxruntime() -> PathBuf {
     let library = env::var_os("PG_CLIP_ONNXRUNTIME");
     library.expect("PG_CLIP_ONNXRUNTIME names no library of ONNX Runtime: run `cargo xtask test`").into()
 }

@@ -1,8 +1,15 @@
-//! The embedder as PostgreSQL sees it: a process behind a Unix socket.
+//! The embedder as PostgreSQL sees it, a process behind a Unix socket; and as a person at a command line does.
 //!
 //! These tests need the demo model, `models/demo`, and ONNX Runtime, whose library `PG_CLIP_ONNXRUNTIME` names.
 
 mod embedder;
+mod fetch;
 mod guard;
+mod hub;
+mod import;
+mod installer;
+mod models;
+mod refused_models;
+mod sandbox;
 mod scheduling;
 mod serve;

@@ -1,0 +1,83 @@
+//! `list` and `catalogue`: the models that are installed, and those that are published.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::DecimalBytes;
+
+use super::check::fail;
+use crate::error::Error;
+use crate::install::{Origin, Record, catalogue, tree_size};
+use crate::model::installed;
+
+#[derive(Debug, Args)]
+pub(crate) struct ListOptions {
+    /// Folder that holds a folder for each model
+    #[arg(long, value_name = "DIR")]
+    pub models_directory: PathBuf,
+}
+
+/// Prints the installed models. What was put there by hand has no record, and no source.
+pub(crate) fn run(options: &ListOptions) -> ExitCode {
+    match rows(options) {
+        Ok(rows) => {
+            print(&rows);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(error),
+    }
+}
+
+/// Prints the catalogue.
+pub(crate) fn run_catalogue() -> ExitCode {
+    let mut rows = vec![["name", "repository", "dimensions", "note"].map(str::to_owned)];
+    rows.extend(
+        catalogue()
+            .into_iter()
+            .map(|entry| [entry.name, entry.repository, entry.dimensions.to_string(), entry.note]),
+    );
+    print(&rows);
+    ExitCode::SUCCESS
+}
+
+fn rows(options: &ListOptions) -> Result<Vec<[String; 6]>, Error> {
+    let mut rows = vec![["name", "source", "revision", "variant", "size", "licence"].map(str::to_owned)];
+    let directory = &options.models_directory;
+    std::fs::read_dir(directory).map_err(Error::io(format!("cannot read {}", directory.display())))?;
+    for name in installed(directory) {
+        let folder = directory.join(&name);
+        let unknown = String::new;
+        rows.push(match Record::of(&folder) {
+            Ok(Some(record)) => {
+                let size = DecimalBytes(record.size()).to_string();
+                let (source, revision) = match record.source {
+                    Origin::Hub { repository, commit, .. } => (repository, commit.chars().take(12).collect()),
+                    Origin::Imported => ("imported".to_owned(), unknown()),
+                };
+                [name, source, revision, record.variant, size, record.licence.unwrap_or_default()]
+            }
+            // A repository may have a model.json of its own, which is no record.
+            Ok(None) | Err(Error::BadRecord { .. }) => {
+                let size =
+                    tree_size(&folder).map_err(Error::io(format!("cannot read {}", folder.display())))?;
+                [name, unknown(), unknown(), unknown(), DecimalBytes(size).to_string(), unknown()]
+            }
+            Err(error) => return Err(error),
+        });
+    }
+    Ok(rows)
+}
+
+/// Prints rows with their columns aligned; "-" stands for nothing.
+fn print<const N: usize>(rows: &[[String; N]]) {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(1);
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| {
+            let cell = if cell.is_empty() { "-" } else { cell };
+            format!("{cell:width$}")
+        });
+        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}

@@ -1,0 +1,143 @@
+//! Files that are made to harm: small ones that ask for much.
+
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder};
+
+use super::format::{self, Format};
+use super::memory::{MAX_DECODER_MEMORY, MAX_PNG_METADATA};
+use super::parity::{WITHOUT_MEAN, golden_files};
+use super::peak::peak_of;
+use super::{caught, header, prepare};
+use crate::error::Error;
+
+const MAX_PIXELS: u64 = 50_000_000;
+
+/// Besides the decoder: the input, and what the resize has between its passes.
+const BESIDES: u64 = 1 << 20;
+
+fn prepare_clip(bytes: &[u8]) -> Result<Vec<f32>, Error> {
+    let (prepared, peak) = peak_of(|| prepare(bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    assert!(peak <= MAX_DECODER_MEMORY, "{peak} bytes");
+    prepared
+}
+
+#[test]
+fn decoders_take_no_more_memory_than_was_reckoned() {
+    for file in golden_files() {
+        let format = format::recognise(&file.bytes).unwrap();
+        let reckoned = header::needed_memory(format, &file.bytes, MAX_PIXELS).unwrap();
+        let (prepared, peak) = peak_of(|| prepare(&file.bytes, MAX_PIXELS, &WITHOUT_MEAN));
+        prepared.unwrap();
+        let allowed = reckoned + file.bytes.len() as u64 + BESIDES;
+        assert!(peak <= allowed, "{}: {peak} bytes, {reckoned} reckoned", file.name);
+    }
+}
+
+#[test]
+fn a_decoders_panic_is_a_broken_image() {
+    let broken = caught::<()>(Format::Gif, || panic!("a decoder's bug"));
+    assert!(matches!(broken, Err(Error::BrokenImage { format: "GIF", .. })));
+}
+
+#[test]
+fn a_progressive_jpeg_whose_coefficients_take_too_much_is_refused() {
+    // 7,000 × 7,000 pixels of CMYK: 200 MB of pixels and 392 MB of coefficients.
+    let frame = b"\xff\xc2\0\x14\x08\x1b\x58\x1b\x58\x04\x01\x11\0\x02\x11\0\x03\x11\0\x04\x11\0";
+    let bytes = [b"\xff\xd8", &frame[..], b"\xff\xda\0\x06\x04\0\0\0\xff\xd9"].concat();
+    assert!(matches!(prepare_clip(&bytes), Err(Error::DecoderMemory { .. })));
+}
+
+#[test]
+fn a_png_with_more_pixels_in_its_data_than_in_its_header_takes_no_memory_for_them() {
+    let bytes = png(&[(b"IDAT", &zeros())]);
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    assert!(matches!(prepared, Ok(_) | Err(Error::BrokenImage { .. })));
+    assert!(peak <= BESIDES + bytes.len() as u64, "{peak} bytes");
+}
+
+#[test]
+fn a_colour_profile_that_unfolds_is_left_out() {
+    let profile = [b"icc\0\0", zeros().as_slice()].concat();
+    let bytes = png(&[(b"iCCP", &profile), (b"IDAT", PIXELS)]);
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    prepared.unwrap();
+    // The buffer doubles while it grows.
+    assert!(peak <= 2 * MAX_PNG_METADATA, "{peak} bytes");
+}
+
+#[test]
+fn texts_that_unfold_stay_folded() {
+    let text = [b"Comment\0\0", zeros().as_slice()].concat();
+    let bytes = png(&[(b"zTXt", &text), (b"zTXt", &text), (b"IDAT", PIXELS)]);
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    prepared.unwrap();
+    assert!(peak <= BESIDES + 4 * bytes.len() as u64, "{peak} bytes");
+}
+
+#[test]
+fn a_text_that_fills_the_limit_on_bytes_is_passed_over_or_refused() {
+    let text = [b"Comment\0", vec![b'x'; 32 << 20].as_slice()].concat();
+    let bytes = png(&[(b"tEXt", &text), (b"IDAT", PIXELS)]);
+    assert!(matches!(prepare_clip(&bytes), Ok(_) | Err(Error::DecoderMemory { .. })));
+}
+
+#[test]
+fn a_gif_frame_that_is_larger_than_the_memory_is_refused() {
+    // A canvas of one pixel, and a frame of 65,535 × 65,535.
+    let bytes = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\xff\xff\xff\xff\0\x02\x02\x4c\x01\0;";
+    assert!(matches!(prepare_clip(bytes), Err(Error::DecoderMemory { .. })));
+}
+
+#[test]
+fn only_the_first_frame_is_decoded() {
+    for name in ["gif-animated.gif", "png-animated.png"] {
+        let file = golden_files().into_iter().find(|file| file.name == name).unwrap();
+        let whole = prepare_clip(&file.bytes).unwrap();
+        // Nearly half of the file is the second frame.
+        let without_second = prepare_clip(&file.bytes[..file.bytes.len() * 2 / 3]).unwrap();
+        assert!(whole == without_second, "{name}");
+    }
+}
+
+/// One black pixel as PNG has it: zlib of a filter byte and a grey value.
+const PIXELS: &[u8] = b"\x78\x01\x01\x02\0\xfd\xff\0\0\0\x02\0\x01";
+
+/// A grey PNG of one pixel with these chunks.
+fn png(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+    let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+    let header = (b"IHDR", &b"\0\0\0\x01\0\0\0\x01\x08\0\0\0\0"[..]);
+    for (name, data) in [header].into_iter().chain(chunks.iter().copied()).chain([(b"IEND", &b""[..])]) {
+        bytes.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
+        let start = bytes.len();
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(data);
+        let checksum = crc32(&bytes[start..]);
+        bytes.extend(checksum.to_be_bytes());
+    }
+    bytes
+}
+
+/// 100 MB of zeros as zlib, which is what the data of a black PNG is.
+fn zeros() -> Vec<u8> {
+    let (width, height) = (50_000, 2_000);
+    let mut encoded = Vec::new();
+    PngEncoder::new_with_quality(&mut encoded, CompressionType::Fast, FilterType::NoFilter)
+        .write_image(&vec![0; 100_000_000], width, height, ExtendedColorType::L8)
+        .unwrap();
+    let mut zlib = Vec::new();
+    let mut rest = &encoded[8..];
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        if after.starts_with(b"IDAT") {
+            zlib.extend_from_slice(&after[4..4 + length]);
+        }
+        rest = &after[8 + length..];
+    }
+    zlib
+}
+
+/// The checksum of a PNG chunk (ISO 3309), bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+}

@@ -1,0 +1,95 @@
+//! The inputs and outputs of a graph, as it declares them, and the tensors that go in and come out.
+
+use std::fmt;
+
+use ort::session::SessionOutputs;
+use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
+
+/// An input or output that is a tensor.
+#[derive(Debug, Clone)]
+pub(super) struct TensorInfo {
+    pub name: String,
+    pub element: TensorElementType,
+    /// Negative where the dimension is dynamic.
+    pub shape: Vec<i64>,
+}
+
+impl TensorInfo {
+    pub(super) fn of(outlet: &Outlet) -> Option<TensorInfo> {
+        let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else { return None };
+        Some(TensorInfo { name: outlet.name().to_owned(), element: *ty, shape: shape.to_vec() })
+    }
+
+    /// The size of a dimension that is fixed.
+    pub(super) fn fixed(&self, dimension: usize) -> Option<usize> {
+        usize::try_from(*self.shape.get(dimension)?).ok().filter(|size| *size > 0)
+    }
+
+    /// A tensor of ones, with `sizes` for the dimensions that are dynamic: what is fed to an input whose result nobody
+    /// asks for. 1 is a pixel, a token and a mask alike.
+    pub(super) fn ones(&self, sizes: &[usize]) -> Result<DynValue, String> {
+        let shape: Vec<usize> = sizes
+            .iter()
+            .enumerate()
+            .map(|(dimension, size)| self.fixed(dimension).unwrap_or(*size))
+            .collect();
+        let count = shape.iter().product();
+        let tensor = match self.element {
+            TensorElementType::Float32 => {
+                Tensor::from_array((shape, vec![1.0f32; count])).map(Tensor::into_dyn)
+            }
+            TensorElementType::Uint8 => Tensor::from_array((shape, vec![1u8; count])).map(Tensor::into_dyn),
+            TensorElementType::Int32 => Tensor::from_array((shape, vec![1i32; count])).map(Tensor::into_dyn),
+            _ => Tensor::from_array((shape, vec![1i64; count])).map(Tensor::into_dyn),
+        };
+        tensor.map_err(|error| error.to_string())
+    }
+}
+
+/// As in `pixel_values f32[*, 3, 224, 224]`, with a star for what is dynamic.
+impl fmt::Display for TensorInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = |size: &i64| if *size > 0 { size.to_string() } else { "*".to_owned() };
+        let shape: Vec<String> = self.shape.iter().map(size).collect();
+        write!(f, "{} {}[{}]", self.name, self.element, shape.join(", "))
+    }
+}
+
+/// The output that is the embedding: `[batch, dimensions]` in f32.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub name: String,
+}
+
+impl Output {
+    /// An output that declares no shape is held to one at each run.
+    pub(super) fn of(info: &TensorInfo) -> Result<Output, String> {
+        if info.element != TensorElementType::Float32 {
+            return Err(format!("its output {info} does not have 32-bit floats"));
+        }
+        if !matches!(info.shape.len(), 0 | 2) {
+            return Err(format!(
+                "its output {info} has {} dimensions where an embedding has two, batch and length",
+                info.shape.len()
+            ));
+        }
+        Ok(Output { name: info.name.clone() })
+    }
+
+    /// The first `wanted` rows of what a run over `batch` inputs gave.
+    pub(super) fn rows(
+        &self,
+        outputs: &SessionOutputs,
+        batch: usize,
+        wanted: usize,
+    ) -> Result<Vec<Vec<f32>>, String> {
+        let output = outputs.get(&self.name).ok_or_else(|| format!("no output {}", self.name))?;
+        let (shape, values) = output.try_extract_tensor::<f32>().map_err(|error| error.to_string())?;
+        match **shape {
+            [rows, dimensions] if rows == batch as i64 && dimensions > 0 => {
+                Ok(values.chunks_exact(dimensions as usize).take(wanted).map(<[f32]>::to_vec).collect())
+            }
+            _ => Err(format!("its output {} has the shape {shape} for a batch of {batch}", self.name)),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What the server gives up before it takes the first byte of a user.
+//!
+//! The server has the postmaster's user: a decoder that is taken over could write to the data directory, send signals
+//! to the postmaster, and connect to PostgreSQL as the superuser of its own socket. So before it starts a thread it
+//! restricts itself, for ever: files are read beneath the places of models and libraries and nowhere else
+//! ([`filesystem`]), and what it never needs of the kernel is refused ([`system_calls`]). The listening socket and the
+//! log are descriptors that it was given.
+//!
+//! Each layer is as strong as the kernel allows, and an older kernel refuses nobody an embedding: [`Posture`] says what
+//! holds, in the server log and in `clip_status`. `pg_clip_embedder sandbox` tries it out.
+
+mod filesystem;
+mod system_calls;
+
+use std::path::Path;
+
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use serde_json::{Value, json};
+
+use crate::log::warning;
+
+/// What of the sandbox holds in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Posture {
+    /// Whether system calls that the server never needs are refused.
+    pub system_calls: bool,
+    /// The version of Landlock that restricts files, 1 or above; 0 where the kernel has none. From 6 on it also keeps
+    /// signals and abstract sockets inside.
+    pub landlock: u8,
+    /// Whether no program can be executed with more rights.
+    pub no_new_privileges: bool,
+}
+
+/// Restricts this process and every thread that it starts from now on. Called by its only thread.
+pub(crate) fn enter(models_directory: &Path, onnxruntime: &Path) -> Posture {
+    let no_new_privileges = prctl::set_no_new_privs().is_ok();
+    // A core dump would hold the photos of users.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    let landlock = filesystem::restrict(models_directory, onnxruntime).unwrap_or_else(|reason| {
+        warning!("files are not restricted: {reason}");
+        0
+    });
+    let system_calls = system_calls::restrict().map_err(|reason| {
+        warning!("system calls are not restricted: {reason}");
+    });
+    Posture { system_calls: system_calls.is_ok(), landlock, no_new_privileges }
+}
+
+impl Posture {
+    /// The posture in the status report.
+    pub(crate) fn report(self) -> Value {
+        json!({
+            "system_calls": self.system_calls,
+            "landlock": self.landlock,
+            "no_new_privileges": self.no_new_privileges,
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! What of the kernel the server never needs.
+//!
+//! A list of what is refused and not of what is allowed: the C library and ONNX Runtime change what they call from
+//! release to release, and a server that dies of an update of the C library protects nobody. A refused call fails with
+//! EPERM, as it would for lack of a right.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+/// Refused whatever the arguments are.
+const REFUSED: [libc::c_long; 65] = [
+    // Other machines and other processes: sockets beyond the one that was given, to connect to PostgreSQL above all.
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_kcmp,
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_semget,
+    libc::SYS_msgget,
+    // Other programs.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    // Attributes of files, which Landlock does not cover.
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+    libc::SYS_setxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_fanotify_init,
+    // Parts of the kernel that are rarely used and often broken.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_personality,
+    // The machine.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_sethostname,
+];
+
+/// The older calls of the same kinds, which later processors do not have.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_HERE: [libc::c_long; 7] = [
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utimes,
+    libc::SYS_kexec_file_load,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_HERE: [libc::c_long; 0] = [];
+
+/// Restricts the calling thread and those that it starts.
+pub(super) fn restrict() -> Result<(), Error> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED.into_iter().chain(REFUSED_HERE).map(|call| (call, Vec::new())).collect();
+    rules.insert(libc::SYS_clone, vec![new_process()?]);
+    rules.insert(libc::SYS_tgkill, vec![of_another_process()?]);
+    #[cfg(target_arch = "x86_64")]
+    refuse_under_other_numbers(&mut rules);
+    install(rules, libc::EPERM)?;
+    // The flags of clone3 lie in memory, which a filter cannot read: the C library takes clone where clone3 is missing.
+    install(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)
+}
+
+fn install(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<(), Error> {
+    let processor: TargetArch = std::env::consts::ARCH.try_into()?;
+    let refuse = SeccompAction::Errno(errno.unsigned_abs());
+    let program: BpfProgram =
+        SeccompFilter::new(rules, SeccompAction::Allow, refuse, processor)?.try_into()?;
+    seccompiler::apply_filter(&program)
+}
+
+/// A clone that is no thread.
+fn new_process() -> Result<SeccompRule, Error> {
+    let thread = libc::CLONE_THREAD as u64;
+    let not_a_thread = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(thread), 0)?;
+    Ok(SeccompRule::new(vec![not_a_thread])?)
+}
+
+/// A signal to a thread of another process. One to itself is how a process aborts.
+fn of_another_process() -> Result<SeccompRule, Error> {
+    let own = u64::from(std::process::id());
+    Ok(SeccompRule::new(vec![SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, own)?])?)
+}
+
+/// The x32 interface offers the same calls with this bit in their numbers, and some under numbers of their own (Linux,
+/// `arch/x86/entry/syscalls/syscall_64.tbl`): execve, ptrace, rt_sigqueueinfo, kexec_load, rt_tgsigqueueinfo,
+/// process_vm_readv, process_vm_writev, execveat.
+#[cfg(target_arch = "x86_64")]
+fn refuse_under_other_numbers(rules: &mut BTreeMap<i64, Vec<SeccompRule>>) {
+    const X32: i64 = 0x4000_0000;
+    const OWN: [i64; 8] = [520, 521, 524, 528, 536, 539, 540, 545];
+    let same: Vec<_> = rules.iter().map(|(call, rule)| (call | X32, rule.clone())).collect();
+    rules.extend(same);
+    rules.extend(OWN.map(|call| (call | X32, Vec::new())));
+}

@@ -1,0 +1,135 @@
+//! The command line of the embedder, in a models directory of its own.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use serde_json::Value;
+
+use crate::embedder::onnxruntime;
+
+/// A models directory, and the commands that work on it.
+pub(crate) struct Installer {
+    folder: temp_dir::TempDir,
+    /// What the environment has, beside the bare minimum.
+    pub environment: Vec<(String, String)>,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Installer {
+    /// With the hub at `endpoint`.
+    pub(crate) fn new(endpoint: &str) -> Installer {
+        let environment = vec![("HF_ENDPOINT".to_owned(), endpoint.to_owned())];
+        Installer { folder: temp_dir::TempDir::new().unwrap(), environment }
+    }
+
+    pub(crate) fn models_directory(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// A `fetch` or `import`, to be changed or started.
+    pub(crate) fn command<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pg_clip_embedder"));
+        // What the machine has set, such as a proxy or somebody's token, is none of the tests' business.
+        command
+            .env_clear()
+            .env("HOME", self.folder.path().join(".home"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .arg(subcommand)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if subcommand != "catalogue" {
+            command.arg("--models-directory").arg(self.folder.path());
+        }
+        if ["fetch", "import", "check"].contains(&subcommand) {
+            command.arg("--onnxruntime").arg(onnxruntime());
+        }
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> Said {
+        Said::of(self.command(subcommand, arguments).output().unwrap())
+    }
+
+    /// Runs a command that can write no more than `bytes` bytes into a file.
+    pub(crate) fn run_where_disk_is_full<T: AsRef<OsStr>>(
+        &self,
+        subcommand: &str,
+        arguments: &[T],
+        bytes: u64,
+    ) -> Said {
+        let mut command = self.command(subcommand, arguments);
+        let limit = move || {
+            // Otherwise the limit would kill.
+            // SAFETY: SIG_IGN is no handler that could run.
+            unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+            Ok(setrlimit(Resource::RLIMIT_FSIZE, bytes, bytes)?)
+        };
+        // SAFETY: signal and setrlimit are async-signal-safe.
+        unsafe { command.pre_exec(limit) };
+        Said::of(command.output().unwrap())
+    }
+
+    /// Runs a command that must not fail, and gives what it printed.
+    pub(crate) fn succeed<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> String {
+        let said = self.run(subcommand, arguments);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        said.out
+    }
+
+    /// Runs a command that must fail, and leave no model; gives what it said.
+    pub(crate) fn fail<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> String {
+        let before = self.models();
+        let said = self.run(subcommand, arguments);
+        assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
+        assert_eq!(said.out, "");
+        assert!(said.err.contains("ERROR:  "), "{}", said.err);
+        assert_eq!(self.models(), before);
+        said.err
+    }
+
+    /// The installed models: the folders whose names are not hidden.
+    pub(crate) fn models(&self) -> Vec<String> {
+        self.names(|name| !name.starts_with('.'))
+    }
+
+    /// The staging folders.
+    pub(crate) fn staged(&self) -> Vec<String> {
+        self.names(|name| name.starts_with('.'))
+    }
+
+    /// The record of a model.
+    pub(crate) fn record(&self, name: &str) -> Value {
+        let text = fs::read(self.folder.path().join(name).join("model.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    fn names(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| wanted(name)).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Said {
+    pub(crate) fn of(output: Output) -> Said {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}

@@ -1,0 +1,83 @@
+//! A shop written with Prisma: its migration, and its tests in TypeScript, which run in node.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pg_clip_tests::{TestCluster, repository, repository_file, run};
+use xtask::lock::Lock;
+use xtask::places::Places;
+
+const MIGRATION: &str = "tests/prisma/migrations/20261124000000_init/migration.sql";
+
+#[test]
+fn the_tests_of_a_shop_written_with_prisma_pass() {
+    let places = Places::find().expect("the target folder is found");
+    let _lock = Lock::take(&places, "prisma").expect("nobody else installs at the same time");
+    let folder = installed(&places);
+
+    let cluster = TestCluster::shared();
+    let database = cluster.empty_database();
+    // Prisma sends a migration as one query, too.
+    let migration = String::from_utf8(repository_file(MIGRATION)).expect("a migration in UTF-8");
+    run(&mut database.connect(), &migration);
+    let socket = percent_encoded(cluster.server.sockets());
+    let url = format!("postgresql://postgres@localhost/{}?host={socket}", database.name());
+    let npm_run = |script: &str| {
+        let mut npm = Command::new("npm");
+        npm.args(["run", "--silent", script]).current_dir(&folder);
+        npm.env("DATABASE_URL", &url).env("PHOTOS", repository().join("models/demo/photos"));
+        // Generating asks for the engine of migrations, which npm does not install, but does not run it.
+        npm.env("PRISMA_SCHEMA_ENGINE_BINARY", std::env::current_exe().expect("a program"));
+        output(&mut npm)
+    };
+    npm_run("generate");
+    npm_run("check");
+    let report = npm_run("test");
+    // Not by a macro: those keep to themselves what a test prints.
+    std::io::stdout().write_all(report.as_bytes()).expect("the report is shown");
+    let count = |what: &str| {
+        let line = report.lines().find_map(|line| line.strip_prefix(&format!("ℹ {what} ")));
+        line.and_then(|count| count.parse::<u32>().ok()).expect("a count in the report")
+    };
+    assert!(count("tests") > 10, "{report}");
+    assert_eq!(count("pass"), count("tests"), "{report}");
+}
+
+/// The shop's folder below the target folder, with the packages of its lock file.
+fn installed(places: &Places) -> PathBuf {
+    let folder = places.base.join("prisma");
+    fs::create_dir_all(&folder).expect("a folder");
+    for entry in fs::read_dir(repository().join("tests/prisma")).expect("the shop") {
+        let from = entry.expect("an entry is read").path();
+        if from.is_file() {
+            fs::copy(&from, folder.join(from.file_name().expect("a name"))).expect("a file is copied");
+        }
+    }
+    // Written last: packages without it are half installed, or those of another lock file.
+    let stamp = folder.join("installed");
+    let wanted = fs::read(folder.join("package-lock.json")).expect("the lock file");
+    if !fs::read(&stamp).is_ok_and(|present| present == wanted) {
+        output(
+            Command::new("npm")
+                .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+                .current_dir(&folder),
+        );
+        fs::write(stamp, wanted).expect("the stamp is written");
+    }
+    folder
+}
+
+/// Runs a program to its end; panics with what it said where it fails.
+fn output(command: &mut Command) -> String {
+    // Prisma asks its maker for a newer version otherwise.
+    let output = command.env("CHECKPOINT_DISABLE", "1").output().expect("a program runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command:?}\n{said}{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+fn percent_encoded(path: &Path) -> String {
+    path.as_os_str().as_encoded_bytes().iter().map(|byte| format!("%{byte:02x}")).collect()
+}

@@ -1,0 +1,135 @@
+//! Logical replication: what a subscriber has, and that nothing is embedded a second time there.
+//!
+//! What a subscriber applies fires no ordinary trigger, and no statement-level trigger of any kind: it has the embeddings
+//! that it is sent, and those that it fills in itself.
+
+use std::time::Duration;
+
+use pg_clip_tests::{TestCluster, TestDatabase, demo_photos, run, value, wait_until};
+use postgres::Client;
+use xtask::command;
+use xtask::psql::client;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const PHOTOS: &str = "CREATE TABLE photos (id bigint PRIMARY KEY, project text, image bytea);
+    SELECT clip_watch('photos')";
+
+const WRONG: &str = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON image_id = photos.id
+    WHERE checksum IS DISTINCT FROM sha256(image) OR embedding IS DISTINCT FROM clip_embed_image(image)
+        OR photos.project IS DISTINCT FROM image_embeddings.project";
+
+#[test]
+fn a_subscriber_takes_the_embeddings_of_the_publisher() {
+    let (publisher, subscriber) = clusters();
+    let (source, copy) = (publisher.database(), subscriber.database());
+    let (mut writer, mut reader) = (source.connect(), copy.connect());
+    run(&mut writer, PHOTOS);
+    run(&mut reader, PHOTOS);
+    insert(&mut writer, 1, 20);
+    run(&mut writer, "CREATE PUBLICATION shop FOR TABLE photos, image_embeddings");
+    subscribe(&mut reader, &publisher, &source);
+    assert_follows(&mut writer, &mut reader);
+}
+
+#[test]
+fn a_subscriber_to_all_tables_takes_the_watch_too() {
+    let (publisher, subscriber) = clusters();
+    let (source, copy) = (publisher.database(), subscriber.empty_database());
+    let (mut writer, mut reader) = (source.connect(), copy.connect());
+    run(&mut writer, PHOTOS);
+    insert(&mut writer, 1, 20);
+    let mut dump = client(&publisher.server, "pg_dump", source.name());
+    let schema = command::output(dump.arg("--schema-only")).expect("a dump");
+    let mut psql = client(&subscriber.server, "psql", copy.name());
+    psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]);
+    command::output_with_input(&mut psql, schema.as_bytes()).expect("the schema is restored");
+    run(&mut writer, "CREATE PUBLICATION shop FOR ALL TABLES");
+    subscribe(&mut reader, &publisher, &source);
+    wait_until_equal(&mut writer, &mut reader, "clip_watches");
+    assert_follows(&mut writer, &mut reader);
+}
+
+#[test]
+fn a_subscriber_to_the_photos_alone_fills_in_their_embeddings() {
+    let (publisher, subscriber) = clusters();
+    let (source, copy) = (publisher.database(), subscriber.database());
+    let (mut writer, mut reader) = (source.connect(), copy.connect());
+    run(&mut writer, "CREATE TABLE photos (id bigint PRIMARY KEY, project text, image bytea)");
+    run(&mut reader, PHOTOS);
+    insert(&mut writer, 1, 20);
+    run(&mut writer, "CREATE PUBLICATION shop FOR TABLE photos");
+    subscribe(&mut reader, &publisher, &source);
+    wait_until_equal(&mut writer, &mut reader, "photos");
+    insert(&mut writer, 21, 40);
+    wait_until_equal(&mut writer, &mut reader, "photos");
+    assert_eq!(value::<i64>(&mut reader, "SELECT count(*) FROM image_embeddings"), 0);
+
+    let fill = "INSERT INTO image_embeddings (image_id, project, checksum, model, embedding)
+        SELECT id, project, sha256(image), 'demo', clip_embed_image(image) FROM photos
+        ON CONFLICT (image_id) DO NOTHING";
+    run(&mut reader, fill);
+    assert_eq!(inferences(&mut reader), 40);
+    assert_eq!(value::<i64>(&mut reader, WRONG), 0);
+    run(&mut reader, "DROP SUBSCRIPTION shop");
+}
+
+/// Changes 20 photos of the publisher and adds 20: the subscriber is the same and has embedded nothing. Then ends the
+/// subscription: it embeds its own photos.
+#[track_caller]
+fn assert_follows(writer: &mut Client, reader: &mut Client) {
+    wait_until_equal(writer, reader, "image_embeddings");
+    insert(writer, 21, 40);
+    run(
+        writer,
+        "UPDATE photos SET image = (SELECT image FROM photos WHERE id = 40) WHERE id = 1;
+        UPDATE photos SET project = 'garden' WHERE id = 2;
+        DELETE FROM photos WHERE id = 3",
+    );
+    wait_until_equal(writer, reader, "photos");
+    wait_until_equal(writer, reader, "image_embeddings");
+    assert_eq!(inferences(writer), 40);
+    assert_eq!(inferences(reader), 0, "nothing is embedded a second time");
+    assert_eq!(value::<i64>(reader, WRONG), 0);
+
+    run(writer, "TRUNCATE photos");
+    wait_until_equal(writer, reader, "photos");
+    wait_until_equal(writer, reader, "image_embeddings");
+    run(reader, "DROP SUBSCRIPTION shop");
+    insert(reader, 1, 5);
+    assert_eq!(value::<i64>(reader, "SELECT count(*) FROM image_embeddings"), 5);
+    assert_eq!(value::<i64>(reader, WRONG), 0);
+}
+
+fn clusters() -> (TestCluster, TestCluster) {
+    (TestCluster::preloaded_with(&[("wal_level", "logical")]), TestCluster::preloaded())
+}
+
+fn subscribe(reader: &mut Client, publisher: &TestCluster, source: &TestDatabase) {
+    let host = publisher.server.sockets().display().to_string().replace('\\', "\\\\").replace('\'', "\\'");
+    let connection = format!("host='{host}' user=postgres dbname={}", source.name());
+    run(
+        reader,
+        &format!("CREATE SUBSCRIPTION shop CONNECTION '{}' PUBLICATION shop", connection.replace('\'', "''")),
+    );
+}
+
+/// Inserts the demo's photos of these numbers, from 1 on, in one statement.
+fn insert(client: &mut Client, first: usize, last: usize) {
+    let photos = &demo_photos()[first - 1..last];
+    let ids: Vec<i64> = (1i64..).skip(first - 1).take(photos.len()).collect();
+    let statement = "INSERT INTO photos (id, image) SELECT * FROM unnest($1::bigint[], $2::bytea[])";
+    client.execute(statement, &[&ids, &photos]).expect("photos are inserted");
+}
+
+/// Waits until a table has the same rows on both sides.
+fn wait_until_equal(writer: &mut Client, reader: &mut Client, table: &str) {
+    let rows = format!("SELECT md5(string_agg(t::text, ',' ORDER BY t::text)) FROM {table} AS t");
+    let wanted: Option<String> = value(writer, &rows);
+    let name = format!("the rows of {table} on the subscriber");
+    wait_until(&name, DEADLINE, || value::<Option<String>>(reader, &rows) == wanted);
+}
+
+fn inferences(client: &mut Client) -> i64 {
+    value(client, "SELECT image_inferences FROM clip_status")
+}

@@ -1,0 +1,296 @@
+"""Makes tests/data/images: an image file of each kind that pg_clip decodes, and what Pillow and torchvision make of it.
+
+For each file there is a golden PNG of 224 x 224 pixels in 8-bit RGB, the network's input before mean and deviation: Pillow decodes the same
+bytes, turns them upright, converts them to RGB, and torchvision resizes and crops. manifest.json says what each file shows, how far
+pg_clip may be from the golden picture (in grey levels, 0 to 255), and how far the order of OpenAI's code is from it.
+
+    python -m venv env && env/bin/pip install -r tests/parity/requirements.txt && env/bin/python tests/parity/images.py
+
+The same versions write the same bytes.
+"""
+
+import argparse
+import collections.abc
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy
+import PIL
+import torchvision
+from PIL import Image, ImageDraw, ImageOps
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+import encoders
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SIDE = 224
+TO_MODEL = Compose([Resize(SIDE, interpolation=InterpolationMode.BICUBIC), CenterCrop(SIDE)])
+ORIENTATION = 0x0112
+
+# How far pg_clip may be from the golden picture: mean and largest difference of a value, in grey levels.
+EXACT = (0.02, 2)
+"""The same pixels are resized. Weights of 16 bits, where Pillow has 22, turn a rounding here and there."""
+HIGH_BYTE = (0.3, 3)
+"""Colours of 16 bits: Pillow takes the high byte, pg_clip rounds."""
+JPEG = (0.15, 4)
+"""Decoders differ in the last bit of the transform, and in how they enlarge chroma."""
+EQUAL = (0.0, 0)
+"""Lossless, and of the model's size already."""
+
+
+@dataclasses.dataclass
+class Case:
+    file: str
+    shows: str
+    data: bytes
+    tolerance: tuple[float, int]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--out", type=Path, default=REPOSITORY / "tests/data/images")
+    out = arguments.parse_args().out
+    shutil.rmtree(out, ignore_errors=True)
+    (out / "golden").mkdir(parents=True)
+    files = []
+    for case in [*jpegs(), *pngs(), *webps(), *gifs(), *bmps(), *orientations(), *sizes()]:
+        golden = reference(case.data)
+        (out / case.file).write_bytes(case.data)
+        golden.save(out / golden_file(case), optimize=True)
+        files.append(entry(case, golden))
+    manifest = {
+        "what": "written by tests/parity/images.py; differences are in grey levels, 0 to 255",
+        "pillow": PIL.__version__,
+        "torchvision": torchvision.__version__.partition("+")[0],
+        "files": files,
+    }
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    size = sum(path.stat().st_size for path in out.rglob("*.*"))
+    print(f"{len(files)} files, {size / 1e6:.1f} MB with their golden pictures")
+
+
+def golden_file(case: Case) -> str:
+    return f"golden/{case.file.replace('.', '-')}.png"
+
+
+def entry(case: Case, golden: Image.Image) -> dict:
+    mean, largest = case.tolerance
+    difference = numpy.abs(numpy.asarray(golden).astype(int) - numpy.asarray(openai(case.data)))
+    return {
+        "file": case.file,
+        "golden": golden_file(case),
+        "shows": case.shows,
+        "tolerance": {"mean": mean, "max": largest},
+        "openai": {"mean": round(float(difference.mean()), 3), "max": int(difference.max())},
+    }
+
+
+def reference(data: bytes) -> Image.Image:
+    """Upright, to RGB, resize, crop: what pg_clip promises."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    if image.mode.startswith("I"):
+        # 16 bits of grey. Pillow's own conversion to RGB clips at 255, which makes nearly every such image white.
+        image = Image.fromarray(((numpy.asarray(image).astype(numpy.uint32) + 128) // 257).astype(numpy.uint8))
+    return TO_MODEL(image.convert("RGB"))
+
+
+def openai(data: bytes) -> Image.Image:
+    """Resize, crop, to RGB: `_transform` of clip/clip.py in github.com/openai/CLIP."""
+    return TO_MODEL(Image.open(io.BytesIO(data))).convert("RGB")
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# What is seen
+
+
+def scene(width: int, height: int) -> Image.Image:
+    """A picture that looks different after any mistake: no symmetry, other content in each channel, and details of every size down to
+    lines of one pixel, which vanish or glare without antialiasing. Flat elsewhere, so that it compresses."""
+    x, y = numpy.meshgrid(numpy.linspace(0, 1, width), numpy.linspace(0, 1, height))
+    channels = [40 + 180 * x, 220 - 160 * y, 60 + 120 * (x + y) / 2]
+    image = Image.fromarray(numpy.dstack(channels).astype(numpy.uint8))
+    draw = ImageDraw.Draw(image)
+
+    def box(left: float, top: float, right: float, bottom: float) -> list[tuple[float, float]]:
+        return [(left * width, top * height), (right * width, bottom * height)]
+
+    draw.ellipse(box(0.22, 0.08, 0.5, 0.45), fill=(235, 40, 30))
+    draw.rectangle(box(0.55, 0.12, 0.8, 0.3), fill=(20, 60, 200))
+    draw.polygon([(0.3 * width, 0.9 * height), (0.45 * width, 0.55 * height), (0.6 * width, 0.9 * height)], fill=(250, 220, 20))
+    draw.ellipse(box(0.65, 0.6, 0.75, 0.95), fill=(255, 255, 255))
+    step = max(width, height) / 480
+    for line in range(24):
+        # Vertical lines of growing distance, and below them horizontal ones.
+        at = 0.24 * width + (2 * line + line * line / 12) * step
+        draw.line([(at, 0.47 * height), (at, 0.53 * height)], fill=(0, 0, 0), width=max(1, round(step)))
+        at = 0.58 * height + (2 * line + line * line / 12) * step
+        draw.line([(0.78 * width, at), (0.84 * width, at)], fill=(255, 255, 255), width=max(1, round(step)))
+    return image
+
+
+def strip(width: int, height: int) -> Image.Image:
+    """A picture of few pixels a side: no two neighbours are alike."""
+    y, x = numpy.mgrid[:height, :width]
+    values = [(x * 97 + y * 61 + 40) % 256, (x * 31 + y * 151 + 90) % 256, (x * 7 + y * 203 + 160) % 256]
+    return Image.fromarray(numpy.dstack(values).astype(numpy.uint8))
+
+
+def see_through(image: Image.Image) -> Image.Image:
+    """With an alpha channel from transparent, at the left, to opaque."""
+    alpha = numpy.tile(numpy.linspace(0, 255, image.width), (image.height, 1)).astype(numpy.uint8)
+    image = image.copy()
+    image.putalpha(Image.fromarray(alpha))
+    return image
+
+
+PHOTO = scene(480, 360)
+TALL = scene(330, 500)
+
+
+def save(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def samples(image: Image.Image, depth: int) -> numpy.ndarray:
+    """The picture's values at another depth. At 16 bits the low byte has content too."""
+    values = numpy.asarray(image).astype(numpy.uint32)
+    if depth == 16:
+        return values * 256 + (values * 7 + 64) % 256
+    return values >> (8 - depth)
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# The files, format by format
+
+
+def jpegs() -> collections.abc.Iterator[Case]:
+    for name, subsampling in (("444", "4:4:4"), ("422", "4:2:2"), ("420", "4:2:0")):
+        for kind, progressive in (("baseline", False), ("progressive", True)):
+            data = save(PHOTO, "JPEG", quality=90, subsampling=subsampling, progressive=progressive)
+            yield Case(f"jpeg-{kind}-{name}.jpg", f"{kind}, {subsampling}", data, JPEG)
+    restarts = save(PHOTO, "JPEG", quality=90, subsampling="4:2:0", restart_marker_blocks=7)
+    yield Case("jpeg-restarts.jpg", "a restart interval of 7 blocks", restarts, JPEG)
+    yield Case("jpeg-grey.jpg", "grey", save(PHOTO.convert("L"), "JPEG", quality=90), JPEG)
+    yield Case("jpeg-grey-progressive.jpg", "grey, progressive", save(PHOTO.convert("L"), "JPEG", progressive=True), JPEG)
+    cmyk = save(encoders.cmyk(PHOTO), "JPEG", quality=90)
+    yield Case("jpeg-cmyk.jpg", "CMYK, inverted as Adobe does it", cmyk, JPEG)
+    yield Case("jpeg-ycck.jpg", "YCCK, inverted as Adobe does it", encoders.jpeg_ycck(PHOTO, quality=90), JPEG)
+    yield Case("jpeg-rgb.jpg", "RGB without a colour transform", save(PHOTO, "JPEG", quality=90, keep_rgb=True), JPEG)
+    coarse = save(TALL, "JPEG", quality=30, subsampling="4:2:0", optimize=True)
+    yield Case("jpeg-coarse.jpg", "quality 30, odd sizes, upright", coarse, JPEG)
+
+
+def pngs() -> collections.abc.Iterator[Case]:
+    grey = PHOTO.convert("L")
+    for depth in (1, 2, 4, 8, 16):
+        data = encoders.png(samples(grey, depth), depth, encoders.GREY)
+        yield Case(f"png-grey-{depth}.png", f"grey, {depth} bit", data, EXACT)
+    for depth, colours in ((8, EXACT), (16, HIGH_BYTE)):
+        data = encoders.png(samples(PHOTO, depth), depth, encoders.RGB)
+        yield Case(f"png-rgb-{depth}.png", f"RGB, {depth} bit", data, colours)
+    clear = see_through(PHOTO)
+    for depth, colours in ((8, EXACT), (16, HIGH_BYTE)):
+        grey_alpha = encoders.png(samples(see_through(grey), depth), depth, encoders.GREY_ALPHA)
+        yield Case(f"png-grey-alpha-{depth}.png", f"grey with alpha, {depth} bit", grey_alpha, colours)
+        rgba = encoders.png(samples(clear, depth), depth, encoders.RGBA)
+        yield Case(f"png-rgba-{depth}.png", f"RGB with alpha, {depth} bit", rgba, colours)
+    for depth in (1, 2, 4, 8):
+        reduced = PHOTO.quantize(2**depth, dither=Image.Dither.NONE)
+        palette = (b"PLTE", bytes(reduced.getpalette()[: 3 * 2**depth]))
+        data = encoders.png(numpy.asarray(reduced), depth, encoders.PALETTE, chunks=(palette,))
+        yield Case(f"png-palette-{depth}.png", f"palette, {depth} bit", data, EXACT)
+    alphas = (b"tRNS", bytes(range(0, 256, 3)))
+    data = encoders.png(numpy.asarray(reduced), 8, encoders.PALETTE, chunks=(palette, alphas))
+    yield Case("png-palette-alpha.png", "palette with alpha (tRNS)", data, EXACT)
+    key = (b"tRNS", b"".join(b"\0" + bytes([value]) for value in (235, 40, 30)))
+    data = encoders.png(samples(PHOTO, 8), 8, encoders.RGB, chunks=(key,))
+    yield Case("png-rgb-key.png", "RGB with a transparent colour (tRNS)", data, EXACT)
+    for name, shows, image, depth, colour in (
+        ("grey-1", "grey, 1 bit", grey, 1, encoders.GREY),
+        ("rgb-8", "RGB, 8 bit", PHOTO, 8, encoders.RGB),
+    ):
+        data = encoders.png(samples(image, depth), depth, colour, interlaced=True)
+        yield Case(f"png-interlaced-{name}.png", f"interlaced (Adam7), {shows}", data, EXACT)
+    gamma = (b"gAMA", (100_000).to_bytes(4, "big"))
+    data = encoders.png(samples(PHOTO, 8), 8, encoders.RGB, chunks=(gamma,))
+    yield Case("png-gamma.png", "a gamma of 1 (gAMA), ignored", data, EXACT)
+    animated = save(PHOTO, "PNG", save_all=True, append_images=[ImageOps.invert(PHOTO)])
+    yield Case("png-animated.png", "animated (APNG): the first frame", animated, EXACT)
+
+
+def webps() -> collections.abc.Iterator[Case]:
+    clear = see_through(PHOTO)
+    yield Case("webp-lossy.webp", "lossy", save(PHOTO, "WEBP", quality=90), EXACT)
+    yield Case("webp-lossless.webp", "lossless", save(PHOTO, "WEBP", lossless=True), EXACT)
+    lossy = save(clear, "WEBP", quality=90, exact=True)
+    yield Case("webp-lossy-alpha.webp", "lossy with alpha", lossy, EXACT)
+    lossless = save(clear, "WEBP", lossless=True, exact=True)
+    yield Case("webp-lossless-alpha.webp", "lossless with alpha", lossless, EXACT)
+    frames = {"save_all": True, "append_images": [ImageOps.invert(PHOTO)], "duration": 100}
+    yield Case("webp-animated.webp", "animated, lossy: the first frame", save(PHOTO, "WEBP", quality=90, **frames), EXACT)
+    frames = {"save_all": True, "append_images": [see_through(ImageOps.invert(PHOTO))], "duration": 100}
+    animated = save(clear, "WEBP", lossless=True, exact=True, **frames)
+    yield Case("webp-animated-alpha.webp", "animated, lossless with alpha: the first frame", animated, EXACT)
+
+
+def gifs() -> collections.abc.Iterator[Case]:
+    reduced = PHOTO.quantize(64, dither=Image.Dither.NONE)
+    yield Case("gif.gif", "one frame", save(reduced, "GIF"), EXACT)
+    yield Case("gif-interlaced.gif", "one frame, interlaced", save(reduced, "GIF", interlace=1), EXACT)
+    yield Case("gif-transparent.gif", "a transparent colour", save(reduced, "GIF", transparency=3), EXACT)
+    inverted = ImageOps.invert(PHOTO).quantize(64, dither=Image.Dither.NONE)
+    animated = save(reduced, "GIF", save_all=True, append_images=[inverted], duration=100)
+    yield Case("gif-animated.gif", "animated: the first frame", animated, EXACT)
+
+
+def bmps() -> collections.abc.Iterator[Case]:
+    reduced = PHOTO.quantize(256, dither=Image.Dither.NONE)
+    yield Case("bmp-rgb.bmp", "24 bit", save(scene(320, 240), "BMP"), EXACT)
+    yield Case("bmp-rgba.bmp", "32 bit with alpha", save(see_through(scene(240, 240)), "BMP"), EXACT)
+    yield Case("bmp-palette.bmp", "palette, 8 bit", save(reduced, "BMP"), EXACT)
+    yield Case("bmp-bilevel.bmp", "palette, 1 bit", save(PHOTO.convert("1"), "BMP"), EXACT)
+    palette = numpy.array(reduced.getpalette(), numpy.uint8).reshape(-1, 3)
+    palette = numpy.vstack([palette, numpy.zeros((256 - len(palette), 3), numpy.uint8)])
+    yield Case("bmp-rle8.bmp", "palette, run lengths", encoders.bmp_rle8(numpy.asarray(reduced), palette), EXACT)
+
+
+def orientations() -> collections.abc.Iterator[Case]:
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        data = save(TALL, "JPEG", quality=90, exif=exif)
+        yield Case(f"exif-{orientation}.jpg", f"EXIF orientation {orientation}", data, JPEG)
+        if orientation == 6:
+            data = save(TALL, "PNG", exif=exif)
+            yield Case("exif-6.png", "EXIF orientation 6 in PNG's eXIf", data, EXACT)
+            data = save(TALL, "WEBP", lossless=True, exif=exif)
+            yield Case("exif-6.webp", "EXIF orientation 6 in WebP's EXIF", data, EXACT)
+
+
+def sizes() -> collections.abc.Iterator[Case]:
+    for width, height, tolerance in (
+        (1, 1, EQUAL),
+        (224, 224, EQUAL),
+        (225, 224, EQUAL),
+        (224, 225, EQUAL),
+        (227, 224, EQUAL),
+        (224, 227, EQUAL),
+        (1, 4000, EXACT),
+        (4000, 1, EXACT),
+        (3, 2, EXACT),
+        (150, 110, EXACT),
+        (1000, 225, EXACT),
+    ):
+        image = strip(width, height) if min(width, height) < 100 else scene(width, height)
+        yield Case(f"size-{width}x{height}.png", f"{width} x {height}", save(image, "PNG", optimize=True), tolerance)
+    photo = save(scene(4032, 3024), "JPEG", quality=75, subsampling="4:2:0", optimize=True)
+    yield Case("size-4032x3024.jpg", "4032 x 3024 (12 megapixels), 4:2:0", photo, JPEG)
+
+
+if __name__ == "__main__":
+    main()
