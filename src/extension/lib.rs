@@ -12,6 +12,7 @@
 //! The SQL surface is written by hand in `sql/`; this crate only exports the symbols that it names.
 
 mod client;
+mod current_model;
 mod embed;
 mod error;
 mod memo;

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod crashes;
+mod current_model;
 mod embedding;
 mod golden;
 mod inheritance;
