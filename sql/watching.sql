@@ -13,7 +13,8 @@ CREATE TABLE clip_watches (
 	embedding_column pg_catalog.name NOT NULL,
 	checksum_column pg_catalog.name NOT NULL,
 	model_column pg_catalog.name NOT NULL,
-	target_project_column pg_catalog.name
+	target_project_column pg_catalog.name,
+	model pg_catalog.text
 );
 COMMENT ON TABLE clip_watches IS 'the watched tables; written by clip_watch and clip_unwatch';
 COMMENT ON COLUMN clip_watches.source IS 'the table with the photos';
@@ -48,6 +49,11 @@ CREATE FUNCTION clip_unregister_watch(source pg_catalog.regclass) RETURNS pg_cat
 	AS 'MODULE_PATHNAME', 'clip_unregister_watch' LANGUAGE C;
 COMMENT ON FUNCTION clip_unregister_watch(pg_catalog.regclass) IS
 	'deletes the row of a watch for the owner of the source; called by clip_unwatch';
+
+CREATE FUNCTION clip_set_watch_model(source pg_catalog.regclass, model pg_catalog.text) RETURNS pg_catalog.void
+	AS 'MODULE_PATHNAME', 'clip_set_watch_model' LANGUAGE C STRICT;
+COMMENT ON FUNCTION clip_set_watch_model(pg_catalog.regclass, pg_catalog.text) IS
+	'writes down which model made the vectors of a target, for the owner of the source; called by clip_migrate';
 
 CREATE FUNCTION clip_fill_image_embeddings() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'clip_fill_image_embeddings' LANGUAGE C;

@@ -16,6 +16,7 @@ mod current_model;
 mod embed;
 mod error;
 mod memo;
+mod migration;
 mod settings;
 mod spi;
 mod status;

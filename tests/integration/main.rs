@@ -8,6 +8,7 @@ mod golden;
 mod inheritance;
 mod lifecycle;
 mod many_connections;
+mod migration;
 mod one_inference;
 mod pid_one;
 mod readme;

@@ -35,6 +35,6 @@ pub(super) fn oid(oid: pg_sys::Oid) -> Argument {
 }
 
 /// The oid that a column of type `oid` or `regclass` holds.
-pub(super) fn oid_of(datum: pg_sys::Datum) -> pg_sys::Oid {
+pub(crate) fn oid_of(datum: pg_sys::Datum) -> pg_sys::Oid {
     pg_sys::Oid::from(u32::try_from(datum.value()).expect("an oid has 32 bits"))
 }

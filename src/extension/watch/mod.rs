@@ -18,6 +18,9 @@ mod watched;
 
 use pgrx::pg_sys;
 
+pub(crate) use self::home::oid_of;
+pub(crate) use self::photos::identity;
+pub(crate) use self::registry::check_owner;
 use self::watched::Watched;
 use crate::error::Error;
 use crate::settings;

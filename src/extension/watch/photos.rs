@@ -38,7 +38,7 @@ pub(super) fn embed(spi: &Spi, watched: &Watched, query: &str) -> Result<(), Err
             continue;
         }
         if target.is_none() {
-            let fingerprint = client::describe(&model)?;
+            let fingerprint = client::describe(&model)?.fingerprint;
             let (key, project) = (row.type_of(KEY), row.type_of(PROJECT));
             let identity = identity(&model, &fingerprint);
             target = Some((Target::prepare(spi, watched, identity, key, project)?, fingerprint));
@@ -53,7 +53,7 @@ pub(super) fn embed(spi: &Spi, watched: &Watched, query: &str) -> Result<(), Err
 
 /// What the model column says: the name, by which the model can be called, and the start of the fingerprint, which
 /// tells two models of one name apart.
-fn identity(model: &str, fingerprint: &Fingerprint) -> String {
+pub(crate) fn identity(model: &str, fingerprint: &Fingerprint) -> String {
     const SHOWN: usize = 6;
     fingerprint[..SHOWN].iter().fold(format!("{model}@"), |mut identity, byte| {
         // Writing to a String does not fail.

@@ -59,6 +59,11 @@ pub(super) fn unregister(schema: &str) -> String {
     )
 }
 
+/// Writes down that model `$2` made the vectors of source `$1`.
+pub(super) fn set_model(schema: &str) -> String {
+    format!("UPDATE {schema}.clip_watches SET model = $2 WHERE source OPERATOR(pg_catalog.=) $1")
+}
+
 /// The registered watch of table `$1`.
 pub(super) fn registration(schema: &str) -> String {
     format!(
