@@ -68,3 +68,101 @@ fn a_table_moves_with_everything_that_its_columns_have() {
     run(&mut client, "DROP OWNED BY searcher; DROP ROLE searcher");
     assert_eq!(failure(&mut client, "SELECT clip_abandon_migration('image_embeddings')", &[]), "55000");
 }
+
+#[test]
+fn what_cannot_be_migrated_is_refused_with_a_reason() {
+    let cluster = cluster_of_two_models();
+    let (_database, mut client) = watched(&cluster, &demo_photos()[..3]);
+    let mut refused = |call: &str| failure(&mut client, call, &[]);
+    assert_eq!(refused("CALL clip_migrate('photos', 'other')"), "55000");
+    assert_eq!(refused("CALL clip_migrate('image_embeddings', 'nobody')"), "22023");
+    assert_eq!(refused("CALL clip_migrate('image_embeddings', '../demo')"), "22023");
+    assert_eq!(refused("CALL clip_migrate('image_embeddings', NULL)"), "22004");
+    let wrapped = "DO $$ BEGIN CALL clip_migrate('image_embeddings', 'other'); EXCEPTION WHEN division_by_zero THEN END $$";
+    assert_eq!(refused(wrapped), "2D000", "a procedure that commits is called by itself");
+    run(&mut client, "CREATE VIEW shown AS SELECT image_id, embedding FROM image_embeddings");
+    let error =
+        client.batch_execute("CALL clip_migrate('image_embeddings', 'other')").expect_err("a view depends");
+    let error = error.as_db_error().expect("an error of the server");
+    assert_eq!(error.code().code(), "2BP01");
+    assert_eq!(error.detail(), Some("Dependent: rule _RETURN on view shown."));
+    run(
+        &mut client,
+        "DROP VIEW shown; CREATE INDEX by_model ON image_embeddings (model);
+        ALTER TABLE image_embeddings ADD small halfvec(512) GENERATED ALWAYS AS (embedding::halfvec(512)) STORED",
+    );
+    let error =
+        client.batch_execute("CALL clip_migrate('image_embeddings', 'other')").expect_err("both depend");
+    let detail = error.as_db_error().and_then(|error| error.detail()).expect("a detail");
+    assert_eq!(detail, "Dependent: column small of table image_embeddings, index by_model.");
+    run(&mut client, "DROP INDEX by_model; ALTER TABLE image_embeddings DROP small");
+
+    // Rows whose photo is not there any more, or has other bytes.
+    run(
+        &mut client,
+        "ALTER TABLE photos DISABLE TRIGGER ALL; DELETE FROM photos WHERE id = 1;
+        UPDATE photos SET image = image || '\\x00' WHERE id = 2; ALTER TABLE photos ENABLE TRIGGER ALL",
+    );
+    let error =
+        client.batch_execute("CALL clip_migrate('image_embeddings', 'other')").expect_err("no photos");
+    let error = error.as_db_error().expect("an error of the server");
+    assert_eq!(error.code().code(), "55000");
+    assert_eq!(error.message(), "2 rows of table image_embeddings have no photo with their checksum");
+    assert_eq!(value::<String>(&mut client, "SHOW clip.model"), "demo");
+    let progress = "SELECT format('%s %s %s %s', target, split_part(to_model, '@', 1), done, total) FROM clip_migrations";
+    assert_eq!(value::<String>(&mut client, progress), "image_embeddings other 1 3");
+    assert_eq!(failure(&mut client, "CALL clip_migrate('image_embeddings', 'demo')", &[]), "55000");
+    run(
+        &mut client,
+        "DELETE FROM image_embeddings WHERE image_id <= 2; UPDATE photos SET image = image || '\\x01'",
+    );
+    run(&mut client, "CALL clip_migrate('image_embeddings', 'other')");
+    assert_eq!(value::<i64>(&mut client, &format!("{WRONG} AND photos.id <> 2")), 0);
+}
+
+#[test]
+fn the_owner_of_the_tables_migrates_them() {
+    let cluster = cluster_of_two_models();
+    let database = cluster.database();
+    let mut superuser = database.connect();
+    run(
+        &mut superuser,
+        "CREATE ROLE shopkeeper LOGIN; CREATE ROLE stranger LOGIN;
+        CREATE SCHEMA \"The \"\"Shop\" AUTHORIZATION shopkeeper; CREATE SCHEMA evil AUTHORIZATION shopkeeper",
+    );
+    let mut shopkeeper = database.connect_as("shopkeeper");
+    run(
+        &mut shopkeeper,
+        r#"CREATE TABLE "The ""Shop"."Photos; --" ("the 'key'" uuid PRIMARY KEY DEFAULT gen_random_uuid(), image bytea);
+        SELECT clip_watch('"The ""Shop"."Photos; --"', '"Their vectors"', embedding_column => 'The vector',
+            model_column => 'By "model"', target_key_column => 'Photo', checksum_column => 'Check; sum');
+        CREATE FUNCTION evil.never(uuid, uuid) RETURNS bool LANGUAGE sql AS 'SELECT false';
+        CREATE OPERATOR evil.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = evil.never);
+        CREATE FUNCTION evil.format(text, VARIADIC anyarray) RETURNS text LANGUAGE sql AS 'SELECT ''DROP TABLE x''';
+        SET search_path = evil, pg_catalog, public"#,
+    );
+    let insert = r#"INSERT INTO "The ""Shop"."Photos; --" (image) SELECT unnest($1::bytea[])"#;
+    shopkeeper.execute(insert, &[&&demo_photos()[..40]]).expect("photos");
+    let target = r#"'"The ""Shop"."Their vectors"'"#;
+    let migrate = format!("CALL public.clip_migrate({target}, 'other')");
+    assert_eq!(failure(&mut database.connect_as("stranger"), &migrate, &[]), "42501");
+    assert_eq!(failure(&mut shopkeeper, &migrate, &[]), "42501", "the database is not theirs");
+    for private in [
+        "clip_hold('%', 'writers')",
+        "clip_await_users('%')",
+        "clip_abandon_migration('%')",
+        "clip_set_watch_model('%', 'x')",
+    ] {
+        let call = format!("SELECT {}", private.replace("'%'", target));
+        assert_eq!(failure(&mut database.connect_as("stranger"), &call, &[]), "42501", "{call}");
+    }
+    run(&mut shopkeeper, &format!("CALL public.clip_migrate({target}, 'other', set_default => false)"));
+    let wrong = r#"SELECT count(*) FROM "The ""Shop"."Photos; --" FULL JOIN "The ""Shop"."Their vectors"
+        ON "Photo" OPERATOR(pg_catalog.=) "the 'key'"
+        WHERE "The vector" IS DISTINCT FROM public.clip_embed_image(image, 'other') OR "By ""model""" NOT LIKE 'other@%'"#;
+    run(&mut shopkeeper, "SET search_path = pg_catalog, public");
+    assert_eq!(value::<i64>(&mut shopkeeper, wrong), 0);
+    assert_eq!(value::<String>(&mut shopkeeper, "SHOW clip.model"), "demo");
+    drop(shopkeeper);
+    run(&mut superuser, "DROP OWNED BY shopkeeper CASCADE; DROP ROLE shopkeeper; DROP ROLE stranger");
+}
