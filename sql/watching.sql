@@ -5,7 +5,7 @@
 CREATE TABLE clip_watches (
 	source pg_catalog.regclass PRIMARY KEY,
 	target pg_catalog.regclass NOT NULL UNIQUE,
-	mode pg_catalog.text NOT NULL CHECK (mode OPERATOR(pg_catalog.=) 'sync'),
+	mode pg_catalog.text NOT NULL CHECK (mode OPERATOR(pg_catalog.=) 'sync' OR mode OPERATOR(pg_catalog.=) 'async'),
 	image_column pg_catalog.name NOT NULL,
 	key_column pg_catalog.name NOT NULL,
 	project_column pg_catalog.name,
@@ -19,8 +19,9 @@ CREATE TABLE clip_watches (
 COMMENT ON TABLE clip_watches IS 'the watched tables; written by clip_watch and clip_unwatch';
 COMMENT ON COLUMN clip_watches.source IS 'the table with the photos';
 COMMENT ON COLUMN clip_watches.target IS 'the table with their embeddings; a table takes those of one source';
-COMMENT ON COLUMN clip_watches.mode IS 'sync: embedded in the transaction that writes the photo';
+COMMENT ON COLUMN clip_watches.mode IS 'sync: embedded in the transaction that writes the photo; async: by the queue after it';
 COMMENT ON COLUMN clip_watches.project_column IS 'NULL where no project is carried over';
+COMMENT ON COLUMN clip_watches.model IS 'the one model whose vectors the target holds; NULL before there is one';
 SELECT pg_catalog.pg_extension_config_dump('clip_watches', '');
 
 -- Only its functions write to it: who may write to a table may also lock it against the triggers of all others.
@@ -37,12 +38,12 @@ CREATE FUNCTION clip_register_watch(
 	source pg_catalog.regclass, target pg_catalog.regclass, mode pg_catalog.text, image_column pg_catalog.name,
 	key_column pg_catalog.name, project_column pg_catalog.name, target_key_column pg_catalog.name,
 	embedding_column pg_catalog.name, checksum_column pg_catalog.name, model_column pg_catalog.name,
-	target_project_column pg_catalog.name
+	target_project_column pg_catalog.name, model pg_catalog.text
 ) RETURNS pg_catalog.void
 	AS 'MODULE_PATHNAME', 'clip_register_watch' LANGUAGE C;
 COMMENT ON FUNCTION clip_register_watch(
 	pg_catalog.regclass, pg_catalog.regclass, pg_catalog.text, pg_catalog.name, pg_catalog.name, pg_catalog.name,
-	pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name) IS
+	pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.text) IS
 	'writes the row of a watch for the owner of both tables; called by clip_watch';
 
 CREATE FUNCTION clip_unregister_watch(source pg_catalog.regclass) RETURNS pg_catalog.bool
@@ -102,6 +103,8 @@ DECLARE
 	project_type text;
 	image_type regtype;
 	missing text;
+	held text;
+	also_held text;
 BEGIN
 	SELECT * INTO source_class FROM pg_class WHERE oid = p_source;
 	IF p_source IS NULL OR NOT FOUND THEN
@@ -113,9 +116,9 @@ BEGIN
 	IF NOT pg_has_role(source_class.relowner, 'USAGE') THEN
 		RAISE EXCEPTION 'must be owner of table %', p_source USING ERRCODE = 'insufficient_privilege';
 	END IF;
-	IF p_mode IS DISTINCT FROM 'sync' THEN
+	IF p_mode IS NULL OR p_mode NOT IN ('sync', 'async') THEN
 		RAISE EXCEPTION 'mode "%" is not known', p_mode
-			USING ERRCODE = 'invalid_parameter_value', HINT = 'The mode is ''sync''.';
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'The modes are ''sync'' and ''async''.';
 	END IF;
 	source_schema := (SELECT nspname FROM pg_namespace WHERE oid = source_class.relnamespace);
 
@@ -229,11 +232,16 @@ BEGIN
 	IF p_project IS NULL THEN
 		p_target_project := NULL;
 	END IF;
+	EXECUTE format('SELECT min(%I), max(%I) FROM %s', p_model, p_model, target_table) INTO held, also_held;
+	IF held <> also_held THEN
+		RAISE EXCEPTION 'table % holds vectors of model % and of model %', target_table, held, also_held
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Delete those of one of them.';
+	END IF;
 
 	BEGIN
 		PERFORM @extschema@.clip_register_watch(
 			p_source, target_table, p_mode, p_image, p_key, p_project,
-			p_target_key, p_embedding, p_checksum, p_model, p_target_project);
+			p_target_key, p_embedding, p_checksum, p_model, p_target_project, held);
 	EXCEPTION WHEN unique_violation THEN
 		RAISE EXCEPTION 'table % takes the embeddings of another table already', target_table
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Name a target of its own with target => ''…''.';

@@ -39,8 +39,8 @@ pub(crate) enum Error {
     NoDescriptor,
     #[error("the embedder does not take more connections now")]
     Backlog,
-    #[error("no background worker slot is free for pg_clip's supervisor")]
-    NoWorkerSlot,
+    #[error("no background worker slot is free for pg_clip's {0}")]
+    NoWorkerSlot(&'static str),
     #[error("could not {action}: {cause}")]
     System { action: &'static str, cause: std::io::Error },
     #[error("function clip_fill_image_embeddings must be called by a trigger AFTER … FOR EACH STATEMENT")]
@@ -51,6 +51,10 @@ pub(crate) enum Error {
     NotOwner(String),
     #[error("table {0} is not watched")]
     NotWatched(String),
+    #[error("table {table} holds vectors of model {held}, not {model}")]
+    OtherModel { table: String, held: String, model: String },
+    #[error("{}", .0.message)]
+    Queue(crate::queue::Failure),
     #[error("the model changed during the statement")]
     ModelChanged,
     #[error("SPI answered {0}")]
@@ -81,7 +85,7 @@ impl Error {
         unreachable!("an ERROR does not return")
     }
 
-    fn sqlstate(&self) -> PgSqlErrorCode {
+    pub(crate) fn sqlstate(&self) -> PgSqlErrorCode {
         use PgSqlErrorCode as Code;
         match self {
             Error::Embedder(failure) => match failure.kind {
@@ -104,17 +108,18 @@ impl Error {
             Error::Wire(_) | Error::OutOfTurn | Error::NotNormalised | Error::ForeignPeer => {
                 Code::ERRCODE_PROTOCOL_VIOLATION
             }
-            Error::OtherProtocol { .. } | Error::NotWatched(_) => {
+            Error::OtherProtocol { .. } | Error::NotWatched(_) | Error::OtherModel { .. } => {
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
             Error::NotOwner(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::NoDescriptor => Code::ERRCODE_TOO_MANY_CONNECTIONS,
-            Error::Backlog | Error::NoWorkerSlot => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            Error::Backlog | Error::NoWorkerSlot(_) => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             Error::System { .. } => Code::ERRCODE_SYSTEM_ERROR,
             Error::NotAStatementTrigger | Error::NoTransitionTable(..) => {
                 Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED
             }
             Error::ModelChanged => Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            Error::Queue(failure) => failure.code,
             Error::Spi(_) => Code::ERRCODE_INTERNAL_ERROR,
             Error::Photo { error, .. } | Error::Element { error, .. } => error.sqlstate(),
         }
@@ -147,7 +152,7 @@ impl Error {
             }
             Error::OtherProtocol { .. } => Some("Install pg_clip again, then restart the server.".to_owned()),
             Error::NoDescriptor => Some("Raise max_files_per_process.".to_owned()),
-            Error::NoWorkerSlot => {
+            Error::NoWorkerSlot(_) => {
                 Some("Raise max_worker_processes, or add pg_clip to shared_preload_libraries.".to_owned())
             }
             Error::NotAStatementTrigger => Some(
@@ -156,6 +161,10 @@ impl Error {
             ),
             Error::NoTransitionTable(_, clause) => {
                 Some(format!("Create the trigger with REFERENCING {clause} AS …."))
+            }
+            Error::OtherModel { table, model, .. } => {
+                let name = crate::watch::provenance::name_of(model);
+                Some(format!("CALL clip_migrate('{table}', '{name}') moves the table to the other model."))
             }
             Error::NotWatched(table) => Some(format!("SELECT clip_watch('{table}')")),
             Error::Photo { error, .. } | Error::Element { error, .. } => error.hint(),

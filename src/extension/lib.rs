@@ -15,8 +15,10 @@ mod client;
 mod current_model;
 mod embed;
 mod error;
+mod lock;
 mod memo;
 mod migration;
+mod queue;
 mod settings;
 mod spi;
 mod status;
@@ -24,6 +26,7 @@ mod supervisor;
 mod varlena;
 mod vector;
 mod watch;
+mod worker;
 
 pgrx::pg_module_magic!(name, version);
 
@@ -36,6 +39,7 @@ pub extern "C-unwind" fn _PG_init() {
     }
     settings::define();
     supervisor::register_at_server_start();
+    queue::register_at_server_start();
 }
 
 /// Exports a function to SQL by its name, with the V1 calling convention.

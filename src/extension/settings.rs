@@ -21,6 +21,8 @@ static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(32 << 20);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(50_000_000);
 /// 30 s: an embedder that starts needs a second or two, a full-size image under one on a slow machine.
 static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
+/// 60 s: what a photo waits longer whose wake was missed, by a restart or a prepared transaction.
+static QUEUE_POLL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static EXECUTION_PROVIDER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"cpu"));
 static ONNXRUNTIME_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -79,6 +81,16 @@ pub(crate) fn define() {
         i32::MAX,
         GucContext::Userset,
         GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"clip.queue_poll_interval",
+        c"Sets how often each database is searched for photos that nobody has announced.",
+        c"A photo is announced when it is committed; this is for those where that was missed.",
+        &QUEUE_POLL_INTERVAL,
+        1,
+        i32::MAX / 1000,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
     );
     GucRegistry::define_int_guc(
         c"clip.threads",
@@ -153,6 +165,10 @@ pub(crate) fn max_image_pixels() -> u64 {
 
 pub(crate) fn request_timeout() -> Duration {
     Duration::from_millis(u64::try_from(REQUEST_TIMEOUT.get()).expect("the least value is 1"))
+}
+
+pub(crate) fn queue_poll_interval() -> Duration {
+    Duration::from_secs(u64::try_from(QUEUE_POLL_INTERVAL.get()).expect("the least value is 1"))
 }
 
 pub(crate) fn threads() -> i32 {

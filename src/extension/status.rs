@@ -16,7 +16,7 @@ sql_function! {
         const PATIENCE: Duration = Duration::from_secs(2);
         let json = match client::status(PATIENCE.min(settings::request_timeout())) {
             Ok(json) => json,
-            Err(error @ (Error::NotRunning(_) | Error::Backlog | Error::NoWorkerSlot)) => absent("stopped", &error),
+            Err(error @ (Error::NotRunning(_) | Error::Backlog | Error::NoWorkerSlot(_))) => absent("stopped", &error),
             Err(error @ (Error::TimedOut(_) | Error::Died)) => absent("unresponsive", &error),
             Err(error) => return Err(error),
         };

@@ -6,9 +6,31 @@
 
 use pgrx::pg_sys;
 
+const HEADER: usize = size_of::<i32>() + 2 * size_of::<i16>();
+
+/// The values of a `vector`; nothing where the datum is none.
+///
+/// # Safety
+/// `datum` is a varlena with a long header, as detoasting makes it.
+pub(crate) unsafe fn from_datum(datum: pg_sys::Datum) -> Option<Vec<f32>> {
+    // SAFETY: the caller vouches for the datum; nothing beyond its size is read.
+    unsafe {
+        let start = datum.cast_mut_ptr::<u8>().cast_const();
+        let size = pgrx::varlena::varsize_any(start.cast());
+        if size < HEADER {
+            return None;
+        }
+        let dimensions = usize::try_from(start.add(size_of::<i32>()).cast::<i16>().read_unaligned()).ok()?;
+        if size != HEADER + dimensions * size_of::<f32>() {
+            return None;
+        }
+        let values = start.add(HEADER).cast::<f32>();
+        Some((0..dimensions).map(|index| values.add(index).read_unaligned()).collect())
+    }
+}
+
 /// Allocates a `vector` in the current memory context.
 pub(crate) fn to_datum(values: &[f32]) -> pg_sys::Datum {
-    const HEADER: usize = size_of::<i32>() + 2 * size_of::<i16>();
     let dimensions = i16::try_from(values.len()).expect("the wire allows at most 16,000 dimensions");
     let size = HEADER + size_of_val(values);
     // SAFETY: the allocation is zeroed, MAXALIGNed and `size` bytes long; all writes stay inside it.

@@ -11,6 +11,7 @@ mod many_connections;
 mod migration;
 mod one_inference;
 mod pid_one;
+mod queue;
 mod readme;
 mod rights;
 mod schemas;

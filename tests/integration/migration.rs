@@ -85,7 +85,7 @@ fn what_cannot_be_migrated_is_refused_with_a_reason() {
         client.batch_execute("CALL clip_migrate('image_embeddings', 'other')").expect_err("a view depends");
     let error = error.as_db_error().expect("an error of the server");
     assert_eq!(error.code().code(), "2BP01");
-    assert_eq!(error.detail(), Some("Dependent: rule _RETURN on view shown."));
+    assert_eq!(error.detail(), Some("Dependent: rule _RETURN on view public.shown."));
     run(
         &mut client,
         "DROP VIEW shown; CREATE INDEX by_model ON image_embeddings (model);
@@ -94,7 +94,7 @@ fn what_cannot_be_migrated_is_refused_with_a_reason() {
     let error =
         client.batch_execute("CALL clip_migrate('image_embeddings', 'other')").expect_err("both depend");
     let detail = error.as_db_error().and_then(|error| error.detail()).expect("a detail");
-    assert_eq!(detail, "Dependent: column small of table image_embeddings, index by_model.");
+    assert_eq!(detail, "Dependent: column small of table public.image_embeddings, index public.by_model.");
     run(&mut client, "DROP INDEX by_model; ALTER TABLE image_embeddings DROP small");
 
     // Rows whose photo is not there any more, or has other bytes.
@@ -107,7 +107,7 @@ fn what_cannot_be_migrated_is_refused_with_a_reason() {
         client.batch_execute("CALL clip_migrate('image_embeddings', 'other')").expect_err("no photos");
     let error = error.as_db_error().expect("an error of the server");
     assert_eq!(error.code().code(), "55000");
-    assert_eq!(error.message(), "2 rows of table image_embeddings have no photo with their checksum");
+    assert_eq!(error.message(), "2 rows of table public.image_embeddings have no photo with their checksum");
     assert_eq!(value::<String>(&mut client, "SHOW clip.model"), "demo");
     let progress = "SELECT format('%s %s %s %s', target, split_part(to_model, '@', 1), done, total) FROM clip_migrations";
     assert_eq!(value::<String>(&mut client, progress), "image_embeddings other 1 3");

@@ -11,7 +11,8 @@ use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::spi::Spi;
-use crate::watch::check_owner;
+use crate::watch::home::oid_of;
+use crate::watch::registry::check_owner;
 
 /// The first argument, which is a table of the caller's.
 ///
@@ -21,7 +22,7 @@ unsafe fn own_table(fcinfo: pg_sys::FunctionCallInfo) -> Result<pg_sys::Oid, Err
     // SAFETY: the caller vouches for `fcinfo`.
     let table = unsafe { argument(fcinfo, 0) };
     check_owner(&Spi::connect()?, Some(table))?;
-    Ok(crate::watch::oid_of(table))
+    Ok(oid_of(table))
 }
 
 /// # Safety

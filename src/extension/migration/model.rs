@@ -7,7 +7,7 @@ use crate::client::{self, Description};
 use crate::error::Error;
 use crate::settings;
 use crate::sql_function;
-use crate::watch::identity;
+use crate::watch::provenance::identity;
 
 sql_function! {
     /// `clip_model_identity(model text) → text`

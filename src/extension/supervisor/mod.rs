@@ -10,14 +10,14 @@
 
 mod child;
 mod listener;
-mod lock;
 mod worker;
-
-use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+use crate::client::LOCK;
 use crate::error::Error;
+use crate::lock;
+use crate::worker::named;
 
 /// Has the postmaster start the supervisor together with the server.
 pub(crate) fn register_at_server_start() {
@@ -31,7 +31,7 @@ pub(crate) fn register_at_server_start() {
 
 /// Starts the supervisor, unless one runs.
 pub(crate) fn ensure_running() -> Result<(), Error> {
-    if lock::is_held()? {
+    if lock::is_held(LOCK)? {
         return Ok(());
     }
     let mut handle = std::ptr::null_mut();
@@ -39,7 +39,7 @@ pub(crate) fn ensure_running() -> Result<(), Error> {
     if unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut registration(), &mut handle) } {
         Ok(())
     } else {
-        Err(Error::NoWorkerSlot)
+        Err(Error::NoWorkerSlot("supervisor"))
     }
 }
 
@@ -47,23 +47,11 @@ pub(crate) fn ensure_running() -> Result<(), Error> {
 const RESTART_SECONDS: i32 = 1;
 
 fn registration() -> pg_sys::BackgroundWorker {
-    let mut worker = pg_sys::BackgroundWorker {
+    pg_sys::BackgroundWorker {
         bgw_flags: pg_sys::BGWORKER_SHMEM_ACCESS as i32,
         // A standby answers queries from its consistent state on.
         bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_ConsistentState,
         bgw_restart_time: RESTART_SECONDS,
-        ..Default::default()
-    };
-    put(&mut worker.bgw_name, c"pg_clip supervisor");
-    put(&mut worker.bgw_type, c"pg_clip supervisor");
-    put(&mut worker.bgw_library_name, c"pg_clip");
-    put(&mut worker.bgw_function_name, c"clip_supervisor_main");
-    worker
-}
-
-fn put<const N: usize>(field: &mut [std::ffi::c_char; N], text: &CStr) {
-    const { assert!(N > 32, "all of the names above fit") };
-    for (place, byte) in field.iter_mut().zip(text.to_bytes_with_nul()) {
-        *place = std::ffi::c_char::try_from(*byte).expect("ASCII");
+        ..named(c"pg_clip supervisor", c"clip_supervisor_main")
     }
 }

@@ -1,7 +1,7 @@
 //! The background worker's main function.
 
 use std::cmp;
-use std::ffi::{CStr, OsStr, c_char, c_int};
+use std::ffi::{CStr, OsStr, c_char};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use super::child::{Child, Launch};
-use super::{listener, lock};
-use crate::client::{Interest, wait};
+use super::listener;
+use crate::client::{Interest, LOCK, wait};
 use crate::error::Error;
-use crate::settings;
+use crate::worker::{accept_signals, reload_settings};
+use crate::{lock, settings};
 
 /// The entry point that the postmaster calls in the worker's process. It returns only where another supervisor runs:
 /// everything else ends in PostgreSQL's own exit, which leaves the worker to be started again.
@@ -34,7 +35,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const GOOD_LIFE: Duration = Duration::from_secs(10);
 
 fn supervise() -> Result<(), Error> {
-    let Some(_lock) = lock::take()? else {
+    let Some(_lock) = lock::take(LOCK)? else {
         return Ok(());
     };
     let listener = listener::listen()?;
@@ -101,13 +102,8 @@ fn relay(line: &str) {
 
 /// Reads the configuration files again if the server was asked to. Returns whether that changes the embedder's start.
 fn settings_changed(launch: &mut Launch) -> bool {
-    // SAFETY: this process's own flag, set by its SIGHUP handler; the files are read outside of the handler.
-    unsafe {
-        if pg_sys::ConfigReloadPending == 0 {
-            return false;
-        }
-        pg_sys::ConfigReloadPending = 0;
-        pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+    if !reload_settings() {
+        return false;
     }
     let now = current_launch();
     let changed = now != *launch;
@@ -154,30 +150,4 @@ fn server_program() -> PathBuf {
     // SAFETY: the server set `my_exec_path` before it started any process.
     let path = unsafe { CStr::from_ptr(&raw const pg_sys::my_exec_path as *const c_char) };
     Path::new(OsStr::from_bytes(path.to_bytes())).to_owned()
-}
-
-/// SIGTERM ends the worker as it ends a backend, also out of a wait; SIGHUP asks for the configuration; SIGCHLD wakes.
-fn accept_signals() {
-    #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
-    use pg_sys::pqsignal as set_handler;
-    #[cfg(feature = "pg18")]
-    use pg_sys::pqsignal_be as set_handler;
-
-    unsafe extern "C-unwind" {
-        fn die(signal: c_int);
-        fn SignalHandlerForConfigReload(signal: c_int);
-    }
-
-    unsafe extern "C-unwind" fn wake(_signal: c_int) {
-        // SAFETY: setting the process's own latch is async-signal-safe and keeps errno.
-        unsafe { pg_sys::SetLatch(pg_sys::MyLatch) };
-    }
-
-    // SAFETY: the handlers are the server's own, or do no more than they may; signals are blocked until the last line.
-    unsafe {
-        set_handler(libc::SIGTERM, Some(die));
-        set_handler(libc::SIGHUP, Some(SignalHandlerForConfigReload));
-        set_handler(libc::SIGCHLD, Some(wake));
-        pg_sys::BackgroundWorkerUnblockSignals();
-    }
 }

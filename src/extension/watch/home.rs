@@ -4,33 +4,46 @@ use pgrx::{IntoDatum, pg_sys};
 
 use super::sql::{self, identifier};
 use crate::error::Error;
-use crate::spi::{Argument, Spi};
+use crate::spi::{Argument, Rows, Spi};
 
 /// The extension's schema and owner, and pgvector's type, whatever a search_path says.
-pub(super) struct Home {
+pub(crate) struct Home {
     /// Quoted.
-    pub(super) schema: String,
-    pub(super) owner: pg_sys::Oid,
-    pub(super) vector_type: pg_sys::Oid,
+    pub(crate) schema: String,
+    pub(crate) owner: pg_sys::Oid,
+    pub(crate) vector_type: pg_sys::Oid,
 }
 
 impl Home {
     /// Found from a function of the extension: the one that runs.
-    pub(super) fn of(spi: &Spi, function: pg_sys::Oid) -> Result<Home, Error> {
+    pub(crate) fn of(spi: &Spi, function: pg_sys::Oid) -> Result<Home, Error> {
         let row = spi.run(sql::HOME, &[oid(function)])?;
         if row.len() == 0 {
             return Err(Error::Spi(0));
         }
-        Ok(Home {
+        Ok(Home::read(&row))
+    }
+
+    /// Found from the extension itself; nothing where it is not created in this database, or is of another release
+    /// than this library.
+    pub(crate) fn installed(spi: &Spi) -> Result<Option<Home>, Error> {
+        const RELEASE: i32 = 4;
+        let row = spi.run(sql::INSTALLED, &[])?;
+        let fits = row.len() > 0 && row.text(RELEASE).as_deref() == Some(env!("CARGO_PKG_VERSION"));
+        Ok(fits.then(|| Home::read(&row)))
+    }
+
+    fn read(row: &Rows) -> Home {
+        Home {
             schema: identifier(&row.text(1).unwrap_or_default()),
             owner: row.value(2).map_or(pg_sys::InvalidOid, oid_of),
             vector_type: row.value(3).map_or(pg_sys::InvalidOid, oid_of),
-        })
+        }
     }
 }
 
 /// An oid as a parameter.
-pub(super) fn oid(oid: pg_sys::Oid) -> Argument {
+pub(crate) fn oid(oid: pg_sys::Oid) -> Argument {
     Argument { oid: pg_sys::OIDOID, value: oid.into_datum() }
 }
 

@@ -8,21 +8,21 @@
 //! What is read is read as the caller, from transition tables. What is written is written as the owner of the target,
 //! in a restricted operation with a search_path of its own: the caller needs no right on the target, and gains none.
 
-mod home;
+pub(crate) mod home;
 mod photos;
-mod registry;
-mod role;
-mod sql;
-mod target;
-mod watched;
+pub(crate) mod provenance;
+pub(crate) mod registry;
+pub(crate) mod role;
+pub(crate) mod sql;
+pub(crate) mod target;
+pub(crate) mod watched;
 
 use pgrx::pg_sys;
 
-pub(crate) use self::home::oid_of;
-pub(crate) use self::photos::identity;
-pub(crate) use self::registry::check_owner;
-use self::watched::Watched;
+use self::home::Home;
+use self::watched::{Mode, Watched};
 use crate::error::Error;
+use crate::queue::enqueue::{self, Jobs};
 use crate::settings;
 use crate::spi::Spi;
 use crate::sql_function;
@@ -37,10 +37,7 @@ sql_function! {
             if context.is_null() || !pgrx::is_a(context, pg_sys::NodeTag::T_TriggerData) {
                 return Err(Error::NotAStatementTrigger);
             }
-            let firing = Firing::new(context.cast())?;
-            if settings::enabled() {
-                fill(&firing, (*(*fcinfo).flinfo).fn_oid)?;
-            }
+            fill(&Firing::new(context.cast())?, (*(*fcinfo).flinfo).fn_oid)?;
             Ok(pg_sys::Datum::from(0))
         }
     }
@@ -122,20 +119,56 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
     let spi = Spi::connect()?;
     // SAFETY: `firing` was made from the running trigger.
     unsafe { spi.register_transition_tables(firing.data)? };
-    let watched = Watched::find(&spi, firing, function)?;
+    let home = Home::of(&spi, function)?;
+    let watched = Watched::find(&spi, &home, firing)?;
+    let jobs = Jobs { spi: &spi, home: &home, source: firing.table };
+    let registration = watched.registration.as_ref();
+    let mode = settings::enabled().then(|| registration.map_or(Mode::Sync, |registration| registration.mode));
+    // The jobs of a table that was in async mode before are finished in any.
+    let has_jobs =
+        mode == Some(Mode::Async) || registration.is_some_and(|registration| registration.has_jobs);
     match firing.event {
         Event::Insert => {
             let new = firing.new_rows()?;
-            photos::embed(&spi, &watched, &sql::inserted_photos(&watched, &new))
+            match mode {
+                Some(Mode::Sync) => {
+                    photos::embed(&spi, &home, &watched, &sql::inserted_photos(&watched, &new))
+                }
+                Some(Mode::Async) => jobs.add(enqueue::keys(&spi, &sql::inserted_keys(&watched, &new))?),
+                None => Ok(()),
+            }
         }
         Event::Update => {
             let (new, old) = (firing.new_rows()?, firing.old_rows()?);
-            photos::embed(&spi, &watched, &sql::updated_photos(&watched, &new, &old))?;
+            if has_jobs {
+                jobs.lock(enqueue::keys(&spi, &sql::all_keys(&watched, &new))?)?;
+                jobs.remove(enqueue::keys(&spi, &sql::vanished_keys(&watched, &new, &old))?)?;
+            }
+            let updated = sql::updated_photos(&watched, &new, &old);
+            match mode {
+                Some(Mode::Sync) => photos::embed(&spi, &home, &watched, &updated)?,
+                Some(Mode::Async) => jobs.add(photos::keep(&spi, &watched, &updated)?)?,
+                None => {
+                    photos::keep(&spi, &watched, &updated)?;
+                    target::write(&spi, &watched, &sql::delete_stale(&watched, &new, &old))?;
+                }
+            }
             target::write(&spi, &watched, &sql::carry_project_over(&watched, &new))?;
             target::write(&spi, &watched, &sql::delete_emptied(&watched, &new))?;
             target::write(&spi, &watched, &sql::delete_renamed(&watched, &new, &old))
         }
-        Event::Delete => target::write(&spi, &watched, &sql::delete_deleted(&watched, &firing.old_rows()?)),
-        Event::Truncate => target::write(&spi, &watched, &sql::delete_all(&watched)),
+        Event::Delete => {
+            let old = firing.old_rows()?;
+            if has_jobs {
+                jobs.remove(enqueue::keys(&spi, &sql::all_keys(&watched, &old))?)?;
+            }
+            target::write(&spi, &watched, &sql::delete_deleted(&watched, &old))
+        }
+        Event::Truncate => {
+            if has_jobs {
+                jobs.clear()?;
+            }
+            target::write(&spi, &watched, &sql::delete_all(&watched))
+        }
     }
 }

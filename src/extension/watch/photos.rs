@@ -1,12 +1,13 @@
 //! Embedding the photos that a statement wrote.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 
 use pg_clip_wire::Fingerprint;
 use pgrx::{IntoDatum, pg_sys};
 use sha2::{Digest, Sha256};
 
+use super::home::Home;
+use super::provenance::{self, identity};
 use super::target::{Row, Target};
 use super::watched::Watched;
 use crate::client::{self, Input};
@@ -26,10 +27,10 @@ const KEY: i32 = 1;
 const IMAGE: i32 = 2;
 const PROJECT: i32 = 3;
 const IMAGE_BEFORE: i32 = 4;
+const KEY_IS_NEW: i32 = 5;
 
 /// Embeds what the query returns (see [`super::sql::inserted_photos`]) and writes it to the target.
-pub(super) fn embed(spi: &Spi, watched: &Watched, query: &str) -> Result<(), Error> {
-    let model = settings::model()?;
+pub(super) fn embed(spi: &Spi, home: &Home, watched: &Watched, query: &str) -> Result<(), Error> {
     let mut target = None;
     let mut batch = Batch::default();
     let mut photos = spi.open(query)?;
@@ -38,28 +39,67 @@ pub(super) fn embed(spi: &Spi, watched: &Watched, query: &str) -> Result<(), Err
             continue;
         }
         if target.is_none() {
+            // Only now: the target and clip.model may have moved to another model together.
+            provenance::lock(spi, watched)?;
+            let model = settings::model()?;
             let fingerprint = client::describe(&model)?.fingerprint;
             let (key, project) = (row.type_of(KEY), row.type_of(PROJECT));
             let identity = identity(&model, &fingerprint);
-            target = Some((Target::prepare(spi, watched, identity, key, project)?, fingerprint));
+            provenance::check(spi, home, watched, &identity)?;
+            let rows = Target::prepare(spi, watched, identity, key, project)?;
+            target = Some(Writing { model, fingerprint, rows });
         }
         batch.add(row, watched)?;
         if batch.photos.len() >= BATCH_PHOTOS || batch.bytes >= BATCH_BYTES {
-            std::mem::take(&mut batch).embed(&model, watched, target.as_ref())?;
+            std::mem::take(&mut batch).embed(watched, target.as_ref())?;
         }
     }
-    batch.embed(&model, watched, target.as_ref())
+    batch.embed(watched, target.as_ref())
 }
 
-/// What the model column says: the name, by which the model can be called, and the start of the fingerprint, which
-/// tells two models of one name apart.
-pub(crate) fn identity(model: &str, fingerprint: &Fingerprint) -> String {
-    const SHOWN: usize = 6;
-    fingerprint[..SHOWN].iter().fold(format!("{model}@"), |mut identity, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(identity, "{byte:02x}");
-        identity
-    })
+/// Keeps the vectors of photos whose key changed, and returns the keys of those whose bytes have none: they are to be
+/// embedded. The query is as for [`embed`].
+pub(super) fn keep(spi: &Spi, watched: &Watched, query: &str) -> Result<Vec<String>, Error> {
+    let model = watched.registration.as_ref().and_then(|registration| registration.model.clone());
+    let mut target = None;
+    let mut without = Vec::new();
+    let mut photos = spi.open(query)?;
+    while let Some(row) = photos.next() {
+        if is_unchanged(&row) {
+            continue;
+        }
+        let Some(key) = row.value(KEY) else {
+            continue;
+        };
+        if let (Some(image), Some(model)) = (row.value(IMAGE).filter(|_| has_new_key(&row)), &model) {
+            if target.is_none() {
+                let (key, project) = (row.type_of(KEY), row.type_of(PROJECT));
+                target = Some(Target::prepare(spi, watched, model.clone(), key, project)?);
+            }
+            // SAFETY: a non-null bytea of a row at hand.
+            let checksum = checksum(unsafe { Bytes::new(image) }.as_slice());
+            if let Some(target) = &target
+                && let Some(copy) = target.vector_of(&checksum)?
+            {
+                let project = row.value(PROJECT);
+                target.put(&Row { key, checksum: &checksum, vector: copy.datum(), project })?;
+                continue;
+            }
+        }
+        without.extend(row.text(KEY));
+    }
+    Ok(without)
+}
+
+/// The sha256 of an image, as a `bytea`.
+fn checksum(image: &[u8]) -> Bytes {
+    let checksum = Sha256::digest(image).as_slice().into_datum().unwrap_or(0.into());
+    // SAFETY: a bytea that was made for this value.
+    unsafe { Bytes::own(checksum) }
+}
+
+fn has_new_key(row: &Rows) -> bool {
+    row.value(KEY_IS_NEW).is_some_and(|is_new| is_new.value() != 0)
 }
 
 fn is_unchanged(row: &Rows) -> bool {
@@ -68,6 +108,13 @@ fn is_unchanged(row: &Rows) -> bool {
         (Some(now), Some(before)) => unsafe { varlena::same(now, before) },
         _ => false,
     }
+}
+
+/// The target, and the model whose vectors it takes.
+struct Writing<'a> {
+    model: String,
+    fingerprint: Fingerprint,
+    rows: Target<'a>,
 }
 
 #[derive(Default)]
@@ -95,22 +142,15 @@ impl<'a> Batch<'a> {
         client::check_image_size(size).map_err(|error| of_photo(&row, watched, error))?;
         // SAFETY: as above.
         let image = unsafe { Bytes::new(image) };
-        let checksum = Sha256::digest(image.as_slice()).as_slice().into_datum().unwrap_or(0.into());
-        // SAFETY: a bytea that was made for this value.
-        let checksum = unsafe { Bytes::own(checksum) };
+        let checksum = checksum(image.as_slice());
         self.bytes += size;
         self.photos.push(Photo { row, key, image, checksum });
         Ok(())
     }
 
     /// Embeds the photos and writes their rows. The same bytes are embedded once, in this batch and ever.
-    fn embed(
-        self,
-        model: &str,
-        watched: &Watched,
-        target: Option<&(Target, Fingerprint)>,
-    ) -> Result<(), Error> {
-        let Some((target, fingerprint)) = target else {
+    fn embed(self, watched: &Watched, target: Option<&Writing>) -> Result<(), Error> {
+        let Some(Writing { model, fingerprint, rows: target }) = target else {
             return Ok(());
         };
         let mut vectors: HashMap<&[u8], Bytes> = HashMap::new();

@@ -10,18 +10,20 @@ use super::home::{Home, oid, oid_of};
 use super::role::act_as;
 use super::sql;
 use crate::error::Error;
+use crate::queue::enqueue::Jobs;
 use crate::spi::{Argument, Spi};
 use crate::sql_function;
 
 sql_function! {
     /// `clip_register_watch(source regclass, target regclass, mode text, image_column name, key_column name,
     /// project_column name, target_key_column name, embedding_column name, checksum_column name, model_column name,
-    /// target_project_column name) → void`: the columns of `clip_watches`, in their order.
+    /// target_project_column name, model text) → void`: the columns of `clip_watches`, in their order.
     fn clip_register_watch(fcinfo) {
         const SOURCE: usize = 0;
         const TARGET: usize = 1;
         const MODE: usize = 2;
-        const COLUMNS: usize = 11;
+        const MODEL: usize = 11;
+        const COLUMNS: usize = 12;
         // SAFETY: SQL declares the function with these arguments.
         let values: Vec<Option<pg_sys::Datum>> = (0..COLUMNS).map(|index| unsafe { argument(fcinfo, index) }).collect();
         let spi = Spi::connect()?;
@@ -34,7 +36,7 @@ sql_function! {
             .map(|(index, value)| Argument {
                 oid: match index {
                     SOURCE | TARGET => pg_sys::REGCLASSOID,
-                    MODE => pg_sys::TEXTOID,
+                    MODE | MODEL => pg_sys::TEXTOID,
                     _ => pg_sys::NAMEOID,
                 },
                 value: *value,
@@ -44,6 +46,7 @@ sql_function! {
         let home = Home::of(&spi, unsafe { (*(*fcinfo).flinfo).fn_oid })?;
         act_as(home.owner, || {
             spi.run(&sql::forget_dropped(&home.schema), &[])?;
+            spi.run(&sql::forget_jobs_of_dropped(&home.schema), &[])?;
             spi.run(&sql::register(&home.schema), &arguments)
         })?;
         Ok(pg_sys::Datum::from(0))
@@ -59,6 +62,7 @@ sql_function! {
         check_owner(&spi, source)?;
         // SAFETY: `flinfo` is that of the running function.
         let home = Home::of(&spi, unsafe { (*(*fcinfo).flinfo).fn_oid })?;
+        Jobs { spi: &spi, home: &home, source: source.map_or(pg_sys::InvalidOid, oid_of) }.clear()?;
         let source = Argument { oid: pg_sys::REGCLASSOID, value: source };
         let deleted = act_as(home.owner, || spi.run(&sql::unregister(&home.schema), &[source]))?;
         Ok((deleted.len() > 0).into_datum().unwrap_or(0.into()))

@@ -1,16 +1,43 @@
 //! Acting as another role for a moment.
 
+use std::ffi::CStr;
+
 use pgrx::pg_sys;
 
 /// Runs `act` as `role`, in a security-restricted operation and with `search_path = pg_catalog, pg_temp`, as
 /// PostgreSQL itself does when it runs code that a table's owner controls (REFRESH, REINDEX, logical replication).
 ///
 /// If `act` raises an ERROR, the end of the (sub)transaction restores the role and the settings.
-pub(super) fn act_as<R>(role: pg_sys::Oid, act: impl FnOnce() -> R) -> R {
+pub(crate) fn act_as<R>(role: pg_sys::Oid, act: impl FnOnce() -> R) -> R {
     let acting = Acting::start(role);
     let result = act();
     drop(acting);
     result
+}
+
+/// As [`act_as`], with `row_security = off`: where a policy would hide rows from `role`, that is an error.
+pub(crate) fn read_as<R>(role: pg_sys::Oid, act: impl FnOnce() -> R) -> R {
+    act_as(role, || {
+        set(c"row_security", c"off");
+        act()
+    })
+}
+
+/// Sets a setting up to the end of the current nest level.
+fn set(name: &CStr, value: &CStr) {
+    // SAFETY: a setting of the server that everybody may set, with a value that it takes.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+    }
 }
 
 struct Acting {
@@ -26,16 +53,7 @@ impl Acting {
         unsafe {
             pg_sys::GetUserIdAndSecContext(&mut acting.role_before, &mut acting.context_before);
             acting.settings_level = pg_sys::NewGUCNestLevel();
-            pg_sys::set_config_option(
-                c"search_path".as_ptr(),
-                c"pg_catalog, pg_temp".as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
+            set(c"search_path", c"pg_catalog, pg_temp");
             let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
             pg_sys::SetUserIdAndSecContext(role, acting.context_before | restricted as i32);
         }

@@ -10,7 +10,7 @@ use crate::spi::{Plan, Spi};
 use crate::varlena::Bytes;
 
 /// Runs a statement that changes the target. An empty one is none.
-pub(super) fn write(spi: &Spi, watched: &Watched, statement: &str) -> Result<(), Error> {
+pub(crate) fn write(spi: &Spi, watched: &Watched, statement: &str) -> Result<(), Error> {
     if !statement.is_empty() {
         act_as(watched.writer, || spi.run(statement, &[]))?;
     }
@@ -18,7 +18,7 @@ pub(super) fn write(spi: &Spi, watched: &Watched, statement: &str) -> Result<(),
 }
 
 /// The prepared statements of one trigger call.
-pub(super) struct Target<'a> {
+pub(crate) struct Target<'a> {
     watched: &'a Watched,
     find: Plan<'a>,
     write: Plan<'a>,
@@ -26,16 +26,16 @@ pub(super) struct Target<'a> {
 }
 
 /// The row that is written for a photo.
-pub(super) struct Row<'a> {
-    pub(super) key: pg_sys::Datum,
-    pub(super) checksum: &'a Bytes,
-    pub(super) vector: pg_sys::Datum,
-    pub(super) project: Option<pg_sys::Datum>,
+pub(crate) struct Row<'a> {
+    pub(crate) key: pg_sys::Datum,
+    pub(crate) checksum: &'a Bytes,
+    pub(crate) vector: pg_sys::Datum,
+    pub(crate) project: Option<pg_sys::Datum>,
 }
 
 impl<'a> Target<'a> {
     /// `model` is what the rows' model column gets: the model's name and fingerprint.
-    pub(super) fn prepare(
+    pub(crate) fn prepare(
         spi: &'a Spi,
         watched: &'a Watched,
         model: String,
@@ -58,7 +58,7 @@ impl<'a> Target<'a> {
     }
 
     /// A copy of the vector that the same bytes have already, from any photo that this transaction sees.
-    pub(super) fn vector_of(&self, checksum: &Bytes) -> Result<Option<Bytes>, Error> {
+    pub(crate) fn vector_of(&self, checksum: &Bytes) -> Result<Option<Bytes>, Error> {
         let arguments = [Some(checksum.datum()), Some(self.model.datum())];
         let rows = act_as(self.watched.writer, || self.find.run(&arguments))?;
         if rows.len() == 0 {
@@ -69,7 +69,7 @@ impl<'a> Target<'a> {
     }
 
     /// Writes the row of a photo, in place of one with its key.
-    pub(super) fn put(&self, row: &Row) -> Result<(), Error> {
+    pub(crate) fn put(&self, row: &Row) -> Result<(), Error> {
         let mut arguments =
             vec![Some(row.key), Some(row.vector), Some(row.checksum.datum()), Some(self.model.datum())];
         if self.watched.project.is_some() {

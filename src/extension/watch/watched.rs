@@ -10,21 +10,47 @@ use crate::error::Error;
 use crate::spi::{Argument, Rows, Spi};
 
 /// A watched table and its target. All names are quoted, and tables have their schemas.
-pub(super) struct Watched {
-    pub(super) source: String,
-    pub(super) target: String,
+pub(crate) struct Watched {
+    pub(crate) source: String,
+    pub(crate) target: String,
     /// Who writes to the target.
-    pub(super) writer: pg_sys::Oid,
-    pub(super) image: String,
-    pub(super) key: String,
+    pub(crate) writer: pg_sys::Oid,
+    pub(crate) image: String,
+    pub(crate) key: String,
     /// The columns of source and target, where the project is carried over.
-    pub(super) project: Option<(String, String)>,
-    pub(super) target_key: String,
-    pub(super) embedding: String,
-    pub(super) checksum: String,
-    pub(super) model: String,
+    pub(crate) project: Option<(String, String)>,
+    pub(crate) target_key: String,
+    pub(crate) embedding: String,
+    pub(crate) checksum: String,
+    pub(crate) model: String,
     /// pgvector's type, wherever it is installed.
-    pub(super) vector_type: pg_sys::Oid,
+    pub(crate) vector_type: pg_sys::Oid,
+    /// What `clip_watch` wrote down beside; nothing for a trigger that somebody wrote by hand.
+    pub(crate) registration: Option<Registration>,
+}
+
+/// What only a registered watch has.
+#[derive(Clone)]
+pub(crate) struct Registration {
+    pub(crate) source: pg_sys::Oid,
+    /// Who owns the source.
+    pub(crate) reader: pg_sys::Oid,
+    pub(crate) mode: Mode,
+    /// Which model made the vectors of the target; nothing before there is one.
+    pub(crate) model: Option<String>,
+    pub(crate) key_type: pg_sys::Oid,
+    pub(crate) project_type: pg_sys::Oid,
+    /// Whether there are jobs of the source.
+    pub(crate) has_jobs: bool,
+}
+
+/// When photos are embedded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// In the transaction that writes them.
+    Sync,
+    /// After it, by the queue.
+    Async,
 }
 
 impl Watched {
@@ -32,11 +58,9 @@ impl Watched {
     ///
     /// A trigger that somebody wrote by hand for a table that is not registered writes as the caller: its arguments
     /// can name any table, and must not lend anybody's rights.
-    pub(super) fn find(spi: &Spi, firing: &Firing, function: pg_sys::Oid) -> Result<Watched, Error> {
-        let Home { schema, owner, vector_type } = Home::of(spi, function)?;
-        let registered = act_as(owner, || spi.run(&sql::registration(&schema), &[oid(firing.table)]))?;
-        if registered.len() > 0 {
-            return Ok(Watched::read(&registered, vector_type));
+    pub(crate) fn find(spi: &Spi, home: &Home, firing: &Firing) -> Result<Watched, Error> {
+        if let Some(registered) = Watched::registered(spi, home, firing.table)? {
+            return Ok(registered);
         }
         let arguments = spi.run(sql::FROM_ARGUMENTS, &[oid(firing.table), text_array(&firing.arguments)])?;
         if arguments.len() == 0 || firing.arguments.is_empty() {
@@ -44,13 +68,32 @@ impl Watched {
             let name = unsafe { crate::varlena::c_string(pg_sys::get_rel_name(firing.table)) };
             return Err(Error::NotWatched(name));
         }
-        let mut watched = Watched::read(&arguments, vector_type);
+        let mut watched = Watched::read(&arguments, home.vector_type);
         // SAFETY: a plain read of the current role.
         watched.writer = unsafe { pg_sys::GetUserId() };
         Ok(watched)
     }
 
-    /// Reads a row of [`sql::registration`] or [`sql::FROM_ARGUMENTS`], which have the same columns.
+    /// What `clip_watch` wrote down for the table, if it did.
+    pub(crate) fn registered(spi: &Spi, home: &Home, source: pg_sys::Oid) -> Result<Option<Watched>, Error> {
+        let row = act_as(home.owner, || spi.run(&sql::registration(&home.schema), &[oid(source)]))?;
+        if row.len() == 0 {
+            return Ok(None);
+        }
+        let oid_in = |column| row.value(column).map_or(pg_sys::InvalidOid, oid_of);
+        let registration = Registration {
+            source,
+            reader: oid_in(12),
+            mode: if row.text(13).as_deref() == Some("async") { Mode::Async } else { Mode::Sync },
+            model: row.text(14),
+            key_type: oid_in(15),
+            project_type: oid_in(16),
+            has_jobs: row.text(17).as_deref() == Some("t"),
+        };
+        Ok(Some(Watched { registration: Some(registration), ..Watched::read(&row, home.vector_type) }))
+    }
+
+    /// Reads a row of [`sql::registration`] or [`sql::FROM_ARGUMENTS`], which begin with the same columns.
     fn read(row: &Rows, vector_type: pg_sys::Oid) -> Watched {
         let name = |column| row.text(column).map(|name| identifier(&name));
         let required = |column| name(column).unwrap_or_default();
@@ -67,6 +110,7 @@ impl Watched {
             checksum: required(10),
             model: required(11),
             vector_type,
+            registration: None,
         }
     }
 }

@@ -1,0 +1,69 @@
+//! Waking a worker from another process: a datagram socket, which needs no shared memory and so no preloading.
+//!
+//! A ring is a hint, never the only trace of something: who is rung looks at the queue, and who misses a ring looks
+//! there after `clip.queue_poll_interval`.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixDatagram;
+
+use crate::error::Error;
+
+/// The side that is rung.
+pub(super) struct Bell {
+    socket: UnixDatagram,
+    path: String,
+}
+
+/// Longer than any message.
+const LONGEST: usize = 16;
+
+impl Bell {
+    /// Hangs the bell under this name, in place of one that a process before this one left.
+    pub(super) fn hang(path: String) -> Result<Bell, Error> {
+        let _ = fs::remove_file(&path);
+        let failed = |cause| Error::system("make a socket to be woken by", cause);
+        // The server's umask leaves the socket to its user alone.
+        let socket = UnixDatagram::bind(&path).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        Ok(Bell { socket, path })
+    }
+
+    /// The messages that came since the last call, without waiting.
+    pub(super) fn messages(&self) -> Vec<Vec<u8>> {
+        let mut messages = Vec::new();
+        let mut message = [0; LONGEST];
+        loop {
+            match self.socket.recv(&mut message) {
+                Ok(length) => messages.push(message[..length].to_vec()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return messages,
+            }
+        }
+    }
+
+    /// Takes the bell down. From here on a ring fails; what was rung before is still to be read.
+    pub(super) fn take_down(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Rings, without waiting and without raising. Returns whether somebody is there to hear it.
+pub(super) fn ring(path: &str, message: &[u8]) -> bool {
+    let Ok(socket) = UnixDatagram::unbound() else {
+        return false;
+    };
+    if socket.set_nonblocking(true).is_err() {
+        return false;
+    }
+    match socket.send_to(message, path) {
+        Ok(_) => true,
+        // Somebody who has not read as many rings will look yet.
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
+}

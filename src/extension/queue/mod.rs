@@ -1,0 +1,30 @@
+//! The queue of watched tables in async mode: photos are stored at once and embedded by a background worker.
+//!
+//! A trigger writes a job into `clip_queue` in the photo's own transaction ([`enqueue`]): one job a photo, however
+//! often it changes. When that commits, a bell rings ([`wake`]). The launcher starts a worker in each database that has
+//! work ([`launcher`]); the worker claims jobs, embeds the photos, and writes each vector and retires its job in one
+//! transaction ([`worker`]). Always true:
+//!
+//! * a photo is embedded from the bytes that it has when its vector is written, or its job stays;
+//! * the row of a job is the lock that orders its worker and whoever changes the photo;
+//! * no transaction is open while the embedder works;
+//! * an attempt is committed before the photo is sent, so that one that ends processes counts;
+//! * photos are read as the owner of their table, vectors are written as the owner of theirs, in restricted
+//!   operations: the worker itself runs no code of a user's;
+//! * a worker leaves within a second when somebody wants to drop, rename or copy its database.
+
+mod bell;
+mod claim;
+pub(crate) mod enqueue;
+mod failure;
+mod finish;
+mod launcher;
+mod place;
+mod read;
+mod sql;
+mod transaction;
+mod wake;
+mod worker;
+
+pub(crate) use self::launcher::register_at_server_start;
+pub(crate) use self::transaction::Failure;

@@ -1,0 +1,20 @@
+//! Where enqueuing backends, the launcher and the queue workers meet: files beside the embedder's socket, see
+//! [`crate::client`].
+
+use pgrx::pg_sys;
+
+/// Locked by the running launcher.
+pub(super) const LAUNCHER_LOCK: &str = "pg_stat_tmp/pg_clip.launcher.lock";
+
+/// Where the launcher is rung.
+pub(super) const LAUNCHER_BELL: &str = "pg_stat_tmp/pg_clip.launcher.bell";
+
+/// Locked by the running queue worker of a database.
+pub(super) fn worker_lock(database: pg_sys::Oid) -> String {
+    format!("pg_stat_tmp/pg_clip.queue.{}.lock", u32::from(database))
+}
+
+/// Where the queue worker of a database is rung.
+pub(super) fn worker_bell(database: pg_sys::Oid) -> String {
+    format!("pg_stat_tmp/pg_clip.queue.{}.bell", u32::from(database))
+}

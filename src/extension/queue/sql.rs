@@ -1,0 +1,110 @@
+//! The statements on `clip_queue`.
+//!
+//! All of them run as the extension's owner with `search_path = pg_catalog, pg_temp`, see [`crate::watch::role`].
+
+/// How often a job may fail before it is dead.
+pub(super) const MOST_ATTEMPTS: i32 = 5;
+
+/// How long a claimed job is left alone, should its worker be gone and no other have started since.
+const LEASE: &str = "5 minutes";
+
+/// Writes jobs for the keys `$2` of source `$1`. A job that is there starts again from the beginning.
+pub(super) fn add(schema: &str) -> String {
+    format!(
+        "INSERT INTO {schema}.clip_queue AS job (source, key)
+        SELECT $1, key FROM unnest($2) AS key
+        ON CONFLICT (source, key) DO UPDATE SET generation = EXCLUDED.generation, run_at = EXCLUDED.run_at,
+            enqueued_at = CASE WHEN job.dead THEN EXCLUDED.enqueued_at ELSE job.enqueued_at END,
+            attempts = 0, claimed = false, suspect = false, dead = false,
+            sqlstate = NULL, message = NULL, failed_at = NULL"
+    )
+}
+
+/// Deletes the jobs of the keys `$2` of source `$1`.
+pub(super) fn remove(schema: &str) -> String {
+    format!("DELETE FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2)")
+}
+
+/// Locks the jobs of the keys `$2` of source `$1`, so that their worker keeps off them until the transaction's end.
+pub(super) fn lock(schema: &str) -> String {
+    format!("SELECT FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2) ORDER BY key FOR UPDATE")
+}
+
+/// Deletes all jobs of source `$1`.
+pub(super) fn clear(schema: &str) -> String {
+    format!("DELETE FROM {schema}.clip_queue WHERE source = $1")
+}
+
+/// Gives up the claims of a worker before this one. What it was at work on is embedded alone from now on; a job that
+/// has been alone already, as often as it may, is dead.
+pub(super) fn recover(schema: &str) -> String {
+    format!(
+        "UPDATE {schema}.clip_queue SET claimed = false, suspect = true, run_at = now(),
+            attempts = CASE WHEN suspect THEN attempts ELSE attempts - 1 END,
+            dead = suspect AND attempts >= {MOST_ATTEMPTS},
+            sqlstate = CASE WHEN suspect THEN '57P02' ELSE sqlstate END,
+            message = CASE WHEN suspect THEN 'the queue worker ended while it embedded this photo' ELSE message END,
+            failed_at = CASE WHEN suspect THEN now() ELSE failed_at END
+        WHERE claimed"
+    )
+}
+
+/// The jobs that are due, at most `$1`, the one that has waited longest first.
+pub(super) fn due(schema: &str) -> String {
+    format!(
+        "SELECT source::oid, key, suspect FROM {schema}.clip_queue WHERE NOT dead AND run_at <= now()
+        ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED"
+    )
+}
+
+/// Claims the jobs of the sources `$1` and keys `$2`.
+pub(super) fn claim(schema: &str) -> String {
+    format!(
+        "UPDATE {schema}.clip_queue AS job
+        SET claimed = true, attempts = attempts + 1, run_at = now() + interval '{LEASE}'
+        FROM unnest($1, $2) AS taken (source, key) WHERE job.source = taken.source AND job.key = taken.key
+        RETURNING job.source::oid, job.key, job.generation"
+    )
+}
+
+/// In how many seconds the next job is due; NULL where there is none.
+pub(super) fn next_due(schema: &str) -> String {
+    format!(
+        "SELECT greatest(extract(epoch FROM run_at - clock_timestamp()), 0)::float8
+        FROM {schema}.clip_queue WHERE NOT dead ORDER BY run_at LIMIT 1"
+    )
+}
+
+/// Locks the job of source `$1`, key `$2` and generation `$3`, unless it has changed or somebody else has the lock.
+pub(super) fn hold(schema: &str) -> String {
+    format!(
+        "SELECT FROM {schema}.clip_queue WHERE source = $1 AND key = $2 AND generation = $3::xid8
+        FOR UPDATE SKIP LOCKED"
+    )
+}
+
+/// Deletes the job of source `$1`, key `$2` and generation `$3`.
+pub(super) fn retire(schema: &str) -> String {
+    format!("DELETE FROM {schema}.clip_queue WHERE source = $1 AND key = $2 AND generation = $3::xid8")
+}
+
+/// Gives the job of source `$1`, key `$2` and generation `$3` back, due in `$4` seconds, as if it had not been claimed;
+/// `$5` says whether it is to be embedded alone.
+pub(super) fn give_back(schema: &str) -> String {
+    format!(
+        "UPDATE {schema}.clip_queue SET claimed = false, attempts = attempts - 1,
+            run_at = now() + $4 * interval '1 second', suspect = suspect OR $5
+        WHERE source = $1 AND key = $2 AND generation = $3::xid8"
+    )
+}
+
+/// Writes down that the job of source `$1`, key `$2` and generation `$3` failed with SQLSTATE `$4` and message `$5`.
+/// `$6` says whether it is dead in any case; else it is due again after a pause that doubles up to 10 minutes.
+pub(super) fn fail(schema: &str) -> String {
+    format!(
+        "UPDATE {schema}.clip_queue SET claimed = false, sqlstate = $4, message = $5, failed_at = now(),
+            dead = $6 OR attempts >= {MOST_ATTEMPTS},
+            run_at = now() + least(interval '1 second' * 2 ^ least(attempts - 1, 10), interval '10 minutes')
+        WHERE source = $1 AND key = $2 AND generation = $3::xid8"
+    )
+}

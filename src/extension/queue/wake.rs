@@ -1,0 +1,59 @@
+//! Waking the queue worker when the photos that it is to embed are committed.
+//!
+//! A callback of the transaction's end, registered once in a backend. Before the commit it sees to it that a launcher
+//! runs, which takes a background worker slot and may fail with no more than a line in the log. After the commit it
+//! rings the worker of the database, or the launcher where there is none: plain system calls, because nothing may
+//! raise there. A transaction that is rolled back rings nobody; one that is prepared leaves its jobs to the poll.
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::sync::Once;
+
+use pgrx::pg_sys;
+
+use super::bell::ring;
+use super::launcher::{self, Message};
+use super::place::{LAUNCHER_BELL, worker_bell};
+
+thread_local! {
+    /// Whether the current transaction has put jobs into the queue.
+    static ENQUEUED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Wakes the worker when the current transaction commits.
+pub(super) fn at_commit() {
+    static REGISTER: Once = Once::new();
+    // SAFETY: the callback is a function of this library, which is never unloaded.
+    REGISTER.call_once(|| unsafe {
+        pg_sys::RegisterXactCallback(Some(at_end_of_transaction), std::ptr::null_mut());
+    });
+    ENQUEUED.set(true);
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
+    use pg_sys::XactEvent::{
+        XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PRE_PREPARE,
+        XACT_EVENT_PREPARE,
+    };
+    if !ENQUEUED.get() {
+        return;
+    }
+    match event {
+        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => {
+            if let Err(error) = launcher::ensure_running() {
+                pgrx::log!("pg_clip: photos wait in the queue: {error}");
+            }
+        }
+        XACT_EVENT_COMMIT => {
+            ENQUEUED.set(false);
+            // SAFETY: a plain read of a variable of this process.
+            let database = unsafe { pg_sys::MyDatabaseId };
+            if !ring(&worker_bell(database), b"\0") {
+                ring(LAUNCHER_BELL, &Message::Wanted(database).encode());
+            }
+        }
+        XACT_EVENT_ABORT | XACT_EVENT_PREPARE => ENQUEUED.set(false),
+        _ => {}
+    }
+}

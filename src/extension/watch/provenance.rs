@@ -1,0 +1,79 @@
+//! Which model made the vectors of a target: never two at a time.
+//!
+//! `clip_watches.model` holds the identity of the model whose vectors the target has, from the first vector on.
+
+use std::fmt::Write;
+
+use pg_clip_wire::Fingerprint;
+use pgrx::{IntoDatum, pg_sys};
+
+use super::home::{Home, oid};
+use super::role::act_as;
+use super::sql;
+use super::watched::Watched;
+use crate::error::Error;
+use crate::spi::{Argument, Spi};
+
+/// What the model column says: the name, by which the model can be called, and the start of the fingerprint, which
+/// tells two models of one name apart.
+pub(crate) fn identity(model: &str, fingerprint: &Fingerprint) -> String {
+    const SHOWN: usize = 6;
+    fingerprint[..SHOWN].iter().fold(format!("{model}@"), |mut identity, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(identity, "{byte:02x}");
+        identity
+    })
+}
+
+/// The name in an identity.
+pub(crate) fn name_of(identity: &str) -> &str {
+    identity.rsplit_once('@').map_or(identity, |(name, _)| name)
+}
+
+/// Keeps a migration from giving the target another model before the transaction's end.
+pub(crate) fn lock(spi: &Spi, watched: &Watched) -> Result<(), Error> {
+    if watched.registration.is_some() {
+        let lock = format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", watched.target);
+        act_as(watched.writer, || spi.run(&lock, &[]))?;
+    }
+    Ok(())
+}
+
+/// Refuses to write vectors of a model beside those of another one, and keeps it so until the transaction's end.
+///
+/// The first vector that is written to an empty target decides, under the lock of the watch's row: who comes at the
+/// same time waits for it.
+pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> Result<(), Error> {
+    let Some(registration) = &watched.registration else {
+        return match held(spi, watched, &sql::any_model(watched), &[])? {
+            Some(other) if other != model => Err(mixed(watched, other, model)),
+            _ => Ok(()),
+        };
+    };
+    lock(spi, watched)?;
+    let text = Argument { oid: pg_sys::TEXTOID, value: model.into_datum() };
+    let source = oid(registration.source);
+    let now = act_as(home.owner, || spi.run_now(&sql::model(&home.schema), &[source]))?;
+    if now.len() > 0 && now.text(1).as_deref() == Some(model) {
+        return Ok(());
+    }
+    let row = act_as(home.owner, || spi.run(&sql::lock_model(&home.schema), &[source]))?;
+    if row.len() > 0 && row.text(1).as_deref() == Some(model) {
+        return Ok(());
+    }
+    if let Some(other) = held(spi, watched, &sql::other_model(watched), &[text])? {
+        return Err(mixed(watched, other, model));
+    }
+    act_as(home.owner, || spi.run(&sql::set_model(&home.schema), &[source, text]))?;
+    Ok(())
+}
+
+/// The model that a query on the target finds.
+fn held(spi: &Spi, watched: &Watched, query: &str, arguments: &[Argument]) -> Result<Option<String>, Error> {
+    let row = act_as(watched.writer, || spi.run(query, arguments))?;
+    Ok(if row.len() > 0 { row.text(1) } else { None })
+}
+
+fn mixed(watched: &Watched, held: String, model: &str) -> Error {
+    Error::OtherModel { table: watched.target.clone(), held, model: model.to_owned() }
+}
