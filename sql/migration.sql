@@ -30,10 +30,15 @@ CREATE FUNCTION clip_await_users(target pg_catalog.regclass) RETURNS pg_catalog.
 COMMENT ON FUNCTION clip_await_users(pg_catalog.regclass) IS
 	'waits until the transactions that use a table of the caller now have ended; for clip_migrate';
 
-CREATE FUNCTION clip_await_snapshots() RETURNS pg_catalog.void
-	AS 'MODULE_PATHNAME', 'clip_await_snapshots' LANGUAGE C VOLATILE STRICT;
-COMMENT ON FUNCTION clip_await_snapshots() IS
-	'waits until every snapshot of this database shows what is committed now; for clip_migrate';
+CREATE FUNCTION clip_snapshot_holders() RETURNS pg_catalog.text[]
+	AS 'MODULE_PATHNAME', 'clip_snapshot_holders' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION clip_snapshot_holders() IS
+	'the transactions that may not see what is committed now, as pg_locks.virtualtransaction has them; for clip_migrate';
+
+CREATE FUNCTION clip_await_transactions(names pg_catalog.text[]) RETURNS pg_catalog.void
+	AS 'MODULE_PATHNAME', 'clip_await_transactions' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION clip_await_transactions(pg_catalog.text[]) IS
+	'waits until transactions have ended; for clip_migrate';
 
 CREATE FUNCTION clip_forget_next_embedding() RETURNS trigger
 	LANGUAGE plpgsql
@@ -54,6 +59,7 @@ CREATE FUNCTION clip_migration_of(
 ) RETURNS SETOF record
 	LANGUAGE sql STABLE
 	SET search_path = pg_catalog, pg_temp
+	SET row_security = on
 AS $function$
 	SELECT watch.source::text, quote_ident(watch.key_column), quote_ident(watch.image_column),
 		quote_ident(watch.target_key_column), format_type(attribute.atttypid, attribute.atttypmod),
@@ -384,7 +390,7 @@ BEGIN
 	PERFORM set_config('lock_timeout', patience::text, true);
 	CASE what
 		WHEN 'users' THEN PERFORM @extschema@.clip_await_users(target);
-		WHEN 'snapshots' THEN PERFORM @extschema@.clip_await_snapshots();
+		WHEN 'snapshots' THEN PERFORM @extschema@.clip_await_transactions(@extschema@.clip_snapshot_holders());
 		WHEN 'writers' THEN PERFORM @extschema@.clip_hold(target, 'writers');
 	END CASE;
 	RETURN true;
@@ -393,7 +399,38 @@ EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
 END
 $function$;
 COMMENT ON FUNCTION clip_wait(pg_catalog.regclass, pg_catalog.text, pg_catalog.int4) IS
-	'waits for users, writers or snapshots at most so many milliseconds, or as long as it takes for 0; for clip_migrate';
+	'waits for users, snapshots or writers at most so many milliseconds, or as long as it takes for 0; for clip_migrate';
+
+-- Writers that wait for our lock are not waited for. They do not look for rows with the snapshot that they have: it is
+-- that of a statement on the source, or else the trigger ends their transaction with a serialization failure.
+CREATE FUNCTION clip_wait_without_writers(target pg_catalog.regclass, patience pg_catalog.int4) RETURNS pg_catalog.bool
+	LANGUAGE plpgsql
+	SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+	until CONSTANT timestamptz := clock_timestamp() + patience * interval '1 millisecond';
+	holders text[] := @extschema@.clip_snapshot_holders();
+BEGIN
+	-- Short: who is waited for may come to wait for us.
+	PERFORM set_config('lock_timeout', '20', true);
+	LOOP
+		BEGIN
+			holders := ARRAY(
+				SELECT unnest(holders) EXCEPT SELECT virtualtransaction FROM pg_locks
+				WHERE relation = clip_wait_without_writers.target AND NOT granted
+					AND database = (SELECT oid FROM pg_database WHERE datname = current_database()));
+			PERFORM @extschema@.clip_await_transactions(holders);
+			RETURN true;
+		EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+			IF clock_timestamp() > until THEN
+				RETURN false;
+			END IF;
+		END;
+	END LOOP;
+END
+$function$;
+COMMENT ON FUNCTION clip_wait_without_writers(pg_catalog.regclass, pg_catalog.int4) IS
+	'waits for snapshots at most so many milliseconds, while writers are held; for clip_migrate';
 
 CREATE FUNCTION clip_switch_model(
 	target pg_catalog.regclass, set_default pg_catalog.bool, patience pg_catalog.int4
@@ -416,6 +453,13 @@ DECLARE
 	new_name text;
 	schema name;
 BEGIN
+	-- Who has searched and waits to write now would have to be waited for, and waits for us.
+	IF EXISTS (
+		SELECT FROM pg_locks AS wanted JOIN pg_locks AS held USING (database, relation, virtualtransaction)
+		WHERE relation = p_target AND NOT wanted.granted AND held.granted)
+	THEN
+		RETURN false;
+	END IF;
 	PERFORM set_config('lock_timeout', patience::text, true);
 	EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', p_target);
 	SELECT * INTO migration FROM @extschema@.clip_migration_of(p_target);
@@ -534,6 +578,8 @@ DECLARE
 	after pg_catalog.text;
 	progress record;
 	seen pg_catalog.int8;
+	seen_before pg_catalog.int8;
+	caught_up pg_catalog.bool;
 	filled pg_catalog.int8;
 	failure pg_catalog.text;
 	reported pg_catalog.timestamptz := pg_catalog.clock_timestamp();
@@ -588,7 +634,10 @@ BEGIN
 			PERFORM @extschema@.clip_check_left_over(target, failure);
 			COMMIT;
 		END IF;
-		CONTINUE WHEN seen OPERATOR(pg_catalog.>) few;
+		-- Once more, unless others write as fast as this fills.
+		caught_up := seen OPERATOR(pg_catalog.<=) few OR seen OPERATOR(pg_catalog.>=) seen_before;
+		seen_before := seen;
+		CONTINUE WHEN NOT caught_up;
 
 		-- Whoever has an old snapshot would not see the new vectors after the switch. Those who have one now are waited
 		-- for while nobody waits for us; those who come are few, and are waited for while writers wait.
@@ -607,7 +656,7 @@ BEGIN
 				EXIT WHEN after IS NULL;
 			END LOOP;
 			COMMIT;
-			IF filled OPERATOR(pg_catalog.=) seen AND @extschema@.clip_wait(target, 'snapshots', patience) THEN
+			IF filled OPERATOR(pg_catalog.=) seen AND @extschema@.clip_wait_without_writers(target, patience) THEN
 				COMMIT;
 				switched := @extschema@.clip_switch_model(target, set_default, patience);
 			END IF;

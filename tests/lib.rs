@@ -16,7 +16,7 @@ pub use cluster::TestCluster;
 pub use database::{TestDatabase, failure, run, sqlstate, value};
 pub use memory::pss_of_embedding;
 pub use models::{OTHER_MODEL, cluster_of_two_models};
-pub use photos::{demo_photo, demo_photos, pixel_flood, repository, repository_file};
+pub use photos::{demo_jpegs, demo_photo, demo_photos, pixel_flood, repository, repository_file, variant};
 pub use process::{Process, Signal, descendants, is_alive, send};
 pub use wait::{wait_for, wait_until};
 pub use xtask::cluster::Stop;

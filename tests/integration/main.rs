@@ -9,6 +9,7 @@ mod inheritance;
 mod lifecycle;
 mod many_connections;
 mod migration;
+mod migration_under_search;
 mod one_inference;
 mod pid_one;
 mod queue;

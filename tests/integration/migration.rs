@@ -1,9 +1,14 @@
 //! A table moves to another model.
 
+use std::time::Duration;
+
 use pg_clip_tests::{
-    OTHER_MODEL, TestCluster, TestDatabase, cluster_of_two_models, demo_photos, failure, run, value,
+    OTHER_MODEL, Signal, TestCluster, TestDatabase, cluster_of_two_models, demo_jpegs, demo_photos, failure,
+    run, send, value, variant, wait_for, wait_until,
 };
 use postgres::Client;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Rows whose vector is not that of their photo and of the model that searches.
 const WRONG: &str = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON image_id = photos.id
@@ -94,7 +99,10 @@ fn what_cannot_be_migrated_is_refused_with_a_reason() {
     let error =
         client.batch_execute("CALL clip_migrate('image_embeddings', 'other')").expect_err("both depend");
     let detail = error.as_db_error().and_then(|error| error.detail()).expect("a detail");
-    assert_eq!(detail, "Dependent: column small of table public.image_embeddings, index public.by_model.");
+    assert_eq!(
+        detail,
+        "Dependent: default value for column small of table public.image_embeddings, index public.by_model."
+    );
     run(&mut client, "DROP INDEX by_model; ALTER TABLE image_embeddings DROP small");
 
     // Rows whose photo is not there any more, or has other bytes.
@@ -165,4 +173,58 @@ fn the_owner_of_the_tables_migrates_them() {
     assert_eq!(value::<String>(&mut shopkeeper, "SHOW clip.model"), "demo");
     drop(shopkeeper);
     run(&mut superuser, "DROP OWNED BY shopkeeper CASCADE; DROP ROLE shopkeeper; DROP ROLE stranger");
+}
+
+#[test]
+fn a_migration_goes_on_where_it_ended_or_is_abandoned() {
+    let cluster = cluster_of_two_models();
+    let jpegs = demo_jpegs();
+    let photos: Vec<Vec<u8>> = (0..400).map(|number| variant(&jpegs[number % 50], number as u32)).collect();
+    let (database, mut client) = watched(&cluster, &photos);
+    let shape: String = value(&mut client, SHAPE);
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
+        let before = done(&mut client);
+        let mut migrating = database.connect();
+        let pid: i32 = value(&mut migrating, "SELECT pg_backend_pid()");
+        let cut_short = std::thread::scope(|scope| {
+            let call =
+                scope.spawn(|| migrating.batch_execute("CALL clip_migrate('image_embeddings', 'other')"));
+            wait_until("some rows are done", PATIENCE, || done(&mut client) > before + 20);
+            let beside = failure(&mut client, "CALL clip_migrate('image_embeddings', 'other')", &[]);
+            assert_eq!(beside, "55006", "one at a time");
+            send(u32::try_from(pid).expect("a pid"), signal);
+            call.join().expect("the call ends")
+        });
+        cut_short.expect_err("the call was cut short");
+        client = wait_for("the server takes connections", PATIENCE, || database.try_connect().ok());
+        assert!(done(&mut client) >= before, "nothing is lost");
+        assert_eq!(value::<i64>(&mut client, WRONG), 0, "the table is as it was");
+    }
+    // Photos that change and come meanwhile have no vector of the bytes before.
+    client.execute("UPDATE photos SET image = $1 WHERE id <= 30", &[&jpegs[60]]).expect("photos change");
+    run(
+        &mut client,
+        "DELETE FROM photos WHERE id = 31; UPDATE image_embeddings SET project = 'p' WHERE image_id = 40",
+    );
+    run(&mut client, "CALL clip_migrate('image_embeddings', 'other')");
+    assert_eq!(value::<i64>(&mut client, WRONG), 0);
+    assert_eq!(value::<String>(&mut client, SHAPE), shape);
+
+    let mut migrating = database.connect();
+    let abandoned = std::thread::scope(|scope| {
+        let call =
+            scope.spawn(|| failure(&mut migrating, "CALL clip_migrate('image_embeddings', 'demo')", &[]));
+        wait_until("some rows are done", PATIENCE, || done(&mut client) > 20);
+        run(&mut client, "SELECT clip_abandon_migration('image_embeddings')");
+        call.join().expect("the call ends")
+    });
+    assert_eq!(abandoned, "55000");
+    assert_eq!(value::<String>(&mut client, SHAPE), shape);
+    assert_eq!(value::<i64>(&mut client, WRONG), 0);
+    run(&mut client, "CALL clip_migrate('image_embeddings', 'demo')");
+    assert_eq!(value::<i64>(&mut client, WRONG), 0);
+}
+
+fn done(client: &mut Client) -> i64 {
+    value(client, "SELECT coalesce(sum(done), 0)::bigint FROM clip_migrations")
 }

@@ -54,7 +54,12 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
     let text = Argument { oid: pg_sys::TEXTOID, value: model.into_datum() };
     let source = oid(registration.source);
     let now = act_as(home.owner, || spi.run_now(&sql::model(&home.schema), &[source]))?;
-    if now.len() > 0 && now.text(1).as_deref() == Some(model) {
+    let now = if now.len() > 0 { now.text(1) } else { None };
+    if registration.model != now && keeps_its_snapshot() {
+        // A migration's last vectors may be younger than the snapshot.
+        return Err(Error::ModelChanged);
+    }
+    if now.as_deref() == Some(model) {
         return Ok(());
     }
     let row = act_as(home.owner, || spi.run(&sql::lock_model(&home.schema), &[source]))?;
@@ -66,6 +71,12 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
     }
     act_as(home.owner, || spi.run(&sql::set_model(&home.schema), &[source, text]))?;
     Ok(())
+}
+
+/// Whether the transaction is REPEATABLE READ or SERIALIZABLE.
+fn keeps_its_snapshot() -> bool {
+    // SAFETY: a plain read of this backend's state.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
 /// The model that a query on the target finds.
