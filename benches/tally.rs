@@ -15,6 +15,12 @@ pub(crate) fn median<T: Ord + Copy>(values: &mut [T]) -> T {
     values[values.len() / 2]
 }
 
+/// The value that so many of a hundred do not exceed.
+pub(crate) fn percentile<T: Ord + Copy>(percent: usize, values: &mut [T]) -> T {
+    values.sort_unstable();
+    values[(values.len() * percent).div_ceil(100).saturating_sub(1)]
+}
+
 /// Prints one line of the report.
 pub(crate) fn report(what: &str, value: &str) {
     println!("{what:<72} {value}");
@@ -24,6 +30,12 @@ pub(crate) fn report(what: &str, value: &str) {
 pub(crate) fn report_times(what: &str, times: &mut [Duration]) {
     let count = times.len();
     report(what, &format!("{:9.2} ms (median of {count})", milliseconds(median(times))));
+}
+
+/// Prints a percentile of times, in milliseconds, and their number.
+pub(crate) fn report_times_at(percent: usize, what: &str, times: &mut [Duration]) {
+    let count = times.len();
+    report(what, &format!("{:9.2} ms (p{percent} of {count})", milliseconds(percentile(percent, times))));
 }
 
 pub(crate) fn milliseconds(time: Duration) -> f64 {

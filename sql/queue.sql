@@ -36,3 +36,122 @@ REVOKE ALL ON clip_queue FROM PUBLIC;
 
 CREATE INDEX clip_queue_due ON clip_queue (run_at) WHERE NOT dead;
 COMMENT ON INDEX clip_queue_due IS 'the order in which jobs are claimed';
+
+-- API: public.
+
+CREATE VIEW clip_failures WITH (security_barrier) AS
+	SELECT
+		job.source,
+		job.key,
+		job.sqlstate,
+		job.message,
+		job.attempts,
+		job.failed_at,
+		CASE WHEN NOT job.dead THEN job.run_at END AS retry_at,
+		job.dead
+	FROM clip_queue AS job
+	JOIN pg_catalog.pg_class AS class ON class.oid OPERATOR(pg_catalog.=) job.source::pg_catalog.oid
+	WHERE job.failed_at IS NOT NULL AND pg_catalog.pg_has_role(class.relowner, 'USAGE');
+COMMENT ON VIEW clip_failures IS 'photos that the queue could not embed, for who owns their table';
+COMMENT ON COLUMN clip_failures.key IS 'the photo''s key as text';
+COMMENT ON COLUMN clip_failures.retry_at IS 'when it is tried again; NULL where it is not';
+COMMENT ON COLUMN clip_failures.dead IS 'whether it is tried no more, unless clip_retry is called or the photo changes';
+GRANT SELECT ON clip_failures TO PUBLIC;
+
+CREATE FUNCTION clip_retry(source pg_catalog.regclass DEFAULT NULL, key pg_catalog.text DEFAULT NULL)
+	RETURNS pg_catalog.int8
+	AS 'MODULE_PATHNAME', 'clip_retry' LANGUAGE C;
+COMMENT ON FUNCTION clip_retry(pg_catalog.regclass, pg_catalog.text) IS
+	'has photos of clip_failures embedded again: one, those of a table, or all of tables of the caller; returns how many';
+
+-- The counts read the photos' table and the target with the rights of the caller, but no photo.
+CREATE FUNCTION clip_count_photos() RETURNS TABLE (
+	source pg_catalog.regclass, target pg_catalog.regclass, mode pg_catalog.text, model pg_catalog.text,
+	photos pg_catalog.int8, embedded pg_catalog.int8, missing pg_catalog.int8, stale pg_catalog.int8
+)
+	LANGUAGE plpgsql STABLE
+	SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+	watch record;
+BEGIN
+	FOR watch IN
+		SELECT w.*, s.relname IS NOT NULL AND t.relname IS NOT NULL AS is_there
+		FROM @extschema@.clip_watches AS w
+		LEFT JOIN pg_class AS s ON s.oid = w.source
+		LEFT JOIN pg_class AS t ON t.oid = w.target
+	LOOP
+		source := watch.source;
+		target := watch.target;
+		mode := watch.mode;
+		model := watch.model;
+		photos := NULL;
+		embedded := NULL;
+		missing := NULL;
+		stale := NULL;
+		BEGIN
+			IF watch.is_there THEN
+				EXECUTE format(
+					'SELECT count(*), count(t.%2$I), count(*) - count(t.%2$I), '
+						'count(*) FILTER (WHERE t.%3$I IS DISTINCT FROM $1 AND t.%2$I IS NOT NULL) '
+					'FROM %4$s AS s LEFT JOIN %5$s AS t ON t.%2$I = s.%1$I WHERE s.%6$I IS NOT NULL',
+					watch.key_column, watch.target_key_column, watch.model_column,
+					watch.source, watch.target, watch.image_column)
+					INTO photos, embedded, missing, stale USING watch.model;
+			END IF;
+		EXCEPTION WHEN undefined_table OR undefined_column OR insufficient_privilege THEN
+			NULL;
+		END;
+		RETURN NEXT;
+	END LOOP;
+END
+$function$;
+COMMENT ON FUNCTION clip_count_photos() IS 'counts the photos of watched tables; read it through clip_coverage';
+
+CREATE VIEW clip_coverage AS
+	SELECT
+		watch.source,
+		watch.target,
+		watch.mode,
+		watch.model,
+		watch.photos,
+		watch.embedded,
+		watch.missing,
+		watch.stale,
+		jobs.queued,
+		jobs.failed,
+		jobs.oldest_waiting
+	FROM clip_count_photos() AS watch
+	CROSS JOIN LATERAL (
+		SELECT
+			pg_catalog.count(*) FILTER (WHERE NOT job.dead) AS queued,
+			pg_catalog.count(*) FILTER (WHERE job.dead) AS failed,
+			pg_catalog.min(job.enqueued_at) FILTER (WHERE NOT job.dead) AS oldest_waiting
+		FROM clip_queue AS job
+		WHERE job.source OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
+	) AS jobs;
+COMMENT ON VIEW clip_coverage IS 'one row a watched table, for its owner: how many of its photos are embedded';
+COMMENT ON COLUMN clip_coverage.model IS 'the model that made the vectors; NULL before there is one';
+COMMENT ON COLUMN clip_coverage.photos IS 'rows with a photo; NULL, as the next three, where a table or a column is gone';
+COMMENT ON COLUMN clip_coverage.embedded IS 'photos that have a vector, an outdated one included';
+COMMENT ON COLUMN clip_coverage.missing IS 'photos that have none';
+COMMENT ON COLUMN clip_coverage.stale IS 'photos whose vector is of another model';
+COMMENT ON COLUMN clip_coverage.queued IS 'photos that wait to be embedded';
+COMMENT ON COLUMN clip_coverage.failed IS 'photos that the queue has given up; clip_failures says why';
+COMMENT ON COLUMN clip_coverage.oldest_waiting IS 'since when the oldest of the queued photos waits';
+GRANT SELECT ON clip_coverage TO PUBLIC;
+
+CREATE VIEW clip_workers AS
+	SELECT
+		activity.pid,
+		activity.datname AS database,
+		activity.backend_type AS worker,
+		activity.backend_start AS started_at,
+		activity.state,
+		activity.query AS activity,
+		activity.state_change AS since
+	FROM pg_catalog.pg_stat_activity AS activity
+	WHERE activity.backend_type OPERATOR(pg_catalog.~~) 'pg\_clip queue %';
+COMMENT ON VIEW clip_workers IS
+	'the queue''s launcher and workers in all databases, for members of pg_read_all_stats; a worker runs while there is work';
+GRANT SELECT ON clip_workers TO PUBLIC;

@@ -1,20 +1,21 @@
 //! Requests become batches.
 //!
-//! Texts and images have lanes of their own, so that a search never waits for a backfill. A lane pulls when it is idle and takes
-//! what is there: requests that come together are batched, a lone one never waits, and no timer decides. A request
+//! Texts and images have lanes of their own, so that a search never waits for a backfill; in the lane of images, those that
+//! somebody waits for overtake those of a backfill. A lane pulls when it is idle and takes what is there: requests that come together are batched, a lone one never waits, and no timer decides. A request
 //! whose backend has gone is dropped before it costs anything. What fails fails alone: an error, or a panic, is the
 //! answer to those requests that it met, and the lane goes on.
 
 mod image_lane;
+mod image_queue;
+mod reply;
 mod text_lane;
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
 use pg_clip_wire::{Failure, Fingerprint};
-use tokio::sync::oneshot;
 
 pub(crate) use self::image_lane::{ImageJob, ImageLane};
+pub(crate) use self::reply::Reply;
 pub(crate) use self::text_lane::{TextJob, TextLane};
 use crate::error::Error;
 use crate::model::Model;
@@ -24,33 +25,6 @@ use crate::model::Model;
 pub(crate) struct Embedding {
     pub fingerprint: Fingerprint,
     pub vector: Vec<f32>,
-}
-
-/// Where the answer to a request goes.
-#[derive(Debug)]
-pub(crate) struct Reply(oneshot::Sender<Result<Embedding, Failure>>);
-
-impl Reply {
-    /// A reply and where its answer arrives; the answer is an error if the reply is dropped.
-    pub(crate) fn channel() -> (Reply, oneshot::Receiver<Result<Embedding, Failure>>) {
-        let (sender, receiver) = oneshot::channel();
-        (Reply(sender), receiver)
-    }
-
-    /// Whether nobody waits for the answer any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.0.is_closed()
-    }
-
-    pub(crate) fn send(self, answer: Result<Embedding, Failure>) {
-        let _ = self.0.send(answer);
-    }
-}
-
-/// Waits for one and takes what else is there, at most `limit`. None when the other end is gone.
-fn pull<T>(queue: &Receiver<T>, limit: usize) -> Option<Vec<T>> {
-    let first = queue.recv().ok()?;
-    Some(std::iter::once(first).chain(queue.try_iter()).take(limit).collect())
 }
 
 /// Takes the jobs of the first job's kind out of `jobs`, at most `limit`, in their order.

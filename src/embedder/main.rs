@@ -14,6 +14,7 @@ mod image;
 mod log;
 mod model;
 mod onnxruntime;
+mod scheduling;
 mod server;
 mod stats;
 mod text;

@@ -11,15 +11,19 @@ use std::mem;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
 
-use ort::environment::Environment;
+use nix::unistd::{Pid, gettid};
+use ort::environment::{Environment, ThreadManager};
 use ort::ep::CPU;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::sys::OrtApiBase;
+use ort::value::{Outlet, ValueType};
 
 use crate::error::Error;
+use crate::scheduling;
 
 /// The environment variable that keeps ONNX Runtime from writing telemetry.
 pub(crate) const DISABLE_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
@@ -94,19 +98,63 @@ impl Sessions {
     /// Threads do not spin, because the machine is PostgreSQL's. Shapes differ from run to run, so that memory
     /// patterns would only be collected. Without an arena the memory of a large batch goes back to the system when it
     /// is answered; at batch 1 no loss of speed was seen.
+    ///
+    /// The threads of a session that takes images stand back behind all others. A graph of both towers takes images
+    /// also where it is run for a text.
     pub(crate) fn open(&self, graph: &Path) -> Result<Session, String> {
+        let pool = Pool::default();
         let session = || -> ort::Result<Session> {
             Session::builder(&self.environment)?
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(self.threads)?
                 .with_inter_threads(1)?
+                .with_thread_manager(pool.clone())?
                 .with_intra_op_spinning(false)?
                 .with_inter_op_spinning(false)?
                 .with_memory_pattern(false)?
                 .with_execution_providers([CPU::default().with_arena_allocator(false).build()])?
                 .commit_from_file(graph)
         };
-        session().map_err(|error| error.to_string())
+        let session = session().map_err(|error| error.to_string())?;
+        if session.inputs().iter().any(takes_images) {
+            pool.threads().iter().copied().for_each(scheduling::let_stand_back);
+        }
+        Ok(session)
+    }
+}
+
+/// An input of rank 4: `[batch, 3, height, width]`.
+fn takes_images(input: &Outlet) -> bool {
+    matches!(input.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 4)
+}
+
+/// The threads that a session starts while it is made; whoever runs it is one more.
+#[derive(Clone, Default)]
+struct Pool(Arc<Mutex<Vec<Pid>>>);
+
+impl Pool {
+    fn threads(&self) -> MutexGuard<'_, Vec<Pid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ThreadManager for Pool {
+    type Thread = JoinHandle<()>;
+
+    /// Starts a thread and waits until it has told its id.
+    fn create(&self, work: impl FnOnce() + Send + 'static) -> ort::Result<JoinHandle<()>> {
+        let (sender, id) = mpsc::sync_channel(1);
+        let thread = thread::Builder::new().name("inference".to_owned()).spawn(move || {
+            let _ = sender.send(gettid());
+            work();
+        });
+        let thread = thread.map_err(|error| ort::Error::new(error.to_string()))?;
+        self.threads().extend(id.recv());
+        Ok(thread)
+    }
+
+    fn join(thread: JoinHandle<()>) -> ort::Result<()> {
+        thread.join().map_err(|_| ort::Error::new("a thread of a session panicked"))
     }
 }
 

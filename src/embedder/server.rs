@@ -115,7 +115,7 @@ struct Server {
     texts: TextLane,
     images: ImageLane,
     admission: Admission,
-    stats: Arc<Stats>,
+    stats: Stats,
     started: Started,
     options: ServeOptions,
 }
@@ -126,15 +126,14 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
     let listener = listener(options.listen_fd)?;
     let threads = threads(options.threads);
     let runtime = Arc::new(OnnxRuntime::new(options.onnxruntime.clone(), threads));
-    let stats = Arc::new(Stats::default());
     let no_thread = || Error::io("cannot start a thread");
     let server = Arc::new(Server {
         registry: Arc::new(Registry::new(&options.models_directory, Arc::clone(&runtime))),
         runtime,
-        texts: TextLane::start(Arc::clone(&stats)).map_err(no_thread())?,
-        images: ImageLane::start(threads.get(), Arc::clone(&stats)).map_err(no_thread())?,
+        texts: TextLane::start().map_err(no_thread())?,
+        images: ImageLane::start(threads.get()).map_err(no_thread())?,
         admission: Admission::new(options.backlog),
-        stats,
+        stats: Stats::default(),
         started: Started::now(),
         options,
     });

@@ -1,51 +1,155 @@
-//! What the embedder counts since it started.
+//! What the embedder has done since it started, by lane, priority and model.
 //!
-//! An "inference" is one input that went through a network: a text from the cache, and a photo that was refused, are
-//! requests and not inferences.
+//! Counters only grow, and are gone with the process. An "inference" is one input that went through a network: a text
+//! from the cache, and a photo that was refused, are requests and not inferences. A request is counted before its
+//! answer is sent: who has the answer finds it counted.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod latencies;
+mod meter;
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The counters. Each only grows.
+use pg_clip_wire::Priority;
+use serde_json::{Map, Value, json};
+
+use self::meter::Counts;
+pub(crate) use self::meter::Meter;
+
+/// The meters of all lanes and models.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
-    pub text_requests: Counter,
-    pub text_cache_hits: Counter,
-    pub text_inferences: Counter,
-    pub image_requests: Counter,
-    pub image_inferences: Counter,
-    pub image_batches: Counter,
-    pub failures: Counter,
+    meters: Mutex<BTreeMap<Labels, Arc<Meter>>>,
+    failures: Mutex<u64>,
+}
+
+/// What a meter belongs to; without a name, to no model that was used.
+type Labels = (Lane, Option<String>);
+
+/// What is counted apart, whatever the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    Text,
+    InteractiveImage,
+    BulkImage,
+}
+
+/// Names are few where they are those of installed models; beyond so many, models share a meter without a name.
+const MOST_NAMES: usize = 64;
+
+impl Lane {
+    pub(crate) fn of_images(priority: Priority) -> Lane {
+        match priority {
+            Priority::Interactive => Lane::InteractiveImage,
+            Priority::Bulk => Lane::BulkImage,
+        }
+    }
+
+    fn kind(self) -> &'static str {
+        if self == Lane::Text { "text" } else { "image" }
+    }
+
+    fn priority(self) -> &'static str {
+        if self == Lane::BulkImage { "bulk" } else { "interactive" }
+    }
 }
 
 impl Stats {
-    /// All counters by their names, for the status report.
-    pub(crate) fn report(&self) -> Map<String, Value> {
+    /// The meter of an installed model.
+    pub(crate) fn meter(&self, lane: Lane, model: &str) -> Arc<Meter> {
+        let mut meters = lock(&self.meters);
+        let key = (lane, Some(model.to_owned()));
+        if let Some(meter) = meters.get(&key) {
+            return Arc::clone(meter);
+        }
+        let names = meters.keys().filter(|(other, name)| *other == lane && name.is_some()).count();
+        let key = if names < MOST_NAMES { key } else { (lane, None) };
+        Arc::clone(meters.entry(key).or_default())
+    }
+
+    /// The meter of an installed model that was used before, or else the one without a name: what users call a model
+    /// makes no meters.
+    pub(crate) fn meter_of_any(&self, lane: Lane, name: &str) -> Arc<Meter> {
+        let mut meters = lock(&self.meters);
+        let named = meters.get(&(lane, Some(name.to_owned()))).map(Arc::clone);
+        named.unwrap_or_else(|| Arc::clone(meters.entry((lane, None)).or_default()))
+    }
+
+    /// Counts an answer that is a failure, to whatever was asked.
+    pub(crate) fn count_failure(&self) {
+        *lock(&self.failures) += 1;
+    }
+
+    /// The sums over all models by their names, for the status report.
+    pub(crate) fn totals(&self) -> Map<String, Value> {
+        let sum = |lanes: &[Lane], count: fn(&Counts) -> u64| -> u64 {
+            let meters = lock(&self.meters);
+            let of_lanes = meters.iter().filter(|((lane, _), _)| lanes.contains(lane));
+            of_lanes.map(|(_, meter)| count(&meter.counts())).sum()
+        };
+        let (texts, images) = ([Lane::Text], [Lane::InteractiveImage, Lane::BulkImage]);
         [
-            ("text_requests", &self.text_requests),
-            ("text_cache_hits", &self.text_cache_hits),
-            ("text_inferences", &self.text_inferences),
-            ("image_requests", &self.image_requests),
-            ("image_inferences", &self.image_inferences),
-            ("image_batches", &self.image_batches),
-            ("failures", &self.failures),
+            ("text_requests", sum(&texts, |counts| counts.requests)),
+            ("text_cache_hits", sum(&texts, |counts| counts.cache_hits)),
+            ("text_inferences", sum(&texts, |counts| counts.inferences)),
+            ("image_requests", sum(&images, |counts| counts.requests)),
+            ("image_inferences", sum(&images, |counts| counts.inferences)),
+            ("image_batches", sum(&images, |counts| counts.batches)),
+            ("failures", *lock(&self.failures)),
         ]
         .into_iter()
-        .map(|(name, counter)| (name.to_owned(), counter.get().into()))
+        .map(|(name, count)| (name.to_owned(), count.into()))
         .collect()
+    }
+
+    /// A row for each lane and model, for the status report.
+    pub(crate) fn rows(&self) -> Vec<Value> {
+        let meters = lock(&self.meters);
+        let row = |((lane, model), meter): (&Labels, &Arc<Meter>)| {
+            let mut row = meter.counts().report();
+            row.insert("kind".to_owned(), lane.kind().into());
+            row.insert("priority".to_owned(), lane.priority().into());
+            row.insert("model".to_owned(), json!(model));
+            Value::Object(row)
+        };
+        meters.iter().map(row).collect()
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+/// Counting leaves nothing half done, so that a panic leaves nothing behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-impl Counter {
-    pub(crate) fn add(&self, count: usize) {
-        self.0.fetch_add(count as u64, Ordering::Relaxed);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_no_models_makes_no_meter() {
+        let stats = Stats::default();
+        for number in 0..1000 {
+            stats.meter_of_any(Lane::Text, &format!("absent {number}")).requested();
+        }
+        stats.meter(Lane::Text, "demo").requested();
+        stats.meter_of_any(Lane::Text, "demo").requested();
+        stats.meter(Lane::BulkImage, "demo").requested();
+        let rows: Vec<_> =
+            stats.rows().iter().map(|row| (row["model"].clone(), row["requests"].clone())).collect();
+        assert_eq!(rows, [(Value::Null, 1000.into()), ("demo".into(), 2.into()), ("demo".into(), 1.into())]);
+        assert_eq!(
+            (&stats.totals()["text_requests"], &stats.totals()["image_requests"]),
+            (&1002.into(), &1.into())
+        );
     }
 
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    #[test]
+    fn models_beyond_the_bound_share_a_meter() {
+        let stats = Stats::default();
+        for number in 0..1000 {
+            stats.meter(Lane::BulkImage, &format!("model {number}")).requested();
+        }
+        assert_eq!(stats.rows().len(), MOST_NAMES + 1);
+        assert_eq!(stats.rows()[0]["requests"], 1000 - MOST_NAMES);
     }
 }

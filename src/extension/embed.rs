@@ -1,5 +1,6 @@
 //! The functions that embed: one input, or an array of them in one round trip.
 
+use pg_clip_wire::Priority;
 use pgrx::{FromDatum, pg_sys};
 
 use crate::client::{self, Embedding, Input};
@@ -127,7 +128,8 @@ unsafe fn embed_array<T>(
             present.push((index, value));
         }
         let inputs: Vec<Input> = present.iter().map(|(_, value)| as_input(value)).collect();
-        for ((index, _), answer) in present.iter().zip(client::embed(&model, &inputs)?) {
+        let answers = client::embed(&model, &inputs, Priority::Interactive)?;
+        for ((index, _), answer) in present.iter().zip(answers) {
             let embedding = answer.map_err(|failure| at_element(*index, failure.into()))?;
             *datums.add(*index) = vector::to_datum(&embedding.vector);
         }

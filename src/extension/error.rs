@@ -3,9 +3,11 @@
 //! Errors are an interface: an application branches on the SQLSTATE, so each variant has one and keeps it.
 //! `XX000` means a defect of pg_clip.
 
+use std::ffi::CStr;
+
 use pg_clip_wire::{Failure, FailureKind, MAX_TEXT_BYTES, PROTOCOL, WireError};
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode};
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -83,6 +85,11 @@ impl Error {
         }
         report.report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")
+    }
+
+    /// The SQLSTATE as applications know it: five characters.
+    pub(crate) fn sqlstate_text(&self) -> String {
+        text_of(self.sqlstate())
     }
 
     pub(crate) fn sqlstate(&self) -> PgSqlErrorCode {
@@ -171,4 +178,11 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// A SQLSTATE as applications know it: five characters.
+pub(crate) fn text_of(code: PgSqlErrorCode) -> String {
+    // SAFETY: takes any number and returns a string of five characters in a buffer of its own.
+    let text = unsafe { CStr::from_ptr(pg_sys::unpack_sql_state(code as i32)) };
+    text.to_string_lossy().into_owned()
 }

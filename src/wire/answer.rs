@@ -93,7 +93,8 @@ impl FailureKind {
         FailureKind::Internal,
     ];
 
-    fn from_byte(byte: u8) -> Result<FailureKind, WireError> {
+    /// The kind that has this number on the wire.
+    pub fn from_byte(byte: u8) -> Result<FailureKind, WireError> {
         FailureKind::ALL.into_iter().find(|kind| *kind as u8 == byte).ok_or(WireError::UnknownFailure(byte))
     }
 }
@@ -175,9 +176,12 @@ impl Answer {
                 fields.end()?;
                 Ok(Answer::Description { id, fingerprint, dimensions })
             }
-            Kind::Hello | Kind::EmbedText | Kind::EmbedImage | Kind::Status | Kind::Describe => {
-                Err(WireError::WrongSide(kind))
-            }
+            Kind::Hello
+            | Kind::EmbedText
+            | Kind::EmbedImage
+            | Kind::EmbedBulkImage
+            | Kind::Status
+            | Kind::Describe => Err(WireError::WrongSide(kind)),
         }
     }
 

@@ -11,6 +11,7 @@ pub enum Kind {
     EmbedImage = 3,
     Status = 4,
     Describe = 5,
+    EmbedBulkImage = 6,
     Welcome = 16,
     Embedding = 17,
     Failed = 18,
@@ -20,12 +21,13 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, for tables and tests.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Hello,
         Kind::EmbedText,
         Kind::EmbedImage,
         Kind::Status,
         Kind::Describe,
+        Kind::EmbedBulkImage,
         Kind::Welcome,
         Kind::Embedding,
         Kind::Failed,
@@ -40,7 +42,7 @@ impl Kind {
             Kind::Hello | Kind::Status => 64,
             Kind::Describe => REQUEST_HEAD,
             Kind::EmbedText => REQUEST_HEAD + MAX_TEXT_BYTES,
-            Kind::EmbedImage => REQUEST_HEAD + MAX_IMAGE_BYTES,
+            Kind::EmbedImage | Kind::EmbedBulkImage => REQUEST_HEAD + MAX_IMAGE_BYTES,
             Kind::Welcome => 512,
             Kind::Description => 4 + 32 + 2,
             Kind::Embedding => 4 + 32 + 2 + 4 * MAX_DIMENSIONS,

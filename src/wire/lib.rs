@@ -19,10 +19,10 @@ mod request;
 
 pub use answer::{Answer, Failure, FailureKind, Fingerprint};
 pub use frame::{FrameHeader, Kind, WireError};
-pub use request::Request;
+pub use request::{Priority, Request};
 
 /// The version of this protocol. Both sides must speak the same one; they are installed together.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// The first bytes of a `Hello`, so that a stray client is refused at its first frame.
 pub const MAGIC: [u8; 8] = *b"pg_clip\0";
@@ -39,5 +39,5 @@ pub const MAX_IMAGE_BYTES: usize = 1 << 30;
 /// The highest dimension of an embedding: pgvector's `VECTOR_MAX_DIM`.
 pub const MAX_DIMENSIONS: usize = 16_000;
 
-/// The longest status report, in bytes.
-pub const MAX_STATUS_BYTES: usize = 1 << 18;
+/// The longest status report, in bytes: far above that of the 64 models that the embedder counts apart.
+pub const MAX_STATUS_BYTES: usize = 1 << 20;

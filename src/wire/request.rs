@@ -11,11 +11,21 @@ pub enum Request<'a> {
     /// Answered by an `Embedding` or a `Failed`.
     EmbedText { id: u32, model: &'a str, text: &'a str },
     /// Answered by an `Embedding` or a `Failed`. An image of more than `max_pixels` is refused before it is decoded.
-    EmbedImage { id: u32, model: &'a str, max_pixels: u64, image: &'a [u8] },
+    /// The priority is told by the frame's kind, so that the embedder knows it before it makes room for the image.
+    EmbedImage { id: u32, model: &'a str, priority: Priority, max_pixels: u64, image: &'a [u8] },
     /// Answered by a `StatusReport`.
     Status { id: u32 },
     /// Answered by a `Description` or a `Failed`: which model a name means, without an inference.
     Describe { id: u32, model: &'a str },
+}
+
+/// Which images are embedded first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody waits for the answer.
+    Interactive,
+    /// Work that has time: a queue, a backfill. It stands back behind interactive images.
+    Bulk,
 }
 
 impl<'a> Request<'a> {
@@ -73,11 +83,12 @@ impl<'a> Request<'a> {
                 let model = fields.short_str()?;
                 Ok(Request::EmbedText { id, model, text: fields.tail_str()? })
             }
-            Kind::EmbedImage => {
+            Kind::EmbedImage | Kind::EmbedBulkImage => {
+                let priority = if kind == Kind::EmbedImage { Priority::Interactive } else { Priority::Bulk };
                 let id = fields.u32()?;
                 let max_pixels = fields.u64()?;
                 let model = fields.short_str()?;
-                Ok(Request::EmbedImage { id, model, max_pixels, image: fields.tail() })
+                Ok(Request::EmbedImage { id, model, priority, max_pixels, image: fields.tail() })
             }
             Kind::Status => {
                 let id = fields.u32()?;
@@ -100,7 +111,8 @@ impl<'a> Request<'a> {
         match self {
             Request::Hello { .. } => Kind::Hello,
             Request::EmbedText { .. } => Kind::EmbedText,
-            Request::EmbedImage { .. } => Kind::EmbedImage,
+            Request::EmbedImage { priority: Priority::Interactive, .. } => Kind::EmbedImage,
+            Request::EmbedImage { priority: Priority::Bulk, .. } => Kind::EmbedBulkImage,
             Request::Status { .. } => Kind::Status,
             Request::Describe { .. } => Kind::Describe,
         }
@@ -142,12 +154,15 @@ mod tests {
 
     #[test]
     fn a_body_that_ends_early_is_refused() {
-        let (header, body) = frame(&Request::EmbedImage { id: 7, model: "demo", max_pixels: 9, image: b"" });
-        for length in 0..body.len() {
-            assert_eq!(
-                Request::decode(header.kind, &body[..length]),
-                Err(WireError::Truncated(Kind::EmbedImage))
-            );
+        for (priority, kind) in
+            [(Priority::Interactive, Kind::EmbedImage), (Priority::Bulk, Kind::EmbedBulkImage)]
+        {
+            let image = Request::EmbedImage { id: 7, model: "demo", priority, max_pixels: 9, image: b"" };
+            let (header, body) = frame(&image);
+            assert_eq!(header.kind, kind);
+            for length in 0..body.len() {
+                assert_eq!(Request::decode(kind, &body[..length]), Err(WireError::Truncated(kind)));
+            }
         }
     }
 
@@ -158,7 +173,9 @@ mod tests {
         ) {
             round_trip(&Request::Hello { protocol: PROTOCOL });
             round_trip(&Request::EmbedText { id, model: &model, text: &text });
-            round_trip(&Request::EmbedImage { id, model: &model, max_pixels, image: &image });
+            for priority in [Priority::Interactive, Priority::Bulk] {
+                round_trip(&Request::EmbedImage { id, model: &model, priority, max_pixels, image: &image });
+            }
             round_trip(&Request::Status { id });
             round_trip(&Request::Describe { id, model: &model });
         }

@@ -1,18 +1,24 @@
 //! The lane of images: decoders beside each other, then one thread that runs the network.
 //!
-//! The decoders stay a batch or two ahead of the network and then wait, so that prepared images never fill the memory.
+//! The decoders stay some batches ahead of the network and then wait. Bulk images run in small batches, and keep one
+//! decoder free: what an interactive image waits for is one such batch at most, however many of them are queued.
+//!
+//! All threads but the decoder of interactive images stand back behind texts and PostgreSQL's backends. That holds for the
+//! network's run of an interactive image too: there is one session for both priorities.
 
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use pg_clip_wire::Priority;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Reply, answer, pull, same_model, split_group};
+use super::image_queue::{Decodes, ImageQueue};
+use super::{Reply, answer, same_model};
 use crate::image;
 use crate::model::Model;
-use crate::stats::Stats;
+use crate::scheduling;
 
 /// An image to embed.
 #[derive(Debug)]
@@ -29,81 +35,104 @@ pub(crate) struct ImageJob {
 
 /// Where images go. The threads end when this is dropped.
 #[derive(Debug)]
-pub(crate) struct ImageLane(Sender<ImageJob>);
+pub(crate) struct ImageLane(Arc<Queue>);
 
-/// The most images that one pull takes.
-const BATCH: usize = 16;
+type Queue = ImageQueue<ImageJob, Prepared>;
+
+/// The most bulk images of one run of the network: an interactive image waits for no more than such a run. Beyond it a
+/// CPU gains little.
+const BULK_BATCH: usize = 4;
+
+/// How many images are kept ready for the network, besides those that are being decoded.
+const AHEAD: usize = 16;
 
 impl ImageLane {
-    /// Starts `decoders` threads that decode and one that runs the network.
-    pub(crate) fn start(decoders: usize, stats: Arc<Stats>) -> io::Result<ImageLane> {
-        let (sender, queue) = mpsc::channel();
-        let (prepared_sender, prepared) = mpsc::sync_channel(BATCH);
-        let queue = Arc::new(Mutex::new(queue));
+    /// Starts `decoders` threads that decode, one more that decodes only interactive images, and one that runs the
+    /// network.
+    pub(crate) fn start(decoders: usize) -> io::Result<ImageLane> {
+        let lane = ImageLane(Arc::new(Queue::new(decoders + AHEAD)));
         for number in 0..decoders {
-            let (queue, prepared_sender) = (Arc::clone(&queue), prepared_sender.clone());
-            let name = format!("decoder {number}");
-            thread::Builder::new().name(name).spawn(move || decode(&queue, &prepared_sender))?;
+            lane.spawn(&format!("decoder {number}"), |queue| {
+                scheduling::stand_back();
+                decode(queue, Decodes::All);
+            })?;
         }
-        thread::Builder::new().name("image".to_owned()).spawn(move || work(&prepared, &stats))?;
-        Ok(ImageLane(sender))
+        lane.spawn("decoder", |queue| decode(queue, Decodes::InteractiveOnly))?;
+        lane.spawn("image", |queue| {
+            scheduling::stand_back();
+            work(queue);
+        })?;
+        Ok(lane)
     }
 
-    pub(crate) fn submit(&self, job: ImageJob) {
-        // A lane that is gone drops the reply, which is an answer.
-        let _ = self.0.send(job);
+    pub(crate) fn submit(&self, priority: Priority, job: ImageJob) {
+        self.0.submit(priority, job);
+    }
+
+    fn spawn(&self, name: &str, work: impl FnOnce(&Queue) + Send + 'static) -> io::Result<()> {
+        let queue = Arc::clone(&self.0);
+        thread::Builder::new().name(name.to_owned()).spawn(move || work(&queue)).map(drop)
+    }
+}
+
+impl Drop for ImageLane {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
 /// An image that is ready for the network.
+#[derive(Debug)]
 struct Prepared {
     model: Arc<Model>,
     values: Vec<f32>,
+    /// How long its decoder took.
+    decoding: Duration,
     reply: Reply,
 }
 
-fn decode(queue: &Mutex<Receiver<ImageJob>>, prepared: &SyncSender<Prepared>) {
-    loop {
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = next else { return };
+fn decode(queue: &Queue, decodes: Decodes) {
+    while let Some((job, room)) = queue.next_to_decode(decodes) {
         if job.reply.is_abandoned() {
             continue;
         }
+        let start = Instant::now();
         let image = &job.frame[job.start..];
         let values = image::prepare(image, job.max_pixels, &job.model.preprocessing);
+        let decoding = start.elapsed();
+        job.reply.meter.decoded(image.len(), decoding);
         let ImageJob { model, frame, reply, memory, .. } = job;
         drop((frame, memory));
         match values {
-            Ok(values) => {
-                if prepared.send(Prepared { model, values, reply }).is_err() {
-                    return;
-                }
-            }
+            Ok(values) => room.fill(Prepared { model, values, decoding, reply }),
             Err(error) => reply.send(Err(error.into())),
         }
     }
 }
 
-fn work(queue: &Receiver<Prepared>, stats: &Stats) {
-    while let Some(mut images) = pull(queue, BATCH) {
-        images.retain(|image| !image.reply.is_abandoned());
-        while let Some(first) = images.first() {
-            let limit = first.model.image_batch;
-            let group = split_group(&mut images, limit, |a, b| same_model(&a.model, &b.model));
-            // A panic drops the replies, which answers them.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| run(group, stats)));
-        }
+fn work(queue: &Queue) {
+    let limit = |priority, image: &Prepared| match priority {
+        Priority::Interactive => image.model.image_batch,
+        Priority::Bulk => image.model.image_batch.min(BULK_BATCH),
+    };
+    let same = |a: &Prepared, b: &Prepared| same_model(&a.model, &b.model);
+    while let Some(mut group) = queue.next_batch(limit, same) {
+        group.retain(|image| !image.reply.is_abandoned());
+        // A panic drops the replies, which answers them.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| run(group)));
     }
 }
 
-fn run(group: Vec<Prepared>, stats: &Stats) {
+fn run(group: Vec<Prepared>) {
     let Some(first) = group.first() else { return };
     let model = Arc::clone(&first.model);
     let images: Vec<&[f32]> = group.iter().map(|image| image.values.as_slice()).collect();
+    let waited: Vec<Duration> =
+        group.iter().map(|image| image.reply.age().saturating_sub(image.decoding)).collect();
+    let start = Instant::now();
     let rows = model.embed_images(&images);
     if rows.is_ok() {
-        stats.image_batches.add(1);
-        stats.image_inferences.add(images.len());
+        first.reply.meter.ran(&waited, start.elapsed());
     }
     answer(&model, group.into_iter().map(|image| image.reply), rows);
 }

@@ -6,14 +6,14 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use pg_clip_wire::Failure;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Embedding, Reply, answer, pull, same_model, split_group};
+use super::{Embedding, Reply, answer, same_model, split_group};
 use crate::model::Model;
-use crate::stats::Stats;
 use crate::text::Cache;
 
 /// A text to embed.
@@ -34,9 +34,9 @@ pub(crate) struct TextLane(Sender<TextJob>);
 const LOOKAHEAD: usize = 64;
 
 impl TextLane {
-    pub(crate) fn start(stats: Arc<Stats>) -> io::Result<TextLane> {
+    pub(crate) fn start() -> io::Result<TextLane> {
         let (sender, queue) = mpsc::channel();
-        thread::Builder::new().name("text".to_owned()).spawn(move || work(&queue, &stats))?;
+        thread::Builder::new().name("text".to_owned()).spawn(move || work(&queue))?;
         Ok(TextLane(sender))
     }
 
@@ -46,12 +46,18 @@ impl TextLane {
     }
 }
 
-fn work(queue: &Receiver<TextJob>, stats: &Stats) {
+fn work(queue: &Receiver<TextJob>) {
     let mut cache = Cache::new();
     while let Some(jobs) = pull(queue, LOOKAHEAD) {
         // A panic drops the replies, which answers them; the cache holds whole entries only.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| embed(jobs, &mut cache, stats)));
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| embed(jobs, &mut cache)));
     }
+}
+
+/// Waits for one and takes what else is there, at most `limit`. None when the other end is gone.
+fn pull<T>(queue: &Receiver<T>, limit: usize) -> Option<Vec<T>> {
+    let first = queue.recv().ok()?;
+    Some(std::iter::once(first).chain(queue.try_iter()).take(limit).collect())
 }
 
 /// The requests of one text.
@@ -61,7 +67,7 @@ struct Asked {
     replies: Vec<Reply>,
 }
 
-fn embed(jobs: Vec<TextJob>, cache: &mut Cache, stats: &Stats) {
+fn embed(jobs: Vec<TextJob>, cache: &mut Cache) {
     let mut asked: Vec<Asked> = Vec::new();
     for TextJob { model, text, reply, memory } in jobs {
         if reply.is_abandoned() {
@@ -76,31 +82,39 @@ fn embed(jobs: Vec<TextJob>, cache: &mut Cache, stats: &Stats) {
         };
         drop((text, memory));
         if let Some(vector) = cache.get(model.fingerprint, &ids) {
-            stats.text_cache_hits.add(1);
+            reply.meter.hit(reply.age());
             reply.send(Ok(Embedding { fingerprint: model.fingerprint, vector }));
             continue;
         }
         match asked.iter_mut().find(|other| same_model(&other.model, &model) && other.ids == ids) {
-            Some(same) => same.replies.push(reply),
+            Some(same) => {
+                reply.meter.hit(reply.age());
+                same.replies.push(reply);
+            }
             None => asked.push(Asked { model, ids, replies: vec![reply] }),
         }
     }
     while let Some(first) = asked.first() {
         let limit = first.model.text_batch;
         let same = |a: &Asked, b: &Asked| same_model(&a.model, &b.model) && a.ids.len() == b.ids.len();
-        run(split_group(&mut asked, limit, same), cache, stats);
+        run(split_group(&mut asked, limit, same), cache);
     }
 }
 
-fn run(group: Vec<Asked>, cache: &mut Cache, stats: &Stats) {
+fn run(group: Vec<Asked>, cache: &mut Cache) {
     let Some(first) = group.first() else { return };
     let model = Arc::clone(&first.model);
     let texts: Vec<&[u32]> = group.iter().map(|asked| &*asked.ids).collect();
+    let replies = group.iter().filter_map(|asked| asked.replies.first());
+    let waited: Vec<Duration> = replies.map(Reply::age).collect();
+    let start = Instant::now();
     let rows = match model.embed_texts(&texts) {
         Ok(rows) => rows,
         Err(error) => return answer(&model, group.into_iter().flat_map(|asked| asked.replies), Err(error)),
     };
-    stats.text_inferences.add(texts.len());
+    if let Some(reply) = first.replies.first() {
+        reply.meter.ran(&waited, start.elapsed());
+    }
     for (asked, row) in group.into_iter().zip(rows) {
         let row = row.map_err(Failure::from);
         if let Ok(vector) = &row {

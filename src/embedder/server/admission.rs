@@ -1,12 +1,13 @@
 //! How much the embedder takes on.
 //!
-//! Requests that wait are counted, and refused beyond the backlog. The bytes of requests are budgeted, texts apart from
-//! images so that a search never waits for a backfill's photos; a request that finds no room waits on its socket, which
-//! is how its backend comes to wait.
+//! Requests that wait are counted, and refused beyond the backlog. The bytes of requests are budgeted, texts, interactive
+//! images and bulk images apart, so that nobody who waits does so for a backfill's photos; a request that finds no room
+//! waits on its socket, which is how its backend comes to wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use pg_clip_wire::Priority;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Error;
@@ -16,7 +17,8 @@ use crate::error::Error;
 pub(super) struct Admission {
     backlog: usize,
     waiting: Arc<AtomicUsize>,
-    images: Arc<Semaphore>,
+    interactive_images: Arc<Semaphore>,
+    bulk_images: Arc<Semaphore>,
     texts: Arc<Semaphore>,
 }
 
@@ -24,8 +26,8 @@ pub(super) struct Admission {
 #[derive(Debug)]
 pub(super) struct Waiting(Arc<AtomicUsize>);
 
-/// The bytes of all images that are not decoded yet. A single larger image takes it whole.
-const IMAGE_BYTES: usize = 512 << 20;
+/// The bytes of all images of one priority that are not decoded yet. A single larger image takes it whole.
+const IMAGE_BYTES: usize = 256 << 20;
 const TEXT_BYTES: usize = 64 << 20;
 
 impl Admission {
@@ -33,7 +35,8 @@ impl Admission {
         Admission {
             backlog,
             waiting: Arc::default(),
-            images: Arc::new(Semaphore::new(IMAGE_BYTES)),
+            interactive_images: Arc::new(Semaphore::new(IMAGE_BYTES)),
+            bulk_images: Arc::new(Semaphore::new(IMAGE_BYTES)),
             texts: Arc::new(Semaphore::new(TEXT_BYTES)),
         }
     }
@@ -49,8 +52,12 @@ impl Admission {
     }
 
     /// Waits for room for an image of so many bytes.
-    pub(super) async fn image_bytes(&self, length: usize) -> OwnedSemaphorePermit {
-        acquire(&self.images, length.min(IMAGE_BYTES)).await
+    pub(super) async fn image_bytes(&self, priority: Priority, length: usize) -> OwnedSemaphorePermit {
+        let images = match priority {
+            Priority::Interactive => &self.interactive_images,
+            Priority::Bulk => &self.bulk_images,
+        };
+        acquire(images, length.min(IMAGE_BYTES)).await
     }
 
     /// Waits for room for a text of so many bytes.

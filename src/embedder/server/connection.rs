@@ -6,9 +6,9 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pg_clip_wire::{Answer, Failure, FrameHeader, Kind, PROTOCOL, Request, WireError};
+use pg_clip_wire::{Answer, Failure, FrameHeader, Kind, PROTOCOL, Priority, Request, WireError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -19,6 +19,8 @@ use super::admission::Waiting;
 use super::{Server, status};
 use crate::batch::{Embedding, ImageJob, Reply, TextJob};
 use crate::error::Error;
+use crate::model::Model;
+use crate::stats::Lane;
 
 /// Serves a connection until its backend closes it or breaks the protocol.
 pub(super) async fn serve(stream: UnixStream, server: Arc<Server>) {
@@ -45,7 +47,7 @@ const STALL: Duration = Duration::from_secs(30);
 /// A request that is to be answered.
 enum Pending {
     Ready(Answer),
-    Embedding { id: u32, answer: oneshot::Receiver<Result<Embedding, Failure>>, _waiting: Waiting },
+    Embedding { id: u32, answer: oneshot::Receiver<Result<Embedding, Failure>>, _waiting: Option<Waiting> },
     Description { id: u32, answer: oneshot::Receiver<Answer> },
 }
 
@@ -86,7 +88,10 @@ async fn read_requests(
     loop {
         let Some(header) = read_header(&mut reader).await? else { return Ok(End::Closed) };
         let memory = match header.kind {
-            Kind::EmbedImage => Some(server.admission.image_bytes(header.length).await),
+            Kind::EmbedImage => {
+                Some(server.admission.image_bytes(Priority::Interactive, header.length).await)
+            }
+            Kind::EmbedBulkImage => Some(server.admission.image_bytes(Priority::Bulk, header.length).await),
             Kind::EmbedText => Some(server.admission.text_bytes(header.length).await),
             _ => None,
         };
@@ -98,25 +103,17 @@ async fn read_requests(
             }
             Request::Describe { id, model } => describe(server, id, model.to_owned()),
             Request::EmbedText { id, model, text } => {
-                server.stats.text_requests.add(1);
-                let (model, text) = (model.to_owned(), text.to_owned());
-                take_on(server, id, memory, |server, reply, memory| async move {
-                    match server.registry.get(&model).await {
-                        Ok(model) => server.texts.submit(TextJob { model, text, reply, memory }),
-                        Err(failure) => reply.send(Err(failure)),
-                    }
+                let text = text.to_owned();
+                take_on(server, id, Lane::Text, model, memory, |server, model, reply, memory| {
+                    server.texts.submit(TextJob { model, text, reply, memory });
                 })
             }
-            Request::EmbedImage { id, model, max_pixels, image } => {
-                server.stats.image_requests.add(1);
+            Request::EmbedImage { id, model, priority, max_pixels, image } => {
                 let (model, start) = (model.to_owned(), frame.len() - image.len());
-                take_on(server, id, memory, move |server, reply, memory| async move {
-                    match server.registry.get(&model).await {
-                        Ok(model) => {
-                            server.images.submit(ImageJob { model, frame, start, max_pixels, reply, memory });
-                        }
-                        Err(failure) => reply.send(Err(failure)),
-                    }
+                let lane = Lane::of_images(priority);
+                take_on(server, id, lane, &model, memory, move |server, model, reply, memory| {
+                    let job = ImageJob { model, frame, start, max_pixels, reply, memory };
+                    server.images.submit(priority, job);
                 })
             }
         };
@@ -126,24 +123,37 @@ async fn read_requests(
     }
 }
 
-fn take_on<Work>(
+/// Hands a request to its lane once its model is loaded.
+fn take_on(
     server: &Arc<Server>,
     id: u32,
+    lane: Lane,
+    name: &str,
     memory: Option<OwnedSemaphorePermit>,
-    work: impl FnOnce(Arc<Server>, Reply, OwnedSemaphorePermit) -> Work,
-) -> Pending
-where
-    Work: Future<Output = ()> + Send + 'static,
-{
-    match (server.admission.admit(), memory) {
-        (Ok(waiting), Some(memory)) => {
-            let (reply, answer) = Reply::channel();
-            task::spawn(work(Arc::clone(server), reply, memory));
-            Pending::Embedding { id, answer, _waiting: waiting }
+    submit: impl FnOnce(&Server, Arc<Model>, Reply, OwnedSemaphorePermit) + Send + 'static,
+) -> Pending {
+    let memory = memory.expect("room was made for every embedding");
+    let (asked, (sender, answer)) = (Instant::now(), oneshot::channel());
+    let waiting = match server.admission.admit() {
+        Ok(waiting) => Some(waiting),
+        Err(error) => {
+            Reply::new(sender, asked, server.stats.meter_of_any(lane, name)).send(Err(error.into()));
+            return Pending::Embedding { id, answer, _waiting: None };
         }
-        (Err(error), _) => Pending::Ready(Answer::Failed { id, failure: error.into() }),
-        (_, None) => unreachable!("room was made for every embedding"),
-    }
+    };
+    let (server, name) = (Arc::clone(server), name.to_owned());
+    task::spawn(async move {
+        match server.registry.get(&name).await {
+            Ok(model) => {
+                let reply = Reply::new(sender, asked, server.stats.meter(lane, &name));
+                submit(&server, model, reply, memory);
+            }
+            Err(failure) => {
+                Reply::new(sender, asked, server.stats.meter_of_any(lane, &name)).send(Err(failure));
+            }
+        }
+    });
+    Pending::Embedding { id, answer, _waiting: waiting }
 }
 
 fn describe(server: &Arc<Server>, id: u32, name: String) -> Pending {
@@ -178,7 +188,7 @@ async fn write_answers(
             },
         };
         if matches!(answer, Answer::Failed { .. }) {
-            server.stats.failures.add(1);
+            server.stats.count_failure();
         }
         frame.clear();
         answer.encode(&mut frame).map_err(io::Error::other)?;
@@ -191,7 +201,7 @@ fn welcome() -> Answer {
     Answer::Welcome { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
-/// The answer to a request whose work panicked.
+/// The answer to a request whose task ended without one.
 fn lost(id: u32) -> Answer {
     Answer::Failed { id, failure: Error::Internal("the request was lost in a panic".to_owned()).into() }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pg_clip_wire::MAX_STATUS_BYTES;
 use serde_json::{Value, json};
 
 use super::Server;
@@ -39,12 +40,29 @@ pub(super) fn report(server: &Server) -> String {
         "execution_provider": server.options.execution_provider,
         "threads": server.runtime.threads(),
         "resident_bytes": resident_bytes(),
+        "peak_resident_bytes": peak_resident_bytes(),
         "models": models,
+        "statistics": server.stats.rows(),
     });
     if let Value::Object(fields) = &mut report {
-        fields.extend(server.stats.report());
+        fields.extend(server.stats.totals());
     }
-    report.to_string()
+    fit(report, MAX_STATUS_BYTES)
+}
+
+/// The report as text of at most `limit` bytes: where it is longer, the longest text or list is halved until it fits.
+fn fit(mut report: Value, limit: usize) -> String {
+    loop {
+        let text = report.to_string();
+        let fields = report.as_object_mut().into_iter().flatten().map(|(_, value)| value);
+        match fields.max_by_key(|value| value.to_string().len()) {
+            Some(Value::Array(list)) if text.len() > limit => list.truncate(list.len() / 2),
+            Some(Value::String(string)) if text.len() > limit => {
+                string.truncate(string.floor_char_boundary(string.len() / 2));
+            }
+            _ => return text,
+        }
+    }
 }
 
 fn describe(model: &Model) -> Value {
@@ -64,4 +82,37 @@ fn resident_bytes() -> Option<u64> {
     // SAFETY: sysconf takes any name and touches no memory of ours.
     let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     Some(pages * u64::try_from(page_size).ok()?)
+}
+
+/// The most memory that this process ever had in RAM, where the system tells it.
+fn peak_resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = peak.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_that_is_too_long_loses_the_ends_of_its_longest_parts() {
+        let model = json!({ "name": "m".repeat(63), "fingerprint": "f".repeat(64) });
+        let long =
+            json!({ "pid": 1, "error": "é".repeat(100_000), "models": vec![model; 10_000], "sandbox": null });
+        let text = fit(long, MAX_STATUS_BYTES);
+        assert!(text.len() <= MAX_STATUS_BYTES && text.len() > MAX_STATUS_BYTES / 4, "{}", text.len());
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&report["pid"], &report["sandbox"]), (&json!(1), &Value::Null));
+        assert_eq!(report["models"][0]["name"], "m".repeat(63));
+
+        let short = json!({ "models": [1, 2, 3] });
+        assert_eq!(fit(short.clone(), MAX_STATUS_BYTES), short.to_string());
+        assert_eq!(
+            fit(json!({ "pid": 12345 }), 4),
+            json!({ "pid": 12345 }).to_string(),
+            "nothing can be cut"
+        );
+    }
 }

@@ -12,10 +12,10 @@ mod place;
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use pg_clip_wire::{Answer, Failure, Fingerprint, MAX_TEXT_BYTES, Request};
+use pg_clip_wire::{Answer, Failure, Fingerprint, MAX_TEXT_BYTES, Priority, Request};
 
 use self::connection::Connection;
-pub(crate) use self::latch::{Interest, wait};
+pub(crate) use self::latch::{Interest, run_while_waiting, wait};
 pub(crate) use self::place::{LOCK, SOCKET, STAGED_SOCKET};
 use crate::error::Error;
 use crate::settings;
@@ -34,8 +34,12 @@ pub(crate) struct Embedding {
 }
 
 /// Embeds the inputs in one round trip: an answer for each, in their order, with an error of its own where one has
-/// no embedding. An error of the whole is one of the transport.
-pub(crate) fn embed(model: &str, inputs: &[Input]) -> Result<Vec<Result<Embedding, Failure>>, Error> {
+/// no embedding. An error of the whole is one of the transport. The priority is that of images; texts never wait for them.
+pub(crate) fn embed(
+    model: &str,
+    inputs: &[Input],
+    priority: Priority,
+) -> Result<Vec<Result<Embedding, Failure>>, Error> {
     if inputs.is_empty() {
         return Ok(Vec::new());
     }
@@ -47,7 +51,7 @@ pub(crate) fn embed(model: &str, inputs: &[Input]) -> Result<Vec<Result<Embeddin
         .zip(ids)
         .map(|(input, id)| match *input {
             Input::Text(text) => Request::EmbedText { id, model, text },
-            Input::Image(image) => Request::EmbedImage { id, model, max_pixels, image },
+            Input::Image(image) => Request::EmbedImage { id, model, priority, max_pixels, image },
         })
         .collect();
     converse(&requests, settings::request_timeout())?
@@ -63,9 +67,9 @@ pub(crate) fn embed(model: &str, inputs: &[Input]) -> Result<Vec<Result<Embeddin
         .collect()
 }
 
-/// Embeds one input.
+/// Embeds one input, for somebody who waits.
 pub(crate) fn embed_one(model: &str, input: Input) -> Result<Embedding, Error> {
-    let mut answers = embed(model, &[input])?;
+    let mut answers = embed(model, &[input], Priority::Interactive)?;
     Ok(answers.pop().ok_or(Error::OutOfTurn)??)
 }
 

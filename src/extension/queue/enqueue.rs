@@ -9,7 +9,7 @@ use super::{sql, wake};
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
 use crate::watch::home::{Home, oid};
-use crate::watch::role::act_as;
+use crate::watch::role::{act_as, with_portable_output};
 
 /// The jobs of one source.
 pub(crate) struct Jobs<'a> {
@@ -61,11 +61,13 @@ impl Jobs<'_> {
 
 /// The keys that a query returns as its first column, as their type prints them.
 pub(crate) fn keys(spi: &Spi, query: &str) -> Result<Vec<String>, Error> {
-    let mut keys = Vec::new();
-    let mut rows = spi.open(query)?;
-    while let Some(row) = rows.next() {
-        // A photo without a key belongs to nobody.
-        keys.extend(row.text(1));
-    }
-    Ok(keys)
+    with_portable_output(|| {
+        let mut keys = Vec::new();
+        let mut rows = spi.open(query)?;
+        while let Some(row) = rows.next() {
+            // A photo without a key belongs to nobody.
+            keys.extend(row.text(1));
+        }
+        Ok(keys)
+    })
 }

@@ -36,14 +36,22 @@ impl Fate {
 
     /// After an error of the server, while the photo was read or its vector written.
     pub(super) fn of_database(failure: Failure) -> Fate {
-        match failure.code {
-            // Somebody was in the way for a moment.
-            Code::ERRCODE_LOCK_NOT_AVAILABLE
-            | Code::ERRCODE_T_R_DEADLOCK_DETECTED
-            | Code::ERRCODE_T_R_SERIALIZATION_FAILURE => Fate::GiveBack { seconds: 1.0, alone: false },
-            _ => Fate::Fail { failure, dead: false },
+        if is_passing(failure.code) {
+            Fate::GiveBack { seconds: 1.0, alone: false }
+        } else {
+            Fate::Fail { failure, dead: false }
         }
     }
+}
+
+/// Whether an error says that somebody was in the way, and nothing of a photo.
+pub(super) fn is_passing(code: Code) -> bool {
+    matches!(
+        code,
+        Code::ERRCODE_LOCK_NOT_AVAILABLE
+            | Code::ERRCODE_T_R_DEADLOCK_DETECTED
+            | Code::ERRCODE_T_R_SERIALIZATION_FAILURE
+    )
 }
 
 /// Whether an error says that the embedder is away, and nothing of a photo.

@@ -74,10 +74,10 @@ pub(super) fn finish(
             Bytes::own(vector::to_datum(finished.vector)),
         )
     };
+    // What is deferred would run at the commit, as the worker.
+    spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
     let project = row.value(PROJECT);
     target.put(&Row { key, checksum: &checksum, vector: vector.datum(), project })?;
-    // What is deferred would run at the commit, as the worker.
-    act_as(watched.writer, || spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[]))?;
     settle(spi, home, job, &Fate::Retire)?;
     Ok(Fate::Retire)
 }

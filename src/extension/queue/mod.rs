@@ -21,6 +21,7 @@ mod finish;
 mod launcher;
 mod place;
 mod read;
+mod retry;
 mod sql;
 mod transaction;
 mod wake;

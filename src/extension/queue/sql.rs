@@ -67,6 +67,20 @@ pub(super) fn claim(schema: &str) -> String {
     )
 }
 
+/// Has the failed jobs of source `$1` and key `$2` start again from the beginning, where role `$3` owns the source.
+/// NULL means all.
+pub(super) fn revive(schema: &str) -> String {
+    format!(
+        "UPDATE {schema}.clip_queue AS job SET run_at = now(), attempts = 0, suspect = false, dead = false,
+            sqlstate = NULL, message = NULL, failed_at = NULL
+        FROM pg_class AS class
+        WHERE class.oid = job.source AND pg_has_role($3, class.relowner, 'USAGE')
+            AND failed_at IS NOT NULL AND NOT claimed
+            AND ($1 IS NULL OR job.source = $1) AND ($2 IS NULL OR job.key = $2)
+        RETURNING true"
+    )
+}
+
 /// In how many seconds the next job is due; NULL where there is none.
 pub(super) fn next_due(schema: &str) -> String {
     format!(

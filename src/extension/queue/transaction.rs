@@ -1,10 +1,12 @@
 //! A transaction of the worker.
 
+use std::ffi::c_int;
 use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
 
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 
-use crate::error::Error;
+use crate::error::{Error, text_of};
 use crate::spi::Spi;
 
 /// Why something failed: an error of ours or of the server.
@@ -29,20 +31,32 @@ impl From<Failure> for Error {
 impl Failure {
     /// The five characters of the SQLSTATE.
     pub(super) fn sqlstate(&self) -> String {
-        // MAKE_SQLSTATE of elog.h: six bits a character.
-        let character = |place: u32| ((self.code as u32 >> (6 * place) & 0x3f) as u8 + b'0') as char;
-        (0..5).map(character).collect()
+        text_of(self.code)
     }
 }
 
-/// Runs `body` in a transaction of its own and commits it; an error rolls it back. A cancel ends the worker.
+/// A trigger of a user's that does not come to its end must not hold up the photos of others.
+const LONGEST: Duration = Duration::from_secs(60);
+
+unsafe extern "C-unwind" {
+    fn enable_timeout_after(timeout: c_int, milliseconds: c_int);
+    fn disable_timeout(timeout: c_int, keep_indicator: bool);
+}
+
+/// `STATEMENT_TIMEOUT` of `utils/timeout.h`, the same in PostgreSQL 15 to 18.
+const STATEMENT_TIMEOUT: c_int = 3;
+
+/// Runs `body` in a transaction of its own and commits it; an error rolls it back, and so does
+/// [`LONGEST`]. A cancel by somebody ends the worker.
 pub(super) fn transaction<R>(body: impl FnOnce(&Spi) -> Result<R, Error>) -> Result<R, Failure> {
     // SAFETY: no transaction is open; each way out of here ends it.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
+        enable_timeout_after(STATEMENT_TIMEOUT, c_int::try_from(LONGEST.as_millis()).expect("a minute"));
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
     }
+    let start = Instant::now();
     let done = PgTryBuilder::new(AssertUnwindSafe(|| {
         let done = {
             let spi = Spi::connect()?;
@@ -51,6 +65,7 @@ pub(super) fn transaction<R>(body: impl FnOnce(&Spi) -> Result<R, Error>) -> Res
         // SAFETY: the snapshot and the transaction from above; SPI is closed.
         unsafe {
             pg_sys::PopActiveSnapshot();
+            disable_timeout(STATEMENT_TIMEOUT, false);
             pg_sys::CommitTransactionCommand();
         }
         Ok(done)
@@ -61,7 +76,7 @@ pub(super) fn transaction<R>(body: impl FnOnce(&Spi) -> Result<R, Error>) -> Res
         | CaughtError::ErrorReport(report)
         | CaughtError::RustPanic { ereport: report, .. }) = &cause;
         let failure = Failure { code: report.sql_error_code(), message: report.message().to_owned() };
-        if failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED {
+        if failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED && start.elapsed() < LONGEST {
             cause.rethrow();
         }
         Err(failure)
@@ -70,6 +85,7 @@ pub(super) fn transaction<R>(body: impl FnOnce(&Spi) -> Result<R, Error>) -> Res
     // SAFETY: a failed transaction is open still, whether or not an error was raised in it.
     unsafe {
         if done.is_err() {
+            disable_timeout(STATEMENT_TIMEOUT, false);
             pg_sys::AbortCurrentTransaction();
         }
         pg_sys::pgstat_report_stat(false);

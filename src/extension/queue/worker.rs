@@ -4,17 +4,18 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
 
-use pgrx::pg_sys;
+use pg_clip_wire::Priority;
+use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::bell::{Bell, ring};
 use super::claim::{self, Job};
-use super::failure::{Fate, is_away, settle};
+use super::failure::{Fate, is_away, is_passing, settle};
 use super::finish::{self, Finished};
 use super::launcher::Message;
 use super::place::{LAUNCHER_BELL, worker_bell, worker_lock};
 use super::read::{self, Checksum, Found, Photo};
 use super::transaction::{Failure, transaction};
-use crate::client::{self, Embedding, Input, Interest, wait};
+use crate::client::{self, Embedding, Input, Interest, run_while_waiting, wait};
 use crate::error::Error;
 use crate::watch::home::Home;
 use crate::watch::provenance::{self, identity, name_of};
@@ -36,8 +37,8 @@ pub(crate) extern "C-unwind" fn clip_queue_worker_main(database: pg_sys::Datum) 
 
 /// A worker whose queue is empty stays this long: the next photo does not wait for its start.
 const IDLE: Duration = Duration::from_secs(2);
-/// How often a waiting worker looks whether somebody wants its database. `DROP DATABASE` waits for 5 seconds.
-const COURTESY: Duration = Duration::from_secs(1);
+/// The pause before a queue is looked at again that somebody has locked.
+const LOCKED: Duration = Duration::from_secs(1);
 /// The pause while the embedder is away, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -48,13 +49,23 @@ fn work(database: pg_sys::Oid) -> Result<(), Error> {
     };
     let bell = Bell::hang(worker_bell(database))?;
     connect(database);
-    let Some(home) = transaction(Home::installed)? else {
-        bell.take_down();
-        ring(LAUNCHER_BELL, &Message::Idle(database).encode());
-        return Ok(());
-    };
-    transaction(|spi| claim::recover(spi, &home))?;
-    Worker { database, bell, home, unsettled: Vec::new(), pause: None }.run()
+    let home = transaction(|spi| {
+        let home = Home::installed(spi)?;
+        home.as_ref().map_or(Ok(()), |home| claim::recover(spi, home))?;
+        Ok(home)
+    })?;
+    run_while_waiting(leave_if_wanted);
+    match home {
+        Some(home) => Worker { database, bell, home, unsettled: Vec::new(), pause: None }.run(),
+        None => {
+            say_idle(database);
+            Ok(())
+        }
+    }
+}
+
+fn say_idle(database: pg_sys::Oid) {
+    ring(LAUNCHER_BELL, &Message::Idle(database).encode());
 }
 
 /// Connects as the bootstrap superuser, who runs nothing of a user's: see [`crate::watch::role`].
@@ -93,6 +104,17 @@ struct Worker {
     pause: Option<(Instant, Duration)>,
 }
 
+/// What a look at the queue found.
+enum Look {
+    Jobs(Vec<Job>),
+    /// No job that is to be done now, and in how long the next one is due.
+    Due(Option<Duration>),
+    /// Somebody has locked it.
+    Busy,
+    /// There is no queue.
+    Gone,
+}
+
 /// The watch of a source, and which model its photos are embedded with.
 struct Source {
     watched: Watched,
@@ -107,38 +129,56 @@ impl Worker {
         loop {
             reload_settings();
             self.bell.messages();
-            if is_wanted(self.database) {
-                return Ok(());
-            }
+            leave_if_wanted();
             self.settle_rest();
-            let paused = self.pause.map(|(until, _)| until).filter(|until| *until > Instant::now());
-            if paused.is_none() {
-                report(pg_sys::BackendState::STATE_RUNNING, "claiming photos");
-                let home = &self.home;
-                let jobs = transaction(|spi| claim::claim(spi, home))?;
-                if !jobs.is_empty() {
+            let pause_ends = self.pause.map(|(until, _)| until).filter(|until| *until > Instant::now());
+            let due = match self.look(pause_ends.is_some())? {
+                Look::Jobs(jobs) => {
                     last_work = Some(Instant::now());
-                    self.embed(jobs)?;
+                    self.embed(jobs);
                     continue;
                 }
-            }
-            let home = &self.home;
-            let next_due = transaction(|spi| claim::next_due(spi, home))?;
-            report(pg_sys::BackendState::STATE_IDLE, "");
-            let until = match (paused, next_due) {
-                (Some(until), _) => until,
-                (None, Some(left)) => Instant::now() + left,
-                (None, None) => match last_work.map(|last: Instant| last + IDLE) {
-                    Some(end) if end > Instant::now() => end,
-                    _ => {
-                        if self.leave() {
-                            return Ok(());
-                        }
-                        continue;
-                    }
-                },
+                Look::Gone => {
+                    say_idle(self.database);
+                    return Ok(());
+                }
+                Look::Busy => Some(Instant::now() + LOCKED),
+                Look::Due(left) => left.map(|left| Instant::now() + left),
             };
-            wait(self.bell.descriptor(), Interest::Readable, Some(until.min(Instant::now() + COURTESY)));
+            report(pg_sys::BackendState::STATE_IDLE, "");
+            let idle_ends = last_work.map(|last: Instant| last + IDLE).filter(|end| *end > Instant::now());
+            let Some(until) = pause_ends.or(due).or(idle_ends) else {
+                if self.leave() {
+                    return Ok(());
+                }
+                continue;
+            };
+            wait(self.bell.descriptor(), Interest::Readable, Some(until));
+        }
+    }
+
+    /// Looks at the queue, and claims jobs unless the worker pauses.
+    fn look(&mut self, pausing: bool) -> Result<Look, Failure> {
+        report(pg_sys::BackendState::STATE_RUNNING, "claiming photos");
+        let looked = transaction(|spi| {
+            // The extension may have been dropped, moved to another schema or updated meanwhile.
+            let Some(home) = Home::installed(spi)? else {
+                return Ok(None);
+            };
+            let jobs = if pausing { Vec::new() } else { claim::claim(spi, &home)? };
+            let due = if jobs.is_empty() { claim::next_due(spi, &home)? } else { None };
+            Ok(Some((home, jobs, due)))
+        });
+        match looked {
+            Ok(Some((home, jobs, due))) => {
+                self.home = home;
+                Ok(if jobs.is_empty() { Look::Due(due) } else { Look::Jobs(jobs) })
+            }
+            Ok(None) => Ok(Look::Gone),
+            // Dropped while we waited for it: the next look finds that out.
+            Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE => Ok(Look::Busy),
+            Err(failure) if is_passing(failure.code) => Ok(Look::Busy),
+            Err(failure) => Err(failure),
         }
     }
 
@@ -146,7 +186,7 @@ impl Worker {
     fn leave(&mut self) -> bool {
         self.bell.take_down();
         if self.bell.messages().is_empty() {
-            ring(LAUNCHER_BELL, &Message::Idle(self.database).encode());
+            say_idle(self.database);
             return true;
         }
         match Bell::hang(worker_bell(self.database)) {
@@ -157,7 +197,7 @@ impl Worker {
     }
 
     /// Embeds claimed photos, source by source.
-    fn embed(&mut self, jobs: Vec<Job>) -> Result<(), Error> {
+    fn embed(&mut self, jobs: Vec<Job>) {
         let mut by_source: HashMap<pg_sys::Oid, Vec<Job>> = HashMap::new();
         for job in jobs {
             by_source.entry(job.source).or_default().push(job);
@@ -165,7 +205,6 @@ impl Worker {
         for (source, jobs) in by_source {
             self.embed_of(source, jobs);
         }
-        Ok(())
     }
 
     fn embed_of(&mut self, source: pg_sys::Oid, jobs: Vec<Job>) {
@@ -175,14 +214,12 @@ impl Worker {
             Ok(None) => return self.settle_all(jobs, &Fate::Retire),
             Err(failure) => return self.settle_all(jobs, &Fate::of_database(failure)),
         };
+        let activity = format!("embedding {} photos of {}", jobs.len(), watch.source);
+        report(pg_sys::BackendState::STATE_RUNNING, &activity);
         let source = match Source::of(watch) {
             Ok(source) => source,
             Err(error) => return self.give_back(jobs, &error.into()),
         };
-        report(
-            pg_sys::BackendState::STATE_RUNNING,
-            &format!("embedding {} photos of {}", jobs.len(), source.watched.source),
-        );
         let found = transaction(|spi| {
             if source.registration.model.as_ref().is_some_and(|pinned| *pinned != source.identity) {
                 provenance::check(spi, home, &source.watched, &source.identity)?;
@@ -233,7 +270,7 @@ impl Worker {
             }
         }
         let inputs: Vec<Input> = fresh.iter().map(|photo| Input::Image(&photo.image)).collect();
-        match client::embed(&source.model, &inputs) {
+        match client::embed(&source.model, &inputs, Priority::Bulk) {
             Ok(answers) => {
                 self.pause = None;
                 for (photo, answer) in fresh.iter().zip(answers) {
@@ -345,15 +382,21 @@ impl Source {
     }
 }
 
-/// Whether somebody waits for a lock on the database that no connection to it may outlast.
-fn is_wanted(database: pg_sys::Oid) -> bool {
-    // SAFETY: no transaction is open; its end releases the lock.
-    unsafe {
+/// Ends the worker if somebody waits to drop, rename or copy its database: they hold a lock that tells, and wait 5
+/// seconds for other connections to end. The launcher starts it again.
+fn leave_if_wanted() {
+    // SAFETY: no transaction is open while this worker waits; the end of this one releases the lock.
+    let free = unsafe {
         pg_sys::StartTransactionCommand();
         let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+        let database = pg_sys::MyDatabaseId;
         let free = pg_sys::ConditionalLockSharedObject(pg_sys::DatabaseRelationId, database, 0, lock);
         pg_sys::CommitTransactionCommand();
-        !free
+        free
+    };
+    if !free {
+        // SAFETY: runs the server's own callbacks and ends the process.
+        unsafe { pg_sys::proc_exit(0) };
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use pg_clip_wire::Fingerprint;
+use pg_clip_wire::{Fingerprint, Priority};
 use pgrx::{IntoDatum, pg_sys};
 use sha2::{Digest, Sha256};
 
 use super::home::Home;
 use super::provenance::{self, identity};
+use super::role::with_portable_output;
 use super::target::{Row, Target};
 use super::watched::Watched;
 use crate::client::{self, Input};
@@ -60,6 +61,10 @@ pub(super) fn embed(spi: &Spi, home: &Home, watched: &Watched, query: &str) -> R
 /// Keeps the vectors of photos whose key changed, and returns the keys of those whose bytes have none: they are to be
 /// embedded. The query is as for [`embed`].
 pub(super) fn keep(spi: &Spi, watched: &Watched, query: &str) -> Result<Vec<String>, Error> {
+    with_portable_output(|| keep_each(spi, watched, query))
+}
+
+fn keep_each(spi: &Spi, watched: &Watched, query: &str) -> Result<Vec<String>, Error> {
     let model = watched.registration.as_ref().and_then(|registration| registration.model.clone());
     let mut target = None;
     let mut without = Vec::new();
@@ -170,7 +175,7 @@ impl<'a> Batch<'a> {
             }
         }
         let inputs: Vec<Input> = fresh.iter().map(|photo| Input::Image(photo.image.as_slice())).collect();
-        let answers = match client::embed(model, &inputs) {
+        let answers = match client::embed(model, &inputs, Priority::Interactive) {
             Ok(answers) => answers,
             // Where the embedder died of a photo, the one is known if it was alone.
             Err(error) => {

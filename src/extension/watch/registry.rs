@@ -99,9 +99,11 @@ pub(crate) fn check_owner(spi: &Spi, table: Option<pg_sys::Datum>) -> Result<(),
     Err(Error::NotOwner(name))
 }
 
+/// An argument of the running function; nothing where it is NULL.
+///
 /// # Safety
 /// The function has an argument of this index.
-unsafe fn argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Option<pg_sys::Datum> {
+pub(crate) unsafe fn argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Option<pg_sys::Datum> {
     // SAFETY: the caller vouches for the index.
     let argument = unsafe { &*(*fcinfo).args.as_ptr().add(index) };
     (!argument.isnull).then_some(argument.value)

@@ -23,6 +23,21 @@ pub(crate) fn read_as<R>(role: pg_sys::Oid, act: impl FnOnce() -> R) -> R {
     })
 }
 
+/// Runs `act` with settings under which each type prints a value as it can be read again anywhere, as pg_dump and
+/// postgres_fdw have it.
+pub(crate) fn with_portable_output<R>(act: impl FnOnce() -> R) -> R {
+    // SAFETY: opens a nest level of settings, which the line after next closes; an abort closes it too.
+    let level = unsafe { pg_sys::NewGUCNestLevel() };
+    set(c"datestyle", c"ISO");
+    set(c"intervalstyle", c"postgres");
+    set(c"extra_float_digits", c"3");
+    set(c"bytea_output", c"hex");
+    let result = act();
+    // SAFETY: the level from above.
+    unsafe { pg_sys::AtEOXact_GUC(false, level) };
+    result
+}
+
 /// Sets a setting up to the end of the current nest level.
 fn set(name: &CStr, value: &CStr) {
     // SAFETY: a setting of the server that everybody may set, with a value that it takes.

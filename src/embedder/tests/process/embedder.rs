@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
-use pg_clip_wire::{Answer, Failure, FrameHeader, PROTOCOL, Request};
+use pg_clip_wire::{Answer, Failure, FrameHeader, PROTOCOL, Priority, Request};
 use serde_json::Value;
 
 /// The model that all tests use.
@@ -156,7 +156,8 @@ impl Connection {
     }
 
     pub(crate) fn embed_image(&mut self, image: &[u8]) -> Result<Vec<f32>, Failure> {
-        self.send(&Request::EmbedImage { id: 8, model: MODEL, max_pixels: 50_000_000, image });
+        let priority = Priority::Interactive;
+        self.send(&Request::EmbedImage { id: 8, model: MODEL, priority, max_pixels: 50_000_000, image });
         self.receive_vector(8)
     }
 

@@ -4,4 +4,5 @@
 
 mod embedder;
 mod guard;
+mod scheduling;
 mod serve;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use image::{ImageFormat, Rgb, RgbImage};
-use pg_clip_wire::{Answer, Failure, FailureKind, PROTOCOL, Request};
+use pg_clip_wire::{Answer, Failure, FailureKind, PROTOCOL, Priority, Request};
 
 use crate::embedder::{Embedder, MODEL, PATIENCE, models_directory};
 
@@ -18,6 +18,10 @@ fn photo(seed: u32, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     picture.write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
+}
+
+fn bulk(id: u32, image: &[u8]) -> Request<'_> {
+    Request::EmbedImage { id, model: MODEL, priority: Priority::Bulk, max_pixels: u64::MAX, image }
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
@@ -47,7 +51,7 @@ fn a_vector_does_not_depend_on_its_batch() {
     let mut connection = server.connect();
     let alone: Vec<_> = photos.iter().map(|photo| connection.embed_image(photo).unwrap()).collect();
     for (id, image) in (0..).zip(&photos) {
-        connection.send(&Request::EmbedImage { id, model: MODEL, max_pixels: u64::MAX, image });
+        connection.send(&bulk(id, image));
     }
     for (id, alone) in (0..).zip(&alone) {
         assert_eq!(&connection.receive_vector(id).unwrap(), alone, "photo {id}");
@@ -69,7 +73,8 @@ fn mixed_requests_are_answered_in_their_order() {
     let server = Embedder::start("serve");
     let mut connection = server.connect();
     let good = photo(3, ImageFormat::Jpeg);
-    let image = |id, image| Request::EmbedImage { id, model: MODEL, max_pixels: 100_000, image };
+    let priority = Priority::Interactive;
+    let image = |id, image| Request::EmbedImage { id, model: MODEL, priority, max_pixels: 100_000, image };
     let huge = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\xfa\xfa\0\0\xfa\xfa";
     let requests: Vec<(Request, Option<FailureKind>)> = vec![
         (image(1, &good), None),
@@ -170,6 +175,28 @@ fn the_status_counts_what_went_through_the_network() {
 }
 
 #[test]
+fn the_statistics_tell_bulk_images_from_interactive_ones() {
+    let server = Embedder::start("serve");
+    let mut connection = server.connect();
+    let photos: Vec<Vec<u8>> = (0..32).map(|seed| photo(seed, ImageFormat::Png)).collect();
+    (0..).zip(&photos).for_each(|(id, photo)| connection.send(&bulk(id, photo)));
+    server.connect().embed_image(&photos[0]).unwrap();
+    (0..).zip(&photos).for_each(|(id, _)| assert!(connection.receive_vector(id).is_ok()));
+    let status = server.status();
+    let rows: Vec<_> = ["kind", "priority", "model"].map(|name| &status["statistics"][0][name]).into();
+    assert_eq!(rows, ["image", "interactive", MODEL], "{status}");
+    assert_eq!(status["statistics"][0]["requests"], 1);
+    let bulk = &status["statistics"][1];
+    assert_eq!(
+        (&bulk["priority"], &bulk["requests"], &bulk["inferences"]),
+        (&"bulk".into(), &32.into(), &32.into())
+    );
+    let sizes = bulk["batch_sizes"].as_object().unwrap().keys();
+    assert!(sizes.clone().all(|size| size.parse::<u32>().unwrap() <= 4), "{bulk}");
+    assert_eq!(status["image_requests"], 33);
+}
+
+#[test]
 fn a_broken_model_is_an_answer_and_can_be_repaired() {
     let models = temp_dir::TempDir::new().unwrap();
     let folder = models.path().join(MODEL);
@@ -267,7 +294,7 @@ fn what_a_closed_connection_asked_for_is_dropped() {
     for _ in 0..20 {
         let mut connection = server.connect();
         for id in 0..40 {
-            connection.send(&Request::EmbedImage { id, model: MODEL, max_pixels: u64::MAX, image: &photo });
+            connection.send(&bulk(id, &photo));
         }
     }
     // The answer comes soon, and the server did not do all that was asked.

@@ -1,0 +1,323 @@
+//! The queue of the image lane, in front of its two stages: images that wait for a decoder, then images that are
+//! decoded and wait for the network.
+//!
+//! Interactive images overtake bulk ones in front of both stages. A decoder takes an image only where there will be room
+//! for what it makes of it, so that prepared images never fill the memory and no decoder is held up by an image that it
+//! cannot put down. Each priority has room of its own: a backlog of bulk images leaves that of interactive ones free.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use pg_clip_wire::Priority;
+
+use super::split_group;
+
+/// A queue of `Raw` images, which decoders turn into `Ready` ones.
+#[derive(Debug)]
+pub(super) struct ImageQueue<Raw, Ready> {
+    state: Mutex<State<Raw, Ready>>,
+    /// Something may be there for a decoder.
+    decodable: Condvar,
+    /// Something is there for the network.
+    ready: Condvar,
+    /// How many images of one priority may be decoded and waiting, those that are being decoded included.
+    room: usize,
+}
+
+/// Which images a decoder takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decodes {
+    All,
+    InteractiveOnly,
+}
+
+/// Room for one decoded image in front of the network, kept until this is dropped.
+pub(super) struct Room<'a, Raw, Ready> {
+    queue: &'a ImageQueue<Raw, Ready>,
+    priority: Priority,
+}
+
+#[derive(Debug)]
+struct State<Raw, Ready> {
+    interactive: Waiting<Raw, Ready>,
+    bulk: Waiting<Raw, Ready>,
+    decoders: Turns,
+    network: Turns,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Waiting<Raw, Ready> {
+    raw: VecDeque<Raw>,
+    decoding: usize,
+    ready: Vec<Ready>,
+}
+
+/// Whose turn it is at a stage: that of interactive work, but that of bulk work after it has stood back so often.
+#[derive(Debug, Default)]
+struct Turns {
+    stood_back: u32,
+}
+
+/// Bulk work that waits gets every 17th turn at least, so that it never waits for ever.
+const MOST_STOOD_BACK: u32 = 16;
+
+impl<Raw, Ready> ImageQueue<Raw, Ready> {
+    pub(super) fn new(room: usize) -> ImageQueue<Raw, Ready> {
+        let state = State {
+            interactive: Waiting::default(),
+            bulk: Waiting::default(),
+            decoders: Turns::default(),
+            network: Turns::default(),
+            closed: false,
+        };
+        ImageQueue { state: Mutex::new(state), decodable: Condvar::new(), ready: Condvar::new(), room }
+    }
+
+    pub(super) fn submit(&self, priority: Priority, image: Raw) {
+        self.lock().of(priority).raw.push_back(image);
+        self.decodable.notify_all();
+    }
+
+    /// Waits for an image to decode, for which there is room. None when the queue is closed.
+    pub(super) fn next_to_decode(&self, decodes: Decodes) -> Option<(Raw, Room<'_, Raw, Ready>)> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            let interactive = state.interactive.can_be_decoded(self.room);
+            let bulk = decodes == Decodes::All && state.bulk.can_be_decoded(self.room);
+            if let Some(priority) = state.decoders.next(interactive, bulk) {
+                let waiting = state.of(priority);
+                if let Some(image) = waiting.raw.pop_front() {
+                    waiting.decoding += 1;
+                    return Some((image, Room { queue: self, priority }));
+                }
+            }
+            state = self.decodable.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits for the network's next batch: images of one priority that are the `same` as the first, as many as `limit`
+    /// allows it, in their order. None when the queue is closed.
+    pub(super) fn next_batch(
+        &self,
+        limit: impl Fn(Priority, &Ready) -> usize,
+        same: impl Fn(&Ready, &Ready) -> bool,
+    ) -> Option<Vec<Ready>> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            let (interactive, bulk) = (!state.interactive.ready.is_empty(), !state.bulk.ready.is_empty());
+            if let Some(priority) = state.network.next(interactive, bulk) {
+                let ready = &mut state.of(priority).ready;
+                let limit = ready.first().map_or(0, |first| limit(priority, first));
+                let batch = split_group(ready, limit, same);
+                drop(state);
+                self.decodable.notify_all();
+                return Some(batch);
+            }
+            state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Drops what waits and ends all waits.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        (state.interactive, state.bulk) = (Waiting::default(), Waiting::default());
+        state.closed = true;
+        drop(state);
+        self.decodable.notify_all();
+        self.ready.notify_all();
+    }
+
+    /// No step under the lock leaves the state half changed, so that a panic leaves nothing behind.
+    fn lock(&self) -> MutexGuard<'_, State<Raw, Ready>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<Raw, Ready> Room<'_, Raw, Ready> {
+    /// Puts a decoded image into the room that was kept for it.
+    pub(super) fn fill(self, image: Ready) {
+        let mut state = self.queue.lock();
+        if !state.closed {
+            state.of(self.priority).ready.push(image);
+        }
+        drop(state);
+        self.queue.ready.notify_one();
+    }
+}
+
+impl<Raw, Ready> Drop for Room<'_, Raw, Ready> {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        let waiting = state.of(self.priority);
+        waiting.decoding = waiting.decoding.saturating_sub(1);
+        drop(state);
+        self.queue.decodable.notify_all();
+    }
+}
+
+impl<Raw, Ready> State<Raw, Ready> {
+    fn of(&mut self, priority: Priority) -> &mut Waiting<Raw, Ready> {
+        match priority {
+            Priority::Interactive => &mut self.interactive,
+            Priority::Bulk => &mut self.bulk,
+        }
+    }
+}
+
+impl<Raw, Ready> Waiting<Raw, Ready> {
+    fn can_be_decoded(&self, room: usize) -> bool {
+        !self.raw.is_empty() && self.decoding + self.ready.len() < room
+    }
+}
+
+impl<Raw, Ready> Default for Waiting<Raw, Ready> {
+    fn default() -> Self {
+        Waiting { raw: VecDeque::new(), decoding: 0, ready: Vec::new() }
+    }
+}
+
+impl Turns {
+    fn next(&mut self, interactive: bool, bulk: bool) -> Option<Priority> {
+        match (interactive, bulk) {
+            (true, true) if self.stood_back < MOST_STOOD_BACK => {
+                self.stood_back += 1;
+                Some(Priority::Interactive)
+            }
+            (_, true) => {
+                self.stood_back = 0;
+                Some(Priority::Bulk)
+            }
+            (true, false) => Some(Priority::Interactive),
+            (false, false) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    type Queue = ImageQueue<&'static str, &'static str>;
+
+    fn decode(queue: &Queue) -> (Priority, &'static str) {
+        let (image, room) = queue.next_to_decode(Decodes::All).unwrap();
+        let priority = room.priority;
+        room.fill(image);
+        (priority, image)
+    }
+
+    fn batch(queue: &Queue) -> Vec<&'static str> {
+        let limit = |priority, _: &_| if priority == Priority::Bulk { 2 } else { 3 };
+        queue.next_batch(limit, |a, b| a.starts_with('x') == b.starts_with('x')).unwrap()
+    }
+
+    #[test]
+    fn an_interactive_image_overtakes_bulk_ones_at_both_stages() {
+        let queue = Queue::new(3);
+        for image in ["1", "2", "3", "4", "5", "6"] {
+            queue.submit(Priority::Bulk, image);
+        }
+        for image in ["1", "2", "3"] {
+            assert_eq!(decode(&queue), (Priority::Bulk, image));
+        }
+        // The network is busy with these while the interactive image arrives.
+        assert_eq!(batch(&queue), ["1", "2"]);
+        queue.submit(Priority::Interactive, "now");
+        assert_eq!(decode(&queue), (Priority::Interactive, "now"));
+        assert_eq!(decode(&queue), (Priority::Bulk, "4"));
+        assert_eq!(batch(&queue), ["now"]);
+        assert_eq!(batch(&queue), ["3", "4"]);
+    }
+
+    #[test]
+    fn a_full_house_of_bulk_images_leaves_room_for_an_interactive_one() {
+        let queue = Queue::new(2);
+        for image in ["1", "2", "3"] {
+            queue.submit(Priority::Bulk, image);
+        }
+        decode(&queue);
+        decode(&queue);
+        thread::scope(|scope| {
+            // There is no room for the third bulk image: the decoder waits, and takes what may be taken.
+            let waiting = scope.spawn(|| decode(&queue));
+            queue.submit(Priority::Interactive, "now");
+            assert_eq!(waiting.join().unwrap(), (Priority::Interactive, "now"));
+        });
+    }
+
+    #[test]
+    fn a_decoder_for_interactive_images_takes_no_other() {
+        let queue = Queue::new(2);
+        queue.submit(Priority::Bulk, "1");
+        queue.submit(Priority::Interactive, "now");
+        let interactive = || queue.next_to_decode(Decodes::InteractiveOnly).map(|(image, _)| image);
+        assert_eq!(interactive(), Some("now"));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(interactive);
+            assert_eq!(decode(&queue), (Priority::Bulk, "1"));
+            queue.submit(Priority::Interactive, "next");
+            assert_eq!(waiting.join().unwrap(), Some("next"));
+        });
+    }
+
+    #[test]
+    fn bulk_work_gets_a_turn_after_it_has_stood_back_16_times() {
+        let mut turns = Turns::default();
+        for _ in 0..2 {
+            for _ in 0..16 {
+                assert_eq!(turns.next(true, true), Some(Priority::Interactive));
+            }
+            assert_eq!(turns.next(true, true), Some(Priority::Bulk));
+        }
+        assert_eq!(turns.next(true, false), Some(Priority::Interactive));
+        assert_eq!(turns.next(false, true), Some(Priority::Bulk));
+        assert_eq!(turns.next(false, false), None);
+    }
+
+    #[test]
+    fn an_image_that_is_refused_gives_its_room_back() {
+        let queue = Queue::new(1);
+        queue.submit(Priority::Bulk, "broken");
+        queue.submit(Priority::Bulk, "good");
+        let (_, room) = queue.next_to_decode(Decodes::All).unwrap();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| decode(&queue));
+            drop(room);
+            assert_eq!(waiting.join().unwrap(), (Priority::Bulk, "good"));
+        });
+    }
+
+    #[test]
+    fn a_batch_holds_images_that_are_the_same_in_their_order() {
+        let queue = Queue::new(8);
+        for image in ["x1", "y1", "x2", "x3", "x4", "y2"] {
+            queue.submit(Priority::Interactive, image);
+            decode(&queue);
+        }
+        assert_eq!(batch(&queue), ["x1", "x2", "x3"]);
+        assert_eq!(batch(&queue), ["y1", "y2"]);
+        assert_eq!(batch(&queue), ["x4"]);
+    }
+
+    #[test]
+    fn a_closed_queue_ends_all_waits() {
+        let queue = Queue::new(1);
+        thread::scope(|scope| {
+            let decoder = scope.spawn(|| queue.next_to_decode(Decodes::All).is_none());
+            let network = scope.spawn(|| queue.next_batch(|_, _| 1, |_, _| true).is_none());
+            queue.close();
+            assert!(decoder.join().unwrap() && network.join().unwrap());
+        });
+        queue.submit(Priority::Interactive, "late");
+        assert!(queue.next_to_decode(Decodes::All).is_none());
+    }
+}

@@ -1,0 +1,36 @@
+//! Which threads of the server stand back.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::embedder::{Embedder, MODEL, models_directory};
+
+#[test]
+fn the_threads_of_images_stand_back_and_those_of_texts_do_not() {
+    let server = Embedder::start_with("serve", &models_directory(), MODEL, &["--threads", "3"]);
+    server.connect().embed_text("loaded").unwrap();
+    let own = nice_value("/proc/thread-self/stat").1;
+    let mut threads: BTreeMap<(String, i64), usize> = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{}/task", server.process.id())).unwrap() {
+        let stat = task.unwrap().path().join("stat");
+        let (name, nice) = nice_value(stat.to_str().unwrap());
+        *threads.entry((name, nice - own)).or_default() += 1;
+    }
+    let count = |name: &str, nice| threads.get(&(name.to_owned(), nice)).copied().unwrap_or(0);
+    assert_eq!(
+        [count("decoder 0", 10), count("decoder 1", 10), count("decoder 2", 10)],
+        [1; 3],
+        "{threads:?}"
+    );
+    assert_eq!([count("image", 10), count("decoder", 0), count("text", 0)], [1; 3], "{threads:?}");
+    // Whoever runs a session is one of its three threads.
+    assert_eq!([count("inference", 10), count("inference", 0)], [2; 2], "{threads:?}");
+}
+
+/// A thread's name and nice value, which is the 19th field of its `stat`.
+fn nice_value(stat: &str) -> (String, i64) {
+    let stat = fs::read_to_string(stat).unwrap();
+    let (head, fields) = stat.rsplit_once(") ").unwrap();
+    let name = head.split_once('(').unwrap().1.to_owned();
+    (name, fields.split(' ').nth(16).unwrap().parse().unwrap())
+}

@@ -1,0 +1,38 @@
+//! Trying again what failed.
+
+use pgrx::{IntoDatum, pg_sys};
+
+use super::{sql, wake};
+use crate::spi::{Argument, Spi};
+use crate::sql_function;
+use crate::watch::home::{Home, oid};
+use crate::watch::registry::{argument, check_owner};
+use crate::watch::role::act_as;
+
+sql_function! {
+    /// `clip_retry(source regclass, key text) → bigint`: how many photos are tried again. NULL means all.
+    fn clip_retry(fcinfo) {
+        // SAFETY: SQL declares the function with these arguments; `flinfo` is that of the running function.
+        let (source, key, function) = unsafe {
+            (argument(fcinfo, 0), argument(fcinfo, 1), (*(*fcinfo).flinfo).fn_oid)
+        };
+        let spi = Spi::connect()?;
+        if source.is_some() {
+            check_owner(&spi, source)?;
+        }
+        // SAFETY: a plain read of the current role.
+        let caller = unsafe { pg_sys::GetUserId() };
+        let home = Home::of(&spi, function)?;
+        let arguments = [
+            Argument { oid: pg_sys::OIDOID, value: source },
+            Argument { oid: pg_sys::TEXTOID, value: key },
+            oid(caller),
+        ];
+        let revived = act_as(home.owner, || spi.run(&sql::revive(&home.schema), &arguments))?.len();
+        if revived > 0 {
+            wake::at_commit();
+        }
+        let revived = i64::try_from(revived).expect("fewer rows than that");
+        Ok(revived.into_datum().unwrap_or(0.into()))
+    }
+}

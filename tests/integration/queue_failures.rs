@@ -1,0 +1,157 @@
+//! What cannot be embedded is set aside with its reason, and holds up nothing else.
+
+use pg_clip_tests::{
+    PATIENCE, TestCluster, WRONG, demo_photos, failure, pixel_flood, run, store, value, wait_for,
+    wait_for_the_queue, wait_until, watched_async,
+};
+
+#[test]
+fn poison_among_photos_is_set_aside_and_can_be_repaired() {
+    let cluster = TestCluster::preloaded();
+    let (_database, mut client) = watched_async(&cluster);
+    let good = demo_photos();
+    let mut photos = good[..190].to_vec();
+    let poison = [
+        (b"broken".to_vec(), "22P03"),
+        (good[0][..good[0].len() / 3].to_vec(), "22P03"),
+        (pixel_flood(), "54000"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(), "0A000"),
+        (Vec::new(), "22023"),
+    ];
+    for (number, (bytes, _)) in poison.iter().chain(&poison).enumerate() {
+        photos.insert(19 * number, bytes.clone());
+    }
+    store(&mut client, &photos);
+    wait_for_the_queue(&mut client);
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 190);
+    let mut expected: Vec<&str> = poison.iter().chain(&poison).map(|(_, state)| *state).collect();
+    expected.sort_unstable();
+    let states = "SELECT array_agg(sqlstate ORDER BY sqlstate COLLATE \"C\") FROM clip_failures
+        WHERE dead AND attempts = 1 AND message <> '' AND failed_at <= now() AND retry_at IS NULL";
+    assert_eq!(value::<Vec<String>>(&mut client, states), expected);
+
+    // A dead job stays dead until the photo changes or somebody retries it.
+    assert_eq!(value::<i64>(&mut client, "SELECT clip_retry('photos', '1')"), 1);
+    wait_for_the_queue(&mut client);
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM clip_failures"), 10);
+    client.execute("UPDATE photos SET image = $1 WHERE id = 1", &[&good[200]]).expect("a repair");
+    wait_for_the_queue(&mut client);
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM clip_failures"), 9);
+
+    // Repaired behind the trigger's back.
+    run(&mut client, "SET session_replication_role = replica");
+    client
+        .execute(
+            "UPDATE photos SET image = $1 WHERE id::text IN (SELECT key FROM clip_failures)",
+            &[&good[201]],
+        )
+        .expect("a repair");
+    run(&mut client, "RESET session_replication_role");
+    assert_eq!(value::<i64>(&mut client, "SELECT clip_retry()"), 9);
+    wait_for_the_queue(&mut client);
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM clip_failures"), 0);
+    assert_eq!(value::<i64>(&mut client, WRONG), 0);
+}
+
+#[test]
+fn an_embedder_that_is_away_costs_no_attempt() {
+    let cluster = TestCluster::preloaded();
+    let (_database, mut client) = watched_async(&cluster);
+    run(&mut client, "ALTER SYSTEM SET clip.models_directory = '/nowhere'");
+    run(&mut client, "SELECT pg_reload_conf()");
+    wait_until("no model is installed", PATIENCE, || {
+        client.query("SELECT clip_embed_text('x')", &[]).is_err()
+    });
+    store(&mut client, &demo_photos()[..40]);
+    wait_until("the queue waits", PATIENCE, || cluster.log().contains("the queue waits for the embedder"));
+    let waiting = "SELECT count(*) FROM clip_queue WHERE attempts = 0 AND NOT dead AND sqlstate IS NULL";
+    wait_until("no job is claimed", PATIENCE, || value::<i64>(&mut client, waiting) == 40);
+    run(&mut client, "ALTER SYSTEM RESET clip.models_directory");
+    run(&mut client, "SELECT pg_reload_conf()");
+    wait_for_the_queue(&mut client);
+    assert_eq!(value::<i64>(&mut client, WRONG), 0);
+    assert_eq!(cluster.log().matches("the queue waits for the embedder").count(), 1, "{}", cluster.log());
+}
+
+#[test]
+fn a_target_that_is_gone_or_refuses_is_reported_and_tried_again() {
+    let cluster = TestCluster::preloaded();
+    let (_database, mut client) = watched_async(&cluster);
+    run(&mut client, "ALTER TABLE image_embeddings ADD CONSTRAINT none CHECK (image_id <> 2)");
+    store(&mut client, &demo_photos()[..3]);
+    wait_for("the refusal", PATIENCE, || {
+        let query =
+            "SELECT sqlstate FROM clip_failures WHERE key = '2' AND NOT dead AND retry_at > failed_at";
+        let row = client.query_opt(query, &[]).expect("a query");
+        row.map(|row| assert_eq!(row.get::<_, &str>(0), "23514"))
+    });
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 2);
+    run(&mut client, "ALTER TABLE image_embeddings DROP CONSTRAINT none");
+    wait_for_the_queue(&mut client);
+    assert_eq!(value::<i64>(&mut client, WRONG), 0);
+
+    run(&mut client, "ALTER TABLE image_embeddings RENAME checksum TO digest");
+    store(&mut client, &demo_photos()[3..4]);
+    wait_until("five attempts", PATIENCE, || {
+        let query = "SELECT count(*) FROM clip_failures WHERE sqlstate = '42703' AND dead AND attempts = 5";
+        value::<i64>(&mut client, query) == 1
+    });
+    run(&mut client, "ALTER TABLE image_embeddings RENAME digest TO checksum; SELECT clip_retry('photos')");
+    wait_for_the_queue(&mut client);
+    assert_eq!(value::<i64>(&mut client, WRONG), 0);
+    assert!(!cluster.log().contains("reinitializing"));
+}
+
+#[test]
+fn a_locked_target_is_waited_for() {
+    let cluster = TestCluster::shared();
+    let (database, mut client) = watched_async(&cluster);
+    let mut locker = database.connect();
+    run(&mut locker, "BEGIN; LOCK TABLE image_embeddings");
+    store(&mut client, &demo_photos()[..3]);
+    let given_back =
+        "SELECT count(*) FROM clip_queue WHERE NOT claimed AND attempts = 0 AND run_at > enqueued_at";
+    wait_until("the photos are put off", PATIENCE, || value::<i64>(&mut client, given_back) == 3);
+    run(&mut locker, "COMMIT");
+    wait_for_the_queue(&mut client);
+    assert_eq!(value::<i64>(&mut client, WRONG), 0);
+}
+
+#[test]
+fn a_table_holds_vectors_of_one_model() {
+    let cluster = TestCluster::shared();
+    let (_database, mut client) = watched_async(&cluster);
+    let photos = demo_photos();
+    let pinned = "SELECT model IS NOT NULL FROM clip_watches WHERE source = 'photos'::regclass";
+    assert!(!value::<bool>(&mut client, pinned));
+    store(&mut client, &photos[..1]);
+    wait_for_the_queue(&mut client);
+    assert!(value::<bool>(&mut client, pinned));
+
+    // The vectors are another model's now, as after its files were replaced.
+    run(
+        &mut client,
+        "UPDATE image_embeddings SET model = 'demo@000000000000';
+        UPDATE clip_watches SET model = 'demo@000000000000'",
+    );
+    store(&mut client, &photos[1..2]);
+    wait_until("the photo is refused", PATIENCE, || {
+        let query = "SELECT count(*) FROM clip_failures WHERE sqlstate = '55000' AND message LIKE
+            'table public.image_embeddings holds vectors of model demo@000000000000, not demo@%'";
+        value::<i64>(&mut client, query) == 1
+    });
+    run(&mut client, "SELECT clip_watch('photos')");
+    assert_eq!(failure(&mut client, "INSERT INTO photos (image) VALUES ($1)", &[&photos[2]]), "55000");
+
+    // Without a vector left, another model may begin.
+    run(&mut client, "DELETE FROM image_embeddings");
+    client.execute("INSERT INTO photos (image) VALUES ($1)", &[&photos[2]]).expect("a photo is embedded");
+    let model: String = value(&mut client, "SELECT model FROM clip_watches");
+    assert!(model.starts_with("demo@") && model != "demo@000000000000", "{model}");
+    run(
+        &mut client,
+        "INSERT INTO image_embeddings (image_id, embedding, checksum, model)
+        SELECT -1, embedding, '', 'other@000000000000' FROM image_embeddings LIMIT 1",
+    );
+    assert_eq!(failure(&mut client, "SELECT clip_watch('photos')", &[]), "55000");
+}
