@@ -272,6 +272,8 @@ DECLARE
 	copied int;
 	fill text;
 BEGIN
+	-- Nobody abandons it, or finishes it, in the middle of a batch.
+	EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', clip_migrate_batch.target);
 	SELECT * INTO migration FROM @extschema@.clip_migration_of(clip_migrate_batch.target);
 	IF migration.identity IS NULL THEN
 		RAISE EXCEPTION 'the migration of table % was abandoned', clip_migrate_batch.target
@@ -363,7 +365,11 @@ BEGIN
 			USING ERRCODE = 'object_not_in_prerequisite_state',
 			HINT = 'Mend or delete them, then call clip_migrate again. What is done is kept.';
 	END IF;
+	EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', clip_check_left_over.target);
 	SELECT * INTO migration FROM @extschema@.clip_migration_of(clip_check_left_over.target);
+	IF migration.identity IS NULL THEN
+		RETURN;
+	END IF;
 	EXECUTE format(
 		'SELECT count(*) FROM %s AS t WHERE t.%s IS NOT NULL AND t.clip_next_embedding IS NULL AND NOT EXISTS ('
 			'SELECT FROM %s AS s WHERE s.%s = t.%s AND sha256(s.%s) = t.%s)',
@@ -463,7 +469,11 @@ BEGIN
 	PERFORM set_config('lock_timeout', patience::text, true);
 	EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', p_target);
 	SELECT * INTO migration FROM @extschema@.clip_migration_of(p_target);
-	IF migration.identity IS DISTINCT FROM @extschema@.clip_model_identity(migration.model) THEN
+	IF migration.identity IS NULL THEN
+		RAISE EXCEPTION 'the migration of table % was abandoned', p_target
+			USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	IF migration.identity <> @extschema@.clip_model_identity(migration.model) THEN
 		RAISE EXCEPTION 'model % was replaced during the migration of table %', migration.model, p_target
 			USING ERRCODE = 'object_not_in_prerequisite_state',
 			HINT = format('SELECT clip_abandon_migration(%L)', p_target);

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, a module for each behaviour.
 
+mod backfill;
 mod bad_input;
 mod crashes;
 mod current_model;

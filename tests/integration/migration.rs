@@ -196,6 +196,9 @@ fn a_migration_goes_on_where_it_ended_or_is_abandoned() {
             call.join().expect("the call ends")
         });
         cut_short.expect_err("the call was cut short");
+        if signal == Signal::SIGKILL {
+            wait_until("all connections are gone", PATIENCE, || client.is_valid(PATIENCE).is_err());
+        }
         client = wait_for("the server takes connections", PATIENCE, || database.try_connect().ok());
         assert!(done(&mut client) >= before, "nothing is lost");
         assert_eq!(value::<i64>(&mut client, WRONG), 0, "the table is as it was");

@@ -10,8 +10,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// The parts in their order.
-const PARTS: [&str; 6] =
-    ["preamble.sql", "embedding.sql", "watching.sql", "queue.sql", "migration.sql", "monitoring.sql"];
+const PARTS: [&str; 7] = [
+    "preamble.sql",
+    "embedding.sql",
+    "watching.sql",
+    "queue.sql",
+    "backfill.sql",
+    "migration.sql",
+    "monitoring.sql",
+];
 
 /// Puts the script of `sql/` together in `folder` and returns its path, which names the control file's version.
 pub(crate) fn assemble(root: &Path, folder: &Path) -> Result<PathBuf> {
