@@ -36,7 +36,7 @@ fn two_thousand_photos_are_filled_in_under_traffic_kills_and_poison() {
     let cluster = TestCluster::preloaded();
     let (database, mut client) = unfilled(&cluster, "async", 2000);
     run(&mut client, "SET clip.enabled = off");
-    store(&mut client, &vec![b"poison".to_vec(), b"more poison".to_vec()]);
+    store(&mut client, &[b"poison".to_vec(), b"more poison".to_vec()]);
     run(&mut client, "RESET clip.enabled");
     let (stop, oldest) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
