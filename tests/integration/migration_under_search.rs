@@ -9,6 +9,8 @@ use pg_clip_tests::{
 use postgres::{Client, IsolationLevel, SimpleQueryMessage};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Photos of each picture when the migration begins.
+const ROUNDS: i32 = 10;
 /// A photo's key is its number among the pictures plus a multiple of this.
 const ROUND: i32 = 1000;
 const PICTURES: usize = 40;
@@ -79,8 +81,13 @@ impl Stage {
     }
 
     fn insert(&self, client: &mut Client, round: i32) {
+        self.insert_some(client, round, PICTURES);
+    }
+
+    fn insert_some(&self, client: &mut Client, round: i32, count: usize) {
         let number = u32::try_from(round).expect("a round");
-        let photos: Vec<Vec<u8>> = self.pictures.iter().map(|picture| variant(picture, number)).collect();
+        let photos: Vec<Vec<u8>> =
+            self.pictures[..count].iter().map(|picture| variant(picture, number)).collect();
         let insert = "INSERT INTO photos
             SELECT number - 1 + $1, image FROM unnest($2::bytea[]) WITH ORDINALITY AS t (image, number)";
         let keys = round * ROUND;
@@ -138,7 +145,7 @@ fn in_a_snapshot(client: &mut Client, words: &str) -> Vec<(i32, f64)> {
 #[test]
 fn searches_go_on_and_never_mix_models() {
     let cluster = cluster_of_two_models();
-    let stage = Stage::set(&cluster, 25);
+    let stage = Stage::set(&cluster, ROUNDS);
     let (stop, searches, inserted) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let seen_new = std::thread::scope(|scope| {
         let mut sessions = Vec::new();
@@ -185,7 +192,7 @@ fn searches_go_on_and_never_mix_models() {
         }));
         let writer = scope.spawn(move || {
             let mut client = stage.database.connect();
-            for round in 25.. {
+            for round in ROUNDS.. {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
@@ -197,7 +204,7 @@ fn searches_go_on_and_never_mix_models() {
                         round % 40
                     ),
                 );
-                run(&mut client, &format!("DELETE FROM photos WHERE id = {}", (round - 25) * ROUND + 7));
+                run(&mut client, &format!("DELETE FROM photos WHERE id = {}", (round - ROUNDS) * ROUND + 7));
                 inserted.fetch_add(1, Ordering::Relaxed);
             }
         });
