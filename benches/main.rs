@@ -7,11 +7,13 @@ mod backlog;
 mod calls;
 mod deaths;
 mod memory;
+mod queue;
 mod tally;
 
 fn main() {
     calls::measure();
     backlog::measure();
+    queue::measure();
     memory::measure();
     deaths::measure();
 }

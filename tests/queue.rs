@@ -9,7 +9,7 @@ use crate::database::{TestDatabase, run, value};
 use crate::wait::{wait_for, wait_until};
 
 /// Far above what the queue needs for the photos of a test: a test is no place to measure.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Counts the photos whose embedding is missing, of other bytes, or of nobody: none, when all is well.
 pub const WRONG: &str = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON image_id = photos.id

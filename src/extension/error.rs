@@ -55,6 +55,9 @@ pub(crate) enum Error {
     NotWatched(String),
     #[error("table {table} holds vectors of model {held}, not {model}")]
     OtherModel { table: String, held: String, model: String },
+    /// The embedder runs and cannot embed with this model.
+    #[error("{1}")]
+    ModelAway(String, Box<Error>),
     #[error("{}", .0.message)]
     Queue(crate::queue::Failure),
     #[error("the model changed during the statement")]
@@ -128,7 +131,9 @@ impl Error {
             Error::ModelChanged => Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
             Error::Queue(failure) => failure.code,
             Error::Spi(_) => Code::ERRCODE_INTERNAL_ERROR,
-            Error::Photo { error, .. } | Error::Element { error, .. } => error.sqlstate(),
+            Error::ModelAway(_, error) | Error::Photo { error, .. } | Error::Element { error, .. } => {
+                error.sqlstate()
+            }
         }
     }
 

@@ -16,6 +16,7 @@ mod pid_one;
 mod queue;
 mod queue_databases;
 mod queue_deaths;
+mod queue_dump;
 mod queue_failures;
 mod queue_rights;
 mod readme;

@@ -30,6 +30,7 @@ fn the_sql_of_the_readme_runs_from_top_to_bottom() {
     }
     let query = "SELECT count(*) FROM image_embeddings WHERE project = 'kitchen'";
     assert_eq!(value::<i64>(&mut client, query), 1);
-    let query = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'clip_watch_%'";
+    let query = "SELECT count(*) FROM pg_trigger
+        WHERE tgname LIKE 'clip_watch_%' AND tgrelid = 'customer_photos'::regclass";
     assert_eq!(value::<i64>(&mut client, query), 4);
 }

@@ -1,5 +1,7 @@
 //! Writing a vector and retiring its job, in one transaction.
 
+use std::collections::HashMap;
+
 use pgrx::IntoDatum;
 use sha2::{Digest, Sha256};
 
@@ -29,7 +31,7 @@ pub(super) struct Finished<'a> {
 }
 
 /// Writes the vector if the photo still is what was embedded, and retires the job. Whoever changes the photo waits for
-/// the job's lock. Returns what is to become of the job: no more than it says has been done where it is [`Fate::Retire`].
+/// the job's lock. Returns what is to become of the job; where that is [`Fate::Retire`], it is done.
 pub(super) fn finish(
     spi: &Spi,
     home: &Home,
@@ -51,6 +53,7 @@ pub(super) fn finish(
         spi.prepare(&sql::photo_version(watched), &[of.key_type])?.run(&[Some(key)]).map(|row| (row, key))
     })?;
     if row.len() == 0 {
+        settle(spi, home, job, &Fate::Retire)?;
         return Ok(Fate::Retire);
     }
     if row.text(VERSION).as_deref() != Some(finished.version) {
@@ -76,23 +79,30 @@ pub(super) fn finish(
     };
     // What is deferred would run at the commit, as the worker.
     spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+    // A crash loses a vector together with the end of its job.
+    spi.run("SET LOCAL synchronous_commit = off", &[])?;
     let project = row.value(PROJECT);
     target.put(&Row { key, checksum: &checksum, vector: vector.datum(), project })?;
     settle(spi, home, job, &Fate::Retire)?;
     Ok(Fate::Retire)
 }
 
-/// A copy of the vector that the same bytes have already.
+/// Copies of the vectors that the same bytes have already.
 pub(super) fn known(
     spi: &Spi,
     watched: &Watched,
     of: &Registration,
     model: &str,
-    checksum: &Checksum,
-) -> Result<Option<Vec<f32>>, Error> {
+    checksums: &[Checksum],
+) -> Result<HashMap<Checksum, Vec<f32>>, Error> {
     let target = Target::prepare(spi, watched, model.to_owned(), of.key_type, of.project_type)?;
-    // SAFETY: a bytea that was made for this value.
-    let checksum = unsafe { Bytes::own(checksum.as_slice().into_datum().unwrap_or(0.into())) };
-    // SAFETY: the column is of pgvector's type, as clip_watch made sure.
-    Ok(target.vector_of(&checksum)?.and_then(|copy| unsafe { vector::from_datum(copy.datum()) }))
+    let mut known = HashMap::new();
+    for checksum in checksums {
+        // SAFETY: a bytea that was made for this value.
+        let bytes = unsafe { Bytes::own(checksum.as_slice().into_datum().unwrap_or(0.into())) };
+        // SAFETY: the column is of pgvector's type, as clip_watch made sure.
+        let vector = target.vector_of(&bytes)?.and_then(|copy| unsafe { vector::from_datum(copy.datum()) });
+        known.extend(vector.map(|vector| (*checksum, vector)));
+    }
+    Ok(known)
 }

@@ -14,6 +14,7 @@
 //! * a worker leaves within a second when somebody wants to drop, rename or copy its database.
 
 mod backfill;
+mod batch;
 mod bell;
 mod claim;
 pub(crate) mod enqueue;

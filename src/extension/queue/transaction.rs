@@ -14,11 +14,17 @@ use crate::spi::Spi;
 pub(crate) struct Failure {
     pub(crate) code: PgSqlErrorCode,
     pub(crate) message: String,
+    /// The model that is missing, where that is why.
+    pub(super) model: Option<String>,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure { code: error.sqlstate(), message: error.to_string() }
+        let model = match &error {
+            Error::ModelAway(model, _) => Some(model.clone()),
+            _ => None,
+        };
+        Failure { code: error.sqlstate(), message: error.to_string(), model }
     }
 }
 
@@ -75,7 +81,8 @@ pub(super) fn transaction<R>(body: impl FnOnce(&Spi) -> Result<R, Error>) -> Res
         let (CaughtError::PostgresError(report)
         | CaughtError::ErrorReport(report)
         | CaughtError::RustPanic { ereport: report, .. }) = &cause;
-        let failure = Failure { code: report.sql_error_code(), message: report.message().to_owned() };
+        let failure =
+            Failure { code: report.sql_error_code(), message: report.message().to_owned(), model: None };
         if failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED && start.elapsed() < LONGEST {
             cause.rethrow();
         }
