@@ -1,5 +1,7 @@
 //! Whatever dies while photos are embedded: none is lost, none is embedded for nobody.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use pg_clip_tests::{
     PATIENCE, Signal, TestCluster, WRONG, demo_photos, embedder, is_alive, run, send, store, value,
     wait_for_the_queue, wait_until, watched_async, working_worker,
@@ -36,6 +38,43 @@ fn a_worker_that_is_terminated_or_cancelled_comes_back() {
         assert_eq!(value::<i64>(&mut client, WRONG), 0);
     }
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM clip_failures"), 0);
+    assert!(!cluster.log().contains("reinitializing"), "{}", cluster.log());
+}
+
+#[test]
+fn deaths_at_any_moment_cost_no_photo() {
+    let cluster = TestCluster::preloaded();
+    let (database, mut client) = watched_async(&cluster);
+    let photos = demo_photos();
+    let stored = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for share in photos[..320].chunks(80) {
+            let (mut client, stored) = (database.connect(), &stored);
+            scope.spawn(move || {
+                for photo in share {
+                    store(&mut client, std::slice::from_ref(photo));
+                    stored.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for round in 0..12 {
+            wait_until("the load goes on", PATIENCE, || stored.load(Ordering::Relaxed) >= 24 * round);
+            let end = match round % 3 {
+                0 => "SELECT pg_terminate_backend(pid) FROM clip_workers WHERE worker LIKE '%worker'",
+                1 => "SELECT pg_cancel_backend(pid) FROM clip_workers WHERE worker LIKE '%worker'",
+                _ => {
+                    send(embedder(&mut client), Signal::SIGKILL);
+                    continue;
+                }
+            };
+            run(&mut client, end);
+        }
+    });
+    wait_for_the_queue(&mut client);
+    let failures = "SELECT concat_ws(' ', count(*), max(sqlstate), max(message)) FROM clip_failures";
+    assert_eq!(value::<String>(&mut client, failures), "0");
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 320);
+    assert_eq!(value::<i64>(&mut client, WRONG), 0);
     assert!(!cluster.log().contains("reinitializing"), "{}", cluster.log());
 }
 

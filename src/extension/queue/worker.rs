@@ -180,11 +180,19 @@ fn leave_if_wanted() {
     // SAFETY: no transaction is open while this worker waits; the end of this one releases the lock.
     let free = unsafe {
         pg_sys::StartTransactionCommand();
-        let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-        let database = pg_sys::MyDatabaseId;
-        let free = pg_sys::ConditionalLockSharedObject(pg_sys::DatabaseRelationId, database, 0, lock);
+        // The lock on a shared object: that of no database.
+        let database = pg_sys::LOCKTAG {
+            locktag_field1: 0,
+            locktag_field2: u32::from(pg_sys::DatabaseRelationId),
+            locktag_field3: u32::from(pg_sys::MyDatabaseId),
+            locktag_field4: 0,
+            locktag_type: u8::try_from(pg_sys::LockTagType::LOCKTAG_OBJECT).expect("a small number"),
+            locktag_lockmethodid: u8::try_from(pg_sys::DEFAULT_LOCKMETHOD).expect("a small number"),
+        };
+        let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+        let got = pg_sys::LockAcquire(&database, mode, false, true);
         pg_sys::CommitTransactionCommand();
-        free
+        got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
     };
     if !free {
         // SAFETY: runs the server's own callbacks and ends the process.

@@ -141,7 +141,10 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
         Event::Update => {
             let (new, old) = (firing.new_rows()?, firing.old_rows()?);
             if has_jobs {
-                jobs.lock(enqueue::keys(&spi, &sql::all_keys(&watched, &new))?)?;
+                // Where bytes change in async mode, writing the job waits for its worker by itself.
+                if mode != Some(Mode::Async) || watched.project.is_some() {
+                    jobs.lock(enqueue::keys(&spi, &sql::all_keys(&watched, &new))?)?;
+                }
                 jobs.remove(enqueue::keys(&spi, &sql::vanished_keys(&watched, &new, &old))?)?;
             }
             let updated = sql::updated_photos(&watched, &new, &old);
