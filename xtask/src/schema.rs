@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// The parts in their order.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 8] = [
     "preamble.sql",
     "embedding.sql",
     "watching.sql",
     "queue.sql",
     "backfill.sql",
+    "migration_steps.sql",
     "migration.sql",
     "monitoring.sql",
 ];
