@@ -45,6 +45,11 @@ CREATE FUNCTION clip_unregister_watch(source pg_catalog.regclass) RETURNS pg_cat
 COMMENT ON FUNCTION clip_unregister_watch(pg_catalog.regclass) IS
 	'deletes the row of a watch for the owner of the source; called by clip_unwatch';
 
+CREATE FUNCTION clip_set_watch_model(source pg_catalog.regclass, model pg_catalog.text) RETURNS pg_catalog.void
+	AS 'MODULE_PATHNAME', 'clip_set_watch_model' LANGUAGE C STRICT;
+COMMENT ON FUNCTION clip_set_watch_model(pg_catalog.regclass, pg_catalog.text) IS
+	'writes down which model made the vectors of a target, for the owner of the source; called by clip_migrate';
+
 CREATE FUNCTION clip_fill_image_embeddings() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'clip_fill_image_embeddings' LANGUAGE C;
 COMMENT ON FUNCTION clip_fill_image_embeddings() IS

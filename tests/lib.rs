@@ -7,6 +7,7 @@
 mod cluster;
 mod database;
 mod memory;
+mod models;
 mod photos;
 mod process;
 mod queue;
@@ -15,7 +16,8 @@ mod wait;
 pub use cluster::TestCluster;
 pub use database::{TestDatabase, failure, run, sqlstate, value};
 pub use memory::pss_of_embedding;
-pub use photos::{demo_photo, demo_photos, pixel_flood, repository, repository_file};
+pub use models::{OTHER_MODEL, cluster_of_two_models};
+pub use photos::{demo_jpegs, demo_photo, demo_photos, pixel_flood, repository, repository_file, variant};
 pub use process::{Process, Signal, descendants, is_alive, send};
 pub use queue::{PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched_async, working_worker};
 pub use wait::{wait_for, wait_until};

@@ -26,7 +26,17 @@ pub fn demo_photos() -> Vec<Vec<u8>> {
 
 /// One photo of the demo, a JPEG.
 pub fn demo_photo() -> Vec<u8> {
-    demo_photos().into_iter().find(|photo| photo.starts_with(b"\xff\xd8")).expect("one photo is a JPEG")
+    demo_jpegs().into_iter().next().expect("one photo is a JPEG")
+}
+
+/// A JPEG with other bytes that shows the same: decoders stop at the end of the picture.
+pub fn variant(jpeg: &[u8], number: u32) -> Vec<u8> {
+    [jpeg, &number.to_be_bytes()].concat()
+}
+
+/// The demo's photos that are JPEGs.
+pub fn demo_jpegs() -> Vec<Vec<u8>> {
+    demo_photos().into_iter().filter(|photo| photo.starts_with(b"\xff\xd8")).collect()
 }
 
 /// A JPEG that claims a size of 64,250 x 64,250 pixels and holds none of them.

@@ -5,7 +5,7 @@ use pgrx::{FromDatum, pg_sys};
 
 use crate::client::{self, Embedding, Input};
 use crate::error::Error;
-use crate::memo::Memo;
+use crate::memo::{self, Memo};
 use crate::settings;
 use crate::sql_function;
 use crate::varlena::{self, Bytes, Utf8};
@@ -180,7 +180,7 @@ unsafe fn model_argument(fcinfo: pg_sys::FunctionCallInfo) -> Result<String, Err
     // SAFETY: the caller vouches for `fcinfo`; a second argument is a non-null text.
     unsafe {
         if (*fcinfo).nargs < 2 {
-            return settings::model();
+            return memo::model_of_query(fcinfo);
         }
         let name = String::from_datum(argument(fcinfo, 1), false).unwrap_or_default();
         settings::checked_model_name(&name)

@@ -12,10 +12,12 @@
 //! The SQL surface is written by hand in `sql/`; this crate only exports the symbols that it names.
 
 mod client;
+mod current_model;
 mod embed;
 mod error;
 mod lock;
 mod memo;
+mod migration;
 mod queue;
 mod settings;
 mod spi;

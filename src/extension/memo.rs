@@ -1,4 +1,4 @@
-//! One result, remembered at each place where a query calls a function.
+//! The model and one result, remembered at each place where a query calls a function.
 //!
 //! A STABLE function is evaluated for every row of a sequential scan. `ORDER BY embedding <=> clip_embed_text('…')`
 //! without an index would run one inference a row; with the memo it runs one a query.
@@ -8,6 +8,32 @@
 //! `get_fn_expr_arg_stable` calls stable: PL/pgSQL keeps the state of an expression and changes the parameter.
 
 use pgrx::{PgMemoryContexts, pg_sys};
+
+use crate::current_model::Pinned;
+use crate::error::Error;
+use crate::settings;
+
+/// What is kept at a place.
+#[derive(Default)]
+struct Place {
+    model: Option<Pinned>,
+    memo: Option<Memo>,
+}
+
+/// The model of a call that names none: what `clip.model` was when the query first came here.
+///
+/// # Safety
+/// As for [`Memo::of_constant`].
+pub(crate) unsafe fn model_of_query(fcinfo: pg_sys::FunctionCallInfo) -> Result<String, Error> {
+    // SAFETY: the caller vouches for `fcinfo`.
+    let place = unsafe { Place::of(fcinfo) };
+    if let Some(model) = place.model.as_ref().and_then(Pinned::model) {
+        return Ok(model.to_owned());
+    }
+    let model = settings::model()?;
+    place.model = Some(Pinned::new(model.clone()));
+    Ok(model)
+}
 
 /// What a call site remembers.
 pub(crate) struct Memo {
@@ -49,25 +75,32 @@ impl Memo {
     /// # Safety
     /// As for [`Memo::of_constant`].
     pub(crate) unsafe fn keep(fcinfo: pg_sys::FunctionCallInfo, model: &str, input: &[u8], vector: Vec<f32>) {
-        // SAFETY: the caller vouches for `fcinfo`; `fn_mcxt` lives as long as `fn_extra` is looked at, and drops the
-        // memo when it goes.
+        // SAFETY: the caller vouches for `fcinfo`.
         unsafe {
-            let flinfo = (*fcinfo).flinfo;
             let input = if argument_is_constant(fcinfo) { Vec::new() } else { input.to_vec() };
-            let memo = Memo { model: model.to_owned(), input, vector };
-            let place = (*flinfo).fn_extra.cast::<Memo>();
-            if place.is_null() {
-                let mut context = PgMemoryContexts::For((*flinfo).fn_mcxt);
-                (*flinfo).fn_extra = context.leak_and_drop_on_delete(memo).cast();
-            } else {
-                *place = memo;
-            }
+            Place::of(fcinfo).memo = Some(Memo { model: model.to_owned(), input, vector });
         }
     }
 
     unsafe fn at<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<&'a Memo> {
-        // SAFETY: `fn_extra` is null or was set by `keep`, and lives as long as the call site.
-        unsafe { (*(*fcinfo).flinfo).fn_extra.cast::<Memo>().as_ref() }
+        // SAFETY: the caller vouches for `fcinfo`.
+        unsafe { Place::of(fcinfo).memo.as_ref() }
+    }
+}
+
+impl Place {
+    /// What is kept where `fcinfo` is called. It lives as long as the place does, and is dropped with it.
+    unsafe fn of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> &'a mut Place {
+        // SAFETY: the caller vouches for `fcinfo`: `fn_extra` is null or was set here, and `fn_mcxt` lives as long as
+        // it is looked at.
+        unsafe {
+            let flinfo = (*fcinfo).flinfo;
+            if (*flinfo).fn_extra.is_null() {
+                let mut context = PgMemoryContexts::For((*flinfo).fn_mcxt);
+                (*flinfo).fn_extra = context.leak_and_drop_on_delete(Place::default()).cast();
+            }
+            &mut *(*flinfo).fn_extra.cast::<Place>()
+        }
     }
 }
 

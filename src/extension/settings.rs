@@ -10,6 +10,7 @@ use std::time::Duration;
 use pg_clip_wire::MAX_MODEL_NAME;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
+use crate::current_model;
 use crate::error::Error;
 
 static MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"demo"));
@@ -31,14 +32,20 @@ static MODELS_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CStri
 
 /// Declares the settings to the server and reserves the prefix `clip.`.
 pub(crate) fn define() {
-    GucRegistry::define_string_guc(
-        c"clip.model",
-        c"Sets the model that embeds where a call names none.",
-        c"The name of an installed model, never a path.",
-        &MODEL,
-        GucContext::Userset,
-        GucFlags::empty(),
-    );
+    // SAFETY: the hooks are made for this setting; the one that can panic is guarded.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"clip.model",
+            c"Sets the model that embeds where a call names none.",
+            c"The name of an installed model, never a path. Set for a database, it reaches the sessions that are open.",
+            &MODEL,
+            GucContext::Userset,
+            GucFlags::empty(),
+            Some(current_model::check),
+            Some(current_model::assign),
+            Some(current_model::show),
+        );
+    }
     GucRegistry::define_bool_guc(
         c"clip.enabled",
         c"Lets the triggers of watched tables embed photos.",
@@ -137,10 +144,10 @@ pub(crate) fn define() {
 
 /// The model that embeds where a call names none.
 pub(crate) fn model() -> Result<String, Error> {
-    checked_model_name(&configured_model())
+    checked_model_name(&current_model::name())
 }
 
-/// The value of `clip.model`, whether or not it can be a model's name.
+/// The value of `clip.model` that this process was started with or has set; see [`current_model`] for what counts.
 pub(crate) fn configured_model() -> String {
     text(&MODEL)
 }

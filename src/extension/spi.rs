@@ -34,6 +34,22 @@ impl Spi {
 
     /// Runs a statement once.
     pub(crate) fn run(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
+        self.execute(sql, arguments, false)
+    }
+
+    /// Runs a query on what is committed by now, also in a transaction that keeps its snapshot.
+    pub(crate) fn run_now(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
+        // SAFETY: the snapshot is pushed and popped here; an error pops it with its transaction.
+        unsafe {
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+            let rows = self.execute(sql, arguments, true);
+            pg_sys::PopActiveSnapshot();
+            rows
+        }
+    }
+
+    /// One that is read-only sees the active snapshot.
+    fn execute(&self, sql: &str, arguments: &[Argument], read_only: bool) -> Result<Rows<'_>, Error> {
         let sql = CString::new(sql).expect("our own statements have no NUL byte");
         let mut arguments = Arguments::new(arguments);
         // SAFETY: the three arrays have the same length and live through the call.
@@ -44,7 +60,7 @@ impl Spi {
                 arguments.types.as_mut_ptr(),
                 arguments.values.as_mut_ptr(),
                 arguments.nulls.as_ptr(),
-                false,
+                read_only,
                 0,
             )
         })?;

@@ -1,14 +1,18 @@
 //! The integration tests: one binary, a module for each behaviour.
 
 mod analyst;
+mod backfill;
 mod bad_input;
 mod crashes;
+mod current_model;
 mod dump;
 mod embedding;
 mod golden;
 mod inheritance;
 mod lifecycle;
 mod many_connections;
+mod migration;
+mod migration_under_search;
 mod models;
 mod one_inference;
 mod pid_one;

@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// The parts in their order.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 10] = [
     "preamble.sql",
     "embedding.sql",
     "search.sql",
     "watching.sql",
     "queue.sql",
+    "backfill.sql",
+    "migration_steps.sql",
+    "migration.sql",
     "monitoring.sql",
     "models.sql",
 ];

@@ -73,11 +73,19 @@ pub(crate) fn embed_one(model: &str, input: Input) -> Result<Embedding, Error> {
     Ok(answers.pop().ok_or(Error::OutOfTurn)??)
 }
 
-/// The fingerprint of an installed model.
-pub(crate) fn describe(model: &str) -> Result<Fingerprint, Error> {
+/// What an installed model is.
+pub(crate) struct Description {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) dimensions: u16,
+}
+
+/// Asks for an installed model.
+pub(crate) fn describe(model: &str) -> Result<Description, Error> {
     let id = take_ids(1);
     match converse(&[Request::Describe { id, model }], settings::request_timeout())?.pop() {
-        Some(Answer::Description { fingerprint, .. }) => Ok(fingerprint),
+        Some(Answer::Description { fingerprint, dimensions, .. }) => {
+            Ok(Description { fingerprint, dimensions })
+        }
         Some(Answer::Failed { failure, .. }) => Err(failure.into()),
         _ => Err(Error::OutOfTurn),
     }

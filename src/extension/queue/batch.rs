@@ -119,7 +119,7 @@ impl Batches {
             None => settings::model()?,
         };
         let fingerprint = match client::describe(&model) {
-            Ok(fingerprint) => fingerprint,
+            Ok(description) => description.fingerprint,
             Err(error @ Error::Embedder(_)) => return Err(Error::ModelAway(model, Box::new(error))),
             Err(error) => return Err(error),
         };

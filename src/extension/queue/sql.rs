@@ -20,6 +20,37 @@ pub(super) fn add(schema: &str) -> String {
     )
 }
 
+/// Writes jobs for the keys `$2` of source `$1` that have none, not even a dead one.
+pub(super) fn add_missing(schema: &str) -> String {
+    format!(
+        "INSERT INTO {schema}.clip_queue (source, key) SELECT $1, key FROM unnest($2) AS key ORDER BY key
+        ON CONFLICT (source, key) DO NOTHING RETURNING true"
+    )
+}
+
+/// How many jobs of source `$1` are dead, or are not, as `$2` says; those of before `$3`.
+pub(super) fn count(schema: &str) -> String {
+    format!("SELECT count(*) FROM {schema}.clip_queue WHERE source = $1 AND dead = $2 AND enqueued_at < $3")
+}
+
+/// Writes down of this session's call of `clip_backfill` on source `$1`: when it began, how many rows it has looked at,
+/// how many jobs wait, and how many rows there are. What sessions that are gone wrote down is deleted.
+pub(super) fn note_backfill(schema: &str) -> String {
+    format!(
+        "WITH gone AS (
+            DELETE FROM {schema}.clip_backfill_notes AS note
+            WHERE NOT EXISTS (SELECT FROM pg_stat_get_activity(NULL) AS session WHERE session.pid = note.pid))
+        INSERT INTO {schema}.clip_backfill_notes VALUES ($1, pg_backend_pid(), $2, $3, $4, $5)
+        ON CONFLICT (source, pid) DO UPDATE SET started_at = EXCLUDED.started_at,
+            looked_at = EXCLUDED.looked_at, waiting = EXCLUDED.waiting, total = EXCLUDED.total"
+    )
+}
+
+/// Deletes what this session wrote down of source `$1`.
+pub(super) fn end_backfill(schema: &str) -> String {
+    format!("DELETE FROM {schema}.clip_backfill_notes WHERE source = $1 AND pid = pg_backend_pid()")
+}
+
 /// Deletes the jobs of the keys `$2` of source `$1`.
 pub(super) fn remove(schema: &str) -> String {
     format!("DELETE FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2)")

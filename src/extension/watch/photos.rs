@@ -32,7 +32,6 @@ const KEY_IS_NEW: i32 = 5;
 
 /// Embeds what the query returns (see [`super::sql::inserted_photos`]) and writes it to the target.
 pub(super) fn embed(spi: &Spi, home: &Home, watched: &Watched, query: &str) -> Result<(), Error> {
-    let model = settings::model()?;
     let mut target = None;
     let mut batch = Batch::default();
     let mut photos = spi.open(query)?;
@@ -41,18 +40,22 @@ pub(super) fn embed(spi: &Spi, home: &Home, watched: &Watched, query: &str) -> R
             continue;
         }
         if target.is_none() {
-            let fingerprint = client::describe(&model)?;
+            // Only now: the target and clip.model may have moved to another model together.
+            provenance::lock(spi, watched)?;
+            let model = settings::model()?;
+            let fingerprint = client::describe(&model)?.fingerprint;
             let (key, project) = (row.type_of(KEY), row.type_of(PROJECT));
             let identity = identity(&model, &fingerprint);
             provenance::check(spi, home, watched, &identity)?;
-            target = Some((Target::prepare(spi, watched, identity, key, project)?, fingerprint));
+            let rows = Target::prepare(spi, watched, identity, key, project)?;
+            target = Some(Writing { model, fingerprint, rows });
         }
         batch.add(row, watched)?;
         if batch.photos.len() >= BATCH_PHOTOS || batch.bytes >= BATCH_BYTES {
-            std::mem::take(&mut batch).embed(&model, watched, target.as_ref())?;
+            std::mem::take(&mut batch).embed(watched, target.as_ref())?;
         }
     }
-    batch.embed(&model, watched, target.as_ref())
+    batch.embed(watched, target.as_ref())
 }
 
 /// Keeps the vectors of photos whose key changed, and returns the keys of those whose bytes have none: they are to be
@@ -112,6 +115,13 @@ fn is_unchanged(row: &Rows) -> bool {
     }
 }
 
+/// The target, and the model whose vectors it takes.
+struct Writing<'a> {
+    model: String,
+    fingerprint: Fingerprint,
+    rows: Target<'a>,
+}
+
 #[derive(Default)]
 struct Batch<'a> {
     photos: Vec<Photo<'a>>,
@@ -144,13 +154,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Embeds the photos and writes their rows. The same bytes are embedded once, in this batch and ever.
-    fn embed(
-        self,
-        model: &str,
-        watched: &Watched,
-        target: Option<&(Target, Fingerprint)>,
-    ) -> Result<(), Error> {
-        let Some((target, fingerprint)) = target else {
+    fn embed(self, watched: &Watched, target: Option<&Writing>) -> Result<(), Error> {
+        let Some(Writing { model, fingerprint, rows: target }) = target else {
             return Ok(());
         };
         let mut vectors: HashMap<&[u8], Bytes> = HashMap::new();

@@ -30,7 +30,16 @@ pub(crate) fn name_of(identity: &str) -> &str {
     identity.rsplit_once('@').map_or(identity, |(name, _)| name)
 }
 
-/// Refuses to write vectors of a model beside those of another one.
+/// Keeps a migration from giving the target another model before the transaction's end.
+pub(crate) fn lock(spi: &Spi, watched: &Watched) -> Result<(), Error> {
+    if watched.registration.is_some() {
+        let lock = format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", watched.target);
+        act_as(watched.writer, || spi.run(&lock, &[]))?;
+    }
+    Ok(())
+}
+
+/// Refuses to write vectors of a model beside those of another one, and keeps it so until the transaction's end.
 ///
 /// The first vector that is written to an empty target decides, under the lock of the watch's row: who comes at the
 /// same time waits for it.
@@ -41,11 +50,18 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
             _ => Ok(()),
         };
     };
-    if registration.model.as_deref() == Some(model) {
-        return Ok(());
-    }
+    lock(spi, watched)?;
     let text = Argument { oid: pg_sys::TEXTOID, value: model.into_datum() };
     let source = oid(registration.source);
+    let now = act_as(home.owner, || spi.run_now(&sql::model(&home.schema), &[source]))?;
+    let now = if now.len() > 0 { now.text(1) } else { None };
+    if registration.model != now && keeps_its_snapshot() {
+        // A migration's last vectors may be younger than the snapshot.
+        return Err(Error::ModelChanged);
+    }
+    if now.as_deref() == Some(model) {
+        return Ok(());
+    }
     let row = act_as(home.owner, || spi.run(&sql::lock_model(&home.schema), &[source]))?;
     if row.len() > 0 && row.text(1).as_deref() == Some(model) {
         return Ok(());
@@ -55,6 +71,12 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
     }
     act_as(home.owner, || spi.run(&sql::set_model(&home.schema), &[source, text]))?;
     Ok(())
+}
+
+/// Whether the transaction is REPEATABLE READ or SERIALIZABLE.
+fn keeps_its_snapshot() -> bool {
+    // SAFETY: a plain read of this backend's state.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
 /// The model that a query on the target finds.

@@ -69,6 +69,24 @@ sql_function! {
     }
 }
 
+sql_function! {
+    /// `clip_set_watch_model(source regclass, model text) → void`
+    fn clip_set_watch_model(fcinfo) {
+        // SAFETY: SQL declares the function with these arguments.
+        let (source, model) = unsafe { (argument(fcinfo, 0), argument(fcinfo, 1)) };
+        let spi = Spi::connect()?;
+        check_owner(&spi, source)?;
+        // SAFETY: `flinfo` is that of the running function.
+        let home = Home::of(&spi, unsafe { (*(*fcinfo).flinfo).fn_oid })?;
+        let arguments = [
+            Argument { oid: pg_sys::OIDOID, value: source },
+            Argument { oid: pg_sys::TEXTOID, value: model },
+        ];
+        act_as(home.owner, || spi.run(&sql::set_model(&home.schema), &arguments))?;
+        Ok(pg_sys::Datum::from(0))
+    }
+}
+
 /// Refuses a table that is not the caller's.
 pub(crate) fn check_owner(spi: &Spi, table: Option<pg_sys::Datum>) -> Result<(), Error> {
     let table = table.map_or(pg_sys::InvalidOid, oid_of);

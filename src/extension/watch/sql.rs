@@ -148,7 +148,12 @@ pub(crate) const FROM_ARGUMENTS: &str = "
         COALESCE(embedding, 'embedding'), COALESCE(checksum, 'checksum'), COALESCE(model, 'model')
     FROM chosen, source";
 
-/// The model of a watch, under the lock of its row.
+/// The model of the watch of source `$1`.
+pub(crate) fn model(schema: &str) -> String {
+    format!("SELECT model FROM {schema}.clip_watches WHERE source OPERATOR(pg_catalog.=) $1")
+}
+
+/// The same, under the lock of its row.
 pub(crate) fn lock_model(schema: &str) -> String {
     format!("SELECT model FROM {schema}.clip_watches WHERE source OPERATOR(pg_catalog.=) $1 FOR UPDATE")
 }
