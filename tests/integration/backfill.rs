@@ -140,7 +140,8 @@ fn a_table_in_sync_mode_is_filled_in_and_verified() {
 
 #[test]
 fn a_killed_backend_loses_nothing() {
-    let cluster = TestCluster::preloaded();
+    // Or the crash would take what was committed just before.
+    let cluster = TestCluster::preloaded_with(&[("synchronous_commit", "on")]);
     let (database, mut client) = unfilled(&cluster, "async", 300);
     let mut filling = database.connect();
     let pid: i32 = value(&mut filling, "SELECT pg_backend_pid()");
