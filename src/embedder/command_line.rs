@@ -6,6 +6,7 @@ pub(crate) mod fetch;
 pub(crate) mod import;
 mod installation;
 pub(crate) mod list;
+mod place;
 pub(crate) mod remove;
 pub(crate) mod sandbox;
 
@@ -32,7 +33,7 @@ pub(crate) enum Command {
     /// Embed one text or one image and print its vector
     Embed(embed::EmbedOptions),
     /// Enter the sandbox of the server and say what it refuses on this machine
-    Sandbox(check::Place),
+    Sandbox(place::Place),
     /// Install a model from a hub
     Fetch(fetch::FetchOptions),
     /// Install a model from a folder

@@ -71,6 +71,8 @@ pub(crate) enum Error {
     AlreadyInstalled { name: String },
     #[error("model \"{name}\" is being installed or removed by another process")]
     Busy { name: String },
+    #[error("no pg_config beside this program tells where PostgreSQL's files are")]
+    NoPgConfig { option: &'static str },
 
     #[error("embedder has {limit} requests waiting and takes no more")]
     Overloaded { limit: usize },
@@ -117,6 +119,7 @@ impl Error {
             | Error::UnknownVariant { .. }
             | Error::WrongFile { .. }
             | Error::BadRecord { .. }
+            | Error::NoPgConfig { .. }
             | Error::AlreadyInstalled { .. }
             | Error::Busy { .. }
             | Error::Io { .. } => FailureKind::Configuration,
@@ -184,6 +187,7 @@ impl Error {
             Error::Io { source, .. } if is_full(source) => {
                 "Make room and give the same command again, or discard what is there with `remove`.".to_owned()
             }
+            Error::NoPgConfig { option } => format!("Give {option}."),
             Error::AlreadyInstalled { .. } => {
                 "Give --replace to replace it, or --name to install another one beside it.".to_owned()
             }

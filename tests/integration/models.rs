@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -216,4 +217,17 @@ fn a_name_is_a_name_and_never_a_path() {
     assert_eq!((error.code().code(), error.message()), ("22023", "model \"imich\" is not installed"));
     let hint = "Installed models: immich, no_text, siglip, transformers_js, vit_l14.";
     assert_eq!(error.hint(), Some(hint));
+}
+
+#[test]
+fn the_command_line_finds_the_installed_models() {
+    let cluster = TestCluster::shared();
+    let ask = |arguments: &[&str]| {
+        let mut embedder = Command::new(cluster.server.postgres().program("pg_clip_embedder"));
+        let answer = embedder.args(arguments).output().expect("the command line runs");
+        assert!(answer.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&answer.stderr));
+        String::from_utf8(answer.stdout).expect("UTF-8")
+    };
+    assert!(ask(&["list"]).lines().any(|line| line.starts_with("demo ")));
+    assert!(ask(&["check", "demo"]).contains("dimensions      512"));
 }

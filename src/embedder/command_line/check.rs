@@ -1,18 +1,14 @@
 //! `check`: whether a model can be used, and what was recognised in it.
 
-use std::env;
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Instant;
 
 use clap::Args;
 use pg_clip_wire::Failure;
 
+use super::place::Place;
 use crate::error::Error;
-use crate::model::{Model, Preprocessing};
-use crate::onnxruntime::{DISABLE_TELEMETRY, OnnxRuntime};
+use crate::model::Preprocessing;
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckOptions {
@@ -20,33 +16,6 @@ pub(crate) struct CheckOptions {
     pub name: String,
     #[command(flatten)]
     pub place: Place,
-}
-
-/// Where models and ONNX Runtime are.
-#[derive(Debug, Args)]
-pub(crate) struct Place {
-    /// Folder that holds a folder for each model
-    #[arg(long, value_name = "DIR")]
-    pub models_directory: PathBuf,
-    /// ONNX Runtime's library
-    #[arg(long, value_name = "PATH")]
-    pub onnxruntime: PathBuf,
-}
-
-impl Place {
-    /// Loads the model `name`.
-    pub(super) fn load(&self, name: &str) -> Result<Model, Error> {
-        Model::load(&self.models_directory, name, &self.runtime())
-    }
-
-    /// ONNX Runtime, which is not loaded yet. To be called while the process has one thread.
-    pub(super) fn runtime(&self) -> OnnxRuntime {
-        // SAFETY: the command line has one thread until it fetches or loads a model, so that nobody reads the
-        // environment.
-        unsafe { env::set_var(DISABLE_TELEMETRY, "1") };
-        let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        OnnxRuntime::new(self.onnxruntime.clone(), threads)
-    }
 }
 
 /// Prints what the model is, or why it cannot be used.

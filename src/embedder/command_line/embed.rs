@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::check::{Place, fail};
+use super::check::fail;
+use super::place::Place;
 use crate::error::Error;
 use crate::image;
 

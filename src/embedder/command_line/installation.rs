@@ -9,7 +9,7 @@ use humantime::format_rfc3339_seconds;
 use indicatif::DecimalBytes;
 use nix::sys::stat::{Mode, umask};
 
-use super::check::Place;
+use super::place::Place;
 use crate::error::Error;
 use crate::install::{FileRecord, Origin, Pins, Record, Selection, Staging, Unselectable, select};
 use crate::model::Model;
@@ -50,7 +50,7 @@ impl InstallOptions {
     pub(super) fn begin(&self) -> Result<Installation<'_>, Error> {
         // The server's user has to read what we write, whoever we are.
         umask(Mode::from_bits_truncate(0o022));
-        let runtime = self.place.runtime();
+        let runtime = self.place.runtime()?;
         runtime.sessions()?;
         let lock = self.lock.as_deref().map(Record::read).transpose()?;
         let mut files: BTreeMap<String, String> = self.sha256.iter().cloned().collect();
@@ -84,7 +84,7 @@ impl Installation<'_> {
     pub(super) fn stage(&self, source: &str, variant: &str) -> Result<Staging, Error> {
         let default = || if variant == "fp32" { source.to_owned() } else { format!("{source}-{variant}") };
         let name = self.options.name.clone().unwrap_or_else(default);
-        let staging = Staging::open(&self.options.place.models_directory, &name)?;
+        let staging = Staging::open(&self.options.place.models.path()?, &name)?;
         if let Err(error) = staging.refuse_installed(self.options.replace) {
             staging.discard_if_empty();
             return Err(error);

@@ -1,21 +1,20 @@
 //! `list` and `catalogue`: the models that are installed, and those that are published.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use indicatif::DecimalBytes;
 
 use super::check::fail;
+use super::place::ModelsDirectory;
 use crate::error::Error;
 use crate::install::{Origin, Record, catalogue, tree_size};
 use crate::model::installed;
 
 #[derive(Debug, Args)]
 pub(crate) struct ListOptions {
-    /// Folder that holds a folder for each model
-    #[arg(long, value_name = "DIR")]
-    pub models_directory: PathBuf,
+    #[command(flatten)]
+    pub models: ModelsDirectory,
 }
 
 /// Prints the installed models. What was put there by hand has no record, and no source.
@@ -43,7 +42,7 @@ pub(crate) fn run_catalogue() -> ExitCode {
 
 fn rows(options: &ListOptions) -> Result<Vec<[String; 6]>, Error> {
     let mut rows = vec![["name", "source", "revision", "variant", "size", "licence"].map(str::to_owned)];
-    let directory = &options.models_directory;
+    let directory = &options.models.path()?;
     std::fs::read_dir(directory).map_err(Error::io(format!("cannot read {}", directory.display())))?;
     for name in installed(directory) {
         let folder = directory.join(&name);

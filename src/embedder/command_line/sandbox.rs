@@ -10,12 +10,17 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{self, Command, ExitCode};
 
-use super::check::Place;
+use super::check::fail;
+use super::place::Place;
 use crate::sandbox;
 
 /// Enters the sandbox, tries the acts, and prints a line for each. Fails where one is allowed.
 pub(crate) fn run(place: &Place) -> ExitCode {
-    let posture = sandbox::enter(&place.models_directory, &place.onnxruntime);
+    let (models_directory, library) = match (place.models.path(), place.library()) {
+        (Ok(models_directory), Ok(library)) => (models_directory, library),
+        (Err(error), _) | (_, Err(error)) => return fail(error),
+    };
+    let posture = sandbox::enter(&models_directory, &library);
     println!("system calls      {}", if posture.system_calls { "restricted" } else { "not restricted" });
     println!(
         "files             {}",
@@ -26,7 +31,7 @@ pub(crate) fn run(place: &Place) -> ExitCode {
     );
     println!("new privileges    {}", if posture.no_new_privileges { "impossible" } else { "possible" });
     let mut allowed = 0;
-    for (act, outcome) in acts(&place.models_directory) {
+    for (act, outcome) in acts(&models_directory) {
         match outcome {
             Err(error) if is_refusal(&error) => println!("refused           {act}"),
             Err(error) => println!("failed            {act}: {error}"),
