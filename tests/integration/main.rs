@@ -5,6 +5,7 @@ mod backfill;
 mod bad_input;
 mod crashes;
 mod current_model;
+mod deferred;
 mod dump;
 mod embedding;
 mod golden;
