@@ -13,6 +13,7 @@ mod inheritance;
 mod lifecycle;
 mod many_connections;
 mod migration;
+mod migration_dimensions;
 mod migration_under_search;
 mod models;
 mod one_inference;
@@ -21,6 +22,7 @@ mod pid_one;
 mod pooler;
 #[cfg(feature = "node")]
 mod prisma;
+mod provenance;
 mod queue;
 mod queue_databases;
 mod queue_deaths;
