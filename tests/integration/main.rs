@@ -22,6 +22,7 @@ mod pid_one;
 mod pooler;
 #[cfg(feature = "node")]
 mod prisma;
+mod privileges;
 mod provenance;
 mod queue;
 mod queue_databases;
