@@ -103,8 +103,11 @@ COMMENT ON FUNCTION clip_find_missing(pg_catalog.regclass, pg_catalog.text, pg_c
 -- API: public.
 CREATE VIEW clip_backfills AS
 	SELECT note.source, note.pid, note.started_at, speed.done, note.total, speed.rate,
-		pg_catalog.now() OPERATOR(pg_catalog.+) (((note.total OPERATOR(pg_catalog.-) speed.done)::pg_catalog.float8
-			OPERATOR(pg_catalog./) NULLIF(speed.rate, 0)) OPERATOR(pg_catalog.*) '1 second'::pg_catalog.interval) AS eta
+		-- NULLIF would compare by an operator of the search_path.
+		CASE WHEN speed.rate OPERATOR(pg_catalog.>) 0 THEN
+			pg_catalog.now() OPERATOR(pg_catalog.+) (((note.total OPERATOR(pg_catalog.-) speed.done)::pg_catalog.float8
+				OPERATOR(pg_catalog./) speed.rate) OPERATOR(pg_catalog.*) '1 second'::pg_catalog.interval)
+		END AS eta
 	FROM clip_backfill_notes AS note
 	JOIN pg_catalog.pg_class AS class ON class.oid OPERATOR(pg_catalog.=) note.source
 		AND pg_catalog.pg_has_role(class.relowner, 'USAGE')
@@ -112,9 +115,11 @@ CREATE VIEW clip_backfills AS
 	JOIN pg_catalog.pg_stat_activity AS activity ON activity.pid OPERATOR(pg_catalog.=) note.pid
 	CROSS JOIN LATERAL (SELECT note.looked_at OPERATOR(pg_catalog.-) note.waiting) AS progress (done)
 	CROSS JOIN LATERAL (
-		SELECT progress.done, progress.done::pg_catalog.float8 OPERATOR(pg_catalog./) NULLIF(
-			EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) note.started_at))::pg_catalog.float8,
-			0)
+		SELECT EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) note.started_at))::pg_catalog.float8
+	) AS elapsed (seconds)
+	CROSS JOIN LATERAL (
+		SELECT progress.done, CASE WHEN elapsed.seconds OPERATOR(pg_catalog.>) 0
+			THEN progress.done::pg_catalog.float8 OPERATOR(pg_catalog./) elapsed.seconds END
 	) AS speed (done, rate);
 COMMENT ON VIEW clip_backfills IS 'the running calls of clip_backfill on tables of yours: rows done, of how many, a second, and when all will be';
 GRANT SELECT ON clip_backfills TO PUBLIC;

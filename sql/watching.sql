@@ -165,12 +165,13 @@ BEGIN
 			'CREATE TABLE %I.%I ('
 				'id uuid PRIMARY KEY DEFAULT gen_random_uuid(), '
 				'%I %s NOT NULL UNIQUE, '
-				'%I %I.vector(512) NOT NULL, '
+				'%I %I.vector(%s) NOT NULL, '
 				'%I bytea NOT NULL, '
 				'%I %s, '
 				'%I text NOT NULL, '
 				'created_at timestamptz NOT NULL DEFAULT now())',
-			target_name[1], target_name[2], p_target_key, key_type, p_embedding, vector_schema, p_checksum,
+			target_name[1], target_name[2], p_target_key, key_type, p_embedding, vector_schema,
+			@extschema@.clip_model_dimensions(current_setting('clip.model')), p_checksum,
 			coalesce(p_target_project, 'project'), coalesce(project_type, 'text'), p_model);
 		target_table := format('%I.%I', target_name[1], target_name[2])::regclass;
 		EXECUTE format('CREATE INDEX ON %s USING hnsw (%I %I.vector_cosine_ops)', target_table, p_embedding, vector_schema);

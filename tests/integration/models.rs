@@ -3,54 +3,29 @@
 //! The models are the tiny ones of `tests/data/models`; what PyTorch computes with them is in the golden file.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
-use pg_clip_tests::{TestCluster, repository, repository_file, run, sqlstate, value, wait_until};
+use pg_clip_tests::{
+    TestCluster, cluster_of_models, copy_model, models_of, repository_file, run, sqlstate, test_model, value,
+};
 use postgres::Client;
 use serde_json::Value;
 
 const MODELS: [&str; 4] = ["immich", "siglip", "transformers_js", "vit_l14"];
 
-/// A cluster that has the tiny models instead of the demo, of which two stay loaded, and a broken one.
+/// A cluster that has the tiny models beside the demo, of which two stay loaded, and a broken one.
 fn cluster() -> TestCluster {
-    let cluster = TestCluster::preloaded_with(&[("clip.max_loaded_models", "2"), ("clip.model", "immich")]);
-    let models = cluster.server.directory().join("models");
-    for name in MODELS {
-        copy(&repository().join("tests/data/models").join(name), &models.join(name));
-    }
-    copy(&models.join("immich"), &models.join("no_text"));
-    fs::remove_file(models.join("no_text/textual/model.onnx")).expect("a graph is removed");
-    let mut client = cluster.existing_database("postgres").connect();
-    run(&mut client, &format!("ALTER SYSTEM SET clip.models_directory = '{}'", models.display()));
-    run(&mut client, "SELECT pg_reload_conf()");
+    let cluster = cluster_of_models(&MODELS, &[("clip.max_loaded_models", "2"), ("clip.model", "immich")]);
+    let broken = models_of(&cluster).join("no_text");
+    copy_model(&test_model("immich"), &broken);
+    fs::remove_file(broken.join("textual/model.onnx")).expect("a graph is removed");
     cluster
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder is made");
-    for entry in fs::read_dir(from).expect("a folder is read") {
-        let path = entry.expect("an entry is read").path();
-        let target = to.join(path.file_name().expect("an entry has a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).expect("a file is copied");
-        }
-    }
-}
-
-/// A client of a database of its own, once the embedder has the tiny models.
+/// A client of a database of its own.
 fn connect(cluster: &TestCluster) -> Client {
-    let mut client = cluster.database().connect();
-    let query = "SELECT coalesce(array_agg(name), '{}') FROM clip_models";
-    wait_until("the tiny models are installed", Duration::from_secs(60), || {
-        value::<Vec<String>>(&mut client, query)
-            == ["immich", "no_text", "siglip", "transformers_js", "vit_l14"]
-    });
-    client
+    cluster.database().connect()
 }
 
 /// What the reference says of a model: its inputs of one kind and their vectors.
@@ -121,7 +96,7 @@ fn models_are_used_by_name_and_stay_loaded_within_a_bound() {
     let unknown =
         "SELECT count(*) FROM clip_models WHERE NOT loaded AND coalesce(fingerprint, dimensions::text,
         image_size::text, context_length::text, memory_bytes::text, last_used_at::text) IS NULL";
-    assert_eq!(value::<i64>(&mut client, unknown), 3);
+    assert_eq!(value::<i64>(&mut client, unknown), 4);
 
     let broken = client.query("SELECT clip_embed_text('a cat', 'no_text')", &[]).expect_err("half a model");
     assert_eq!(sqlstate(&broken), "F0000");
@@ -170,7 +145,7 @@ fn the_setting_is_for_a_session_a_role_or_a_database() {
     assert_eq!(value::<i32>(&mut database.connect(), dimensions), 16);
     let mut reader = database.connect_as("reader");
     assert_eq!(value::<i32>(&mut reader, dimensions), 768);
-    assert_eq!(value::<i64>(&mut reader, "SELECT count(*) FROM clip_models"), 5, "anybody may look");
+    assert_eq!(value::<i64>(&mut reader, "SELECT count(*) FROM clip_models"), 6, "anybody may look");
     assert!(value::<bool>(
         &mut reader,
         "SELECT clip_embed_text('a cat', 'siglip') = (clip_embed_texts(ARRAY['a cat'], 'siglip'))[1]"
@@ -215,7 +190,7 @@ fn a_name_is_a_name_and_never_a_path() {
     let error = client.query("SELECT clip_embed_text('a cat', 'imich')", &[]).expect_err("no model");
     let error = error.as_db_error().expect("an error of the server");
     assert_eq!((error.code().code(), error.message()), ("22023", "model \"imich\" is not installed"));
-    let hint = "Installed models: immich, no_text, siglip, transformers_js, vit_l14.";
+    let hint = "Installed models: demo, immich, no_text, siglip, transformers_js, vit_l14.";
     assert_eq!(error.hint(), Some(hint));
 }
 

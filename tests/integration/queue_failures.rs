@@ -1,8 +1,8 @@
 //! What cannot be embedded is set aside with its reason, and holds up nothing else.
 
 use pg_clip_tests::{
-    PATIENCE, TestCluster, WRONG, demo_photos, failure, pixel_flood, run, store, value, wait_for,
-    wait_for_the_queue, wait_until, watched_async,
+    PATIENCE, TestCluster, WRONG, demo_photos, pixel_flood, run, store, value, wait_for, wait_for_the_queue,
+    wait_until, watched_async,
 };
 
 #[test]
@@ -115,43 +115,4 @@ fn a_locked_target_is_waited_for() {
     run(&mut locker, "COMMIT");
     wait_for_the_queue(&mut client);
     assert_eq!(value::<i64>(&mut client, WRONG), 0);
-}
-
-#[test]
-fn a_table_holds_vectors_of_one_model() {
-    let cluster = TestCluster::shared();
-    let (_database, mut client) = watched_async(&cluster);
-    let photos = demo_photos();
-    let pinned = "SELECT model IS NOT NULL FROM clip_watches WHERE source = 'photos'::regclass";
-    assert!(!value::<bool>(&mut client, pinned));
-    store(&mut client, &photos[..1]);
-    wait_for_the_queue(&mut client);
-    assert!(value::<bool>(&mut client, pinned));
-
-    // The vectors are another model's now, as after its files were replaced.
-    run(
-        &mut client,
-        "UPDATE image_embeddings SET model = 'demo@000000000000';
-        UPDATE clip_watches SET model = 'demo@000000000000'",
-    );
-    store(&mut client, &photos[1..2]);
-    wait_until("the photo is refused", PATIENCE, || {
-        let query = "SELECT count(*) FROM clip_failures WHERE sqlstate = '55000' AND message LIKE
-            'table public.image_embeddings holds vectors of model demo@000000000000, not demo@%'";
-        value::<i64>(&mut client, query) == 1
-    });
-    run(&mut client, "SELECT clip_watch('photos')");
-    assert_eq!(failure(&mut client, "INSERT INTO photos (image) VALUES ($1)", &[&photos[2]]), "55000");
-
-    // Without a vector left, another model may begin.
-    run(&mut client, "DELETE FROM image_embeddings");
-    client.execute("INSERT INTO photos (image) VALUES ($1)", &[&photos[2]]).expect("a photo is embedded");
-    let model: String = value(&mut client, "SELECT model FROM clip_watches");
-    assert!(model.starts_with("demo@") && model != "demo@000000000000", "{model}");
-    run(
-        &mut client,
-        "INSERT INTO image_embeddings (image_id, embedding, checksum, model)
-        SELECT -1, embedding, '', 'other@000000000000' FROM image_embeddings LIMIT 1",
-    );
-    assert_eq!(failure(&mut client, "SELECT clip_watch('photos')", &[]), "55000");
 }

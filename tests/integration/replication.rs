@@ -65,10 +65,7 @@ fn a_subscriber_to_the_photos_alone_fills_in_their_embeddings() {
     wait_until_equal(&mut writer, &mut reader, "photos");
     assert_eq!(value::<i64>(&mut reader, "SELECT count(*) FROM image_embeddings"), 0);
 
-    let fill = "INSERT INTO image_embeddings (image_id, project, checksum, model, embedding)
-        SELECT id, project, sha256(image), 'demo', clip_embed_image(image) FROM photos
-        ON CONFLICT (image_id) DO NOTHING";
-    run(&mut reader, fill);
+    run(&mut reader, "CALL clip_backfill('photos')");
     assert_eq!(inferences(&mut reader), 40);
     assert_eq!(value::<i64>(&mut reader, WRONG), 0);
     run(&mut reader, "DROP SUBSCRIPTION shop");

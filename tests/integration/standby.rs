@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use pg_clip_tests::{TestCluster, demo_photos, failure, repository_file, run, value, wait_until};
+use pg_clip_tests::{
+    Signal, TestCluster, WRONG, demo_photos, embedder, failure, repository_file, run, send, store, value,
+    wait_for_the_queue, wait_until, watched_async,
+};
 use postgres::Client;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -75,6 +78,30 @@ fn without_preloading_the_first_call_on_a_standby_starts_its_embedder() {
     let vector: String = value(&mut reader, embed);
     assert_eq!(vector, value::<String>(&mut database.connect(), embed));
     assert!(value::<bool>(&mut reader, "SELECT pg_is_in_recovery()"));
+}
+
+#[test]
+fn a_promoted_standby_embeds_what_the_primary_left_in_the_queue() {
+    let primary = TestCluster::preloaded();
+    let (database, mut writer) = watched_async(&primary);
+    let standby = primary.standby();
+    let stopped = embedder(&mut writer);
+    send(stopped, Signal::SIGSTOP);
+    store(&mut writer, &demo_photos()[..20]);
+
+    let mut reader = standby.existing_database(database.name()).connect();
+    catch_up(&mut writer, &mut reader);
+    assert_eq!(value::<i64>(&mut reader, "SELECT count(*) FROM clip_queue"), 20);
+    assert_eq!(
+        value::<i64>(&mut reader, "SELECT count(*) FROM clip_workers"),
+        0,
+        "nobody writes to a standby"
+    );
+    assert!(value::<bool>(&mut reader, "SELECT pg_promote()"));
+    send(stopped, Signal::SIGCONT);
+    wait_for_the_queue(&mut reader);
+    assert_eq!(value::<i64>(&mut reader, "SELECT count(*) FROM image_embeddings"), 20);
+    assert_eq!(value::<i64>(&mut reader, WRONG), 0);
 }
 
 fn catch_up(writer: &mut Client, reader: &mut Client) {

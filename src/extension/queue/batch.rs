@@ -18,6 +18,7 @@ use super::transaction::{Failure, transaction};
 use crate::client::{self, Embedding, Input};
 use crate::error::Error;
 use crate::settings;
+use crate::spi::Spi;
 use crate::watch::home::Home;
 use crate::watch::provenance::{self, identity, name_of};
 use crate::watch::watched::{Registration, Watched};
@@ -75,8 +76,12 @@ impl Batches {
 
     fn embed_of(&mut self, source: pg_sys::Oid, jobs: Vec<Job>) {
         let home = &self.home;
-        let watched = match transaction(|spi| Watched::registered(spi, home, source)) {
-            Ok(Some(watched)) => watched,
+        let found = transaction(|spi| match Watched::registered(spi, home, source)? {
+            Some(watched) => model_of(spi, &watched).map(|model| Some((watched, model))),
+            None => Ok(None),
+        });
+        let (watched, model) = match found {
+            Ok(Some(found)) => found,
             Ok(None) => return self.settle_all(jobs, &Fate::Retire),
             Err(failure) => return self.settle_all(jobs, &Fate::of_database(failure)),
         };
@@ -84,7 +89,7 @@ impl Batches {
             pg_sys::BackendState::STATE_RUNNING,
             &format!("embedding {} photos of {}", jobs.len(), watched.source),
         );
-        let source = match self.source(watched) {
+        let source = match self.source(watched, model) {
             Ok(source) => source,
             Err(error) => return self.give_back(jobs, &error.into()),
         };
@@ -111,13 +116,8 @@ impl Batches {
         self.embed_photos(&source, photos);
     }
 
-    /// The model is the one whose vectors the target holds, or else the one that `clip.model` names.
-    fn source(&mut self, watched: Watched) -> Result<Source, Error> {
+    fn source(&mut self, watched: Watched, model: String) -> Result<Source, Error> {
         let registration = watched.registration.clone().ok_or(Error::Spi(0))?;
-        let model = match &registration.model {
-            Some(pinned) => name_of(pinned).to_owned(),
-            None => settings::model()?,
-        };
         let fingerprint = match client::describe(&model) {
             Ok(description) => description.fingerprint,
             Err(error @ Error::Embedder(_)) => return Err(Error::ModelAway(model, Box::new(error))),
@@ -244,6 +244,16 @@ impl Batches {
         if transaction(|spi| settle(spi, home, &job, &fate)).is_err() {
             self.unsettled.push((job, fate));
         }
+    }
+}
+
+/// The model whose vectors the target holds, or else the one that `clip.model` names: what is set for the database can be
+/// read in a transaction only.
+fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
+    let pinned = watched.registration.as_ref().and_then(|registration| registration.model.as_deref());
+    match pinned.map(name_of) {
+        Some(pinned) if provenance::holds_vectors(spi, watched)? => Ok(pinned.to_owned()),
+        _ => settings::model(),
     }
 }
 

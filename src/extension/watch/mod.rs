@@ -8,6 +8,7 @@
 //! What is read is read as the caller, from transition tables. What is written is written as the owner of the target,
 //! in a restricted operation with a search_path of its own: the caller needs no right on the target, and gains none.
 
+mod deferrable;
 pub(crate) mod home;
 mod photos;
 pub(crate) mod provenance;
@@ -153,25 +154,25 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
                 Some(Mode::Async) => jobs.add(photos::keep(&spi, &watched, &updated)?)?,
                 None => {
                     photos::keep(&spi, &watched, &updated)?;
-                    target::write(&spi, &watched, &sql::delete_stale(&watched, &new, &old))?;
+                    target::delete(&spi, &watched, &sql::delete_stale(&watched, &new, &old))?;
                 }
             }
-            target::write(&spi, &watched, &sql::carry_project_over(&watched, &new))?;
-            target::write(&spi, &watched, &sql::delete_emptied(&watched, &new))?;
-            target::write(&spi, &watched, &sql::delete_renamed(&watched, &new, &old))
+            target::update(&spi, &watched, &sql::carry_project_over(&watched, &new))?;
+            target::delete(&spi, &watched, &sql::delete_emptied(&watched, &new))?;
+            target::delete(&spi, &watched, &sql::delete_renamed(&watched, &new, &old))
         }
         Event::Delete => {
             let old = firing.old_rows()?;
             if has_jobs {
                 jobs.remove(enqueue::keys(&spi, &sql::all_keys(&watched, &old))?)?;
             }
-            target::write(&spi, &watched, &sql::delete_deleted(&watched, &old))
+            target::delete(&spi, &watched, &sql::delete_deleted(&watched, &old))
         }
         Event::Truncate => {
             if has_jobs {
                 jobs.clear()?;
             }
-            target::write(&spi, &watched, &sql::delete_all(&watched))
+            target::delete(&spi, &watched, &sql::delete_all(&watched))
         }
     }
 }

@@ -73,6 +73,11 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
     Ok(())
 }
 
+/// Whether the target has a vector of any model.
+pub(crate) fn holds_vectors(spi: &Spi, watched: &Watched) -> Result<bool, Error> {
+    Ok(held(spi, watched, &sql::any_model(watched), &[])?.is_some())
+}
+
 /// Whether the transaction is REPEATABLE READ or SERIALIZABLE.
 fn keeps_its_snapshot() -> bool {
     // SAFETY: a plain read of this backend's state.

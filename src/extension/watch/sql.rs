@@ -96,7 +96,8 @@ pub(crate) fn registration(schema: &str) -> String {
             (SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) watch.source
                 AND attname OPERATOR(pg_catalog.=) project_column AND NOT attisdropped),
             EXISTS (SELECT FROM {schema}.clip_queue AS job
-                WHERE job.source OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid)
+                WHERE job.source OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid),
+            target_class.relhastriggers
         FROM {schema}.clip_watches AS watch
         JOIN pg_catalog.pg_class AS source_class ON source_class.oid OPERATOR(pg_catalog.=) watch.source
         JOIN pg_catalog.pg_namespace AS source_namespace
@@ -147,6 +148,24 @@ pub(crate) const FROM_ARGUMENTS: &str = "
         project, COALESCE(target_project, 'project'), COALESCE(target_key, 'image_id'),
         COALESCE(embedding, 'embedding'), COALESCE(checksum, 'checksum'), COALESCE(model, 'model')
     FROM chosen, source";
+
+/// The deferrable constraints of table `$1` that INSERT or UPDATE fires, those among them that are INITIALLY DEFERRED,
+/// and the same of DELETE. The bits of `tgtype` are those of `catalog/pg_trigger.h`.
+pub(crate) const DEFERRABLE: &str = "
+    WITH fired AS (
+        SELECT pg_catalog.format('%I.%I', nspname, conname) AS name, condeferred AS deferred,
+            (tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 20) OPERATOR(pg_catalog.<>) 0 AS by_write,
+            (tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 8) OPERATOR(pg_catalog.<>) 0 AS by_delete
+        FROM pg_catalog.pg_trigger
+        JOIN pg_catalog.pg_constraint AS checked ON checked.oid OPERATOR(pg_catalog.=) tgconstraint
+        JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid OPERATOR(pg_catalog.=) connamespace
+        WHERE tgrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1) AND tgdeferrable
+    )
+    SELECT pg_catalog.string_agg(DISTINCT name, ', ') FILTER (WHERE by_write),
+        pg_catalog.string_agg(DISTINCT name, ', ') FILTER (WHERE by_write AND deferred),
+        pg_catalog.string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete),
+        pg_catalog.string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete AND deferred)
+    FROM fired";
 
 /// The model of the watch of source `$1`.
 pub(crate) fn model(schema: &str) -> String {

@@ -9,16 +9,23 @@ use crate::error::Error;
 use crate::spi::{Plan, Spi};
 use crate::varlena::Bytes;
 
-/// Runs a statement that changes the target. An empty one is none.
-pub(crate) fn write(spi: &Spi, watched: &Watched, statement: &str) -> Result<(), Error> {
+/// Runs an UPDATE of the target. An empty one is none.
+pub(super) fn update(spi: &Spi, watched: &Watched, statement: &str) -> Result<(), Error> {
     if !statement.is_empty() {
-        act_as(watched.writer, || spi.run(statement, &[]))?;
+        act_as(watched.writer, || watched.constraints.written.at_once(spi, || spi.run(statement, &[])))?;
     }
+    Ok(())
+}
+
+/// Runs a DELETE of the target.
+pub(super) fn delete(spi: &Spi, watched: &Watched, statement: &str) -> Result<(), Error> {
+    act_as(watched.writer, || watched.constraints.deleted.at_once(spi, || spi.run(statement, &[])))?;
     Ok(())
 }
 
 /// The prepared statements of one trigger call.
 pub(crate) struct Target<'a> {
+    spi: &'a Spi,
     watched: &'a Watched,
     find: Plan<'a>,
     write: Plan<'a>,
@@ -50,6 +57,7 @@ impl<'a> Target<'a> {
             Ok(Target {
                 find: spi.prepare(&sql::find_vector(watched), &[pg_sys::BYTEAOID, pg_sys::TEXTOID])?,
                 write: spi.prepare(&sql::write_vector(watched), &types)?,
+                spi,
                 watched,
                 // SAFETY: a text that was made for this value.
                 model: unsafe { Bytes::own(model.into_datum().unwrap_or(0.into())) },
@@ -75,7 +83,8 @@ impl<'a> Target<'a> {
         if self.watched.project.is_some() {
             arguments.push(row.project);
         }
-        act_as(self.watched.writer, || self.write.run(&arguments))?;
+        let constraints = &self.watched.constraints.written;
+        act_as(self.watched.writer, || constraints.at_once(self.spi, || self.write.run(&arguments)))?;
         Ok(())
     }
 }

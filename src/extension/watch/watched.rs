@@ -3,6 +3,7 @@
 use pgrx::{IntoDatum, pg_sys};
 
 use super::Firing;
+use super::deferrable::Constraints;
 use super::home::{Home, oid, oid_of};
 use super::role::act_as;
 use super::sql::{self, identifier};
@@ -25,6 +26,8 @@ pub(crate) struct Watched {
     pub(crate) model: String,
     /// pgvector's type, wherever it is installed.
     pub(crate) vector_type: pg_sys::Oid,
+    /// What writing to the target can fire at the commit.
+    pub(super) constraints: Constraints,
     /// What `clip_watch` wrote down beside; nothing for a trigger that somebody wrote by hand.
     pub(crate) registration: Option<Registration>,
 }
@@ -71,6 +74,7 @@ impl Watched {
         let mut watched = Watched::read(&arguments, home.vector_type);
         // SAFETY: a plain read of the current role.
         watched.writer = unsafe { pg_sys::GetUserId() };
+        watched.constraints = Constraints::of(spi, &watched.target, watched.writer)?;
         Ok(watched)
     }
 
@@ -90,7 +94,12 @@ impl Watched {
             project_type: oid_in(16),
             has_jobs: row.text(17).as_deref() == Some("t"),
         };
-        Ok(Some(Watched { registration: Some(registration), ..Watched::read(&row, home.vector_type) }))
+        let mut watched = Watched::read(&row, home.vector_type);
+        watched.registration = Some(registration);
+        if row.text(18).as_deref() == Some("t") {
+            watched.constraints = Constraints::of(spi, &watched.target, watched.writer)?;
+        }
+        Ok(Some(watched))
     }
 
     /// Reads a row of [`sql::registration`] or [`sql::FROM_ARGUMENTS`], which begin with the same columns.
@@ -110,6 +119,7 @@ impl Watched {
             checksum: required(10),
             model: required(11),
             vector_type,
+            constraints: Constraints::default(),
             registration: None,
         }
     }

@@ -1,0 +1,55 @@
+//! The deferrable constraints of a target.
+//!
+//! PostgreSQL defers nothing in a security-restricted operation: what waited for the commit would run as whoever
+//! commits. So what writes to a target fires is checked at once, and only that: the caller's other constraints stay as
+//! they are, and so does one that a DELETE would not fire, which may wait for just that DELETE.
+
+use pgrx::{IntoDatum, pg_sys};
+
+use super::role::act_as;
+use super::sql;
+use crate::error::Error;
+use crate::spi::{Argument, Spi};
+
+/// The constraints that writes of one kind can fire, as `SET CONSTRAINTS` takes them.
+#[derive(Default)]
+pub(super) struct Deferrable {
+    all: Option<String>,
+    /// Those among them that are INITIALLY DEFERRED.
+    deferred: Option<String>,
+}
+
+/// The constraints of a target, by what fires them.
+#[derive(Default)]
+pub(super) struct Constraints {
+    /// INSERT or UPDATE.
+    pub(super) written: Deferrable,
+    pub(super) deleted: Deferrable,
+}
+
+impl Constraints {
+    /// Those of a table, given by its quoted name.
+    pub(super) fn of(spi: &Spi, target: &str, owner: pg_sys::Oid) -> Result<Constraints, Error> {
+        let target = Argument { oid: pg_sys::TEXTOID, value: target.into_datum() };
+        let row = act_as(owner, || spi.run(sql::DEFERRABLE, &[target]))?;
+        Ok(Constraints {
+            written: Deferrable { all: row.text(1), deferred: row.text(2) },
+            deleted: Deferrable { all: row.text(3), deferred: row.text(4) },
+        })
+    }
+}
+
+impl Deferrable {
+    /// Runs `write`, to be called as the target's owner, with the constraints immediate. Afterwards they are as they
+    /// were declared.
+    pub(super) fn at_once<R>(&self, spi: &Spi, write: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+        if let Some(all) = &self.all {
+            spi.run(&format!("SET CONSTRAINTS {all} IMMEDIATE"), &[])?;
+        }
+        let written = write()?;
+        if let Some(deferred) = &self.deferred {
+            spi.run(&format!("SET CONSTRAINTS {deferred} DEFERRED"), &[])?;
+        }
+        Ok(written)
+    }
+}
