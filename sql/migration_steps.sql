@@ -319,10 +319,12 @@ BEGIN
 		migration.checksum, migration.image, clip_migrate_batch.target, migration.source, migration.source_key,
 		migration.key, migration.key_type, migration.embedding)
 		INTO checksums, images USING keys;
-	-- A row whose photo has changed meanwhile has another checksum, and is left to a later batch.
+	-- A row whose photo has changed meanwhile has another checksum, and is left to a later batch. MATERIALIZED: a join
+	-- that goes through the photos for each row would embed them again for each row.
 	fill := format(
-		'UPDATE %1$s AS t SET clip_next_embedding = photo.embedding FROM ('
-			'SELECT unnest($2) AS checksum, unnest(@extschema@.clip_embed_images_in_bulk($3, $4)) AS embedding) AS photo '
+		'WITH photo AS MATERIALIZED ('
+			'SELECT unnest($2) AS checksum, unnest(@extschema@.clip_embed_images_in_bulk($3, $4)) AS embedding) '
+		'UPDATE %1$s AS t SET clip_next_embedding = photo.embedding FROM photo '
 		'WHERE t.%2$s = ANY ($1::%3$s[]) AND t.%4$s = photo.checksum AND t.clip_next_embedding IS NULL '
 			'AND t.%5$s IS NOT NULL',
 		clip_migrate_batch.target, migration.key, migration.key_type, migration.checksum, migration.embedding);
