@@ -1,19 +1,46 @@
-//! What pg_clip costs, measured through SQL on a throwaway cluster with the demo model.
+//! What pg_clip costs, and what it stands, measured through SQL on throwaway clusters with the demo model.
 //!
-//! `cargo xtask bench` builds and installs in release mode and runs this. Each line is a median, or a percentile, of several tries
-//! in this one run, and where two things are compared, they take turns: the machine may be busy with other work.
+//! `cargo xtask bench` builds and installs in release mode and runs this: all of it, or the bench that is named. Each line is a
+//! median, or a percentile, of several tries in this one run, and where two things are compared, they take turns: the
+//! machine may be busy with other work. A bench that loses a photo, or finds a wrong one, panics.
 
-mod backlog;
+mod backfill;
 mod calls;
+mod chaos;
 mod deaths;
 mod memory;
+mod migration;
+mod poison;
 mod queue;
+mod reconcile;
+mod searching;
 mod tally;
 
-fn main() {
-    calls::measure();
-    backlog::measure();
-    queue::measure();
-    memory::measure();
-    deaths::measure();
+use std::process::ExitCode;
+
+const BENCHES: [(&str, fn()); 8] = [
+    ("calls", calls::measure),
+    ("queue", queue::measure),
+    ("chaos", chaos::measure),
+    ("poison", poison::measure),
+    ("backfill", backfill::measure),
+    ("migration", migration::measure),
+    ("memory", memory::measure),
+    ("deaths", deaths::measure),
+];
+
+fn main() -> ExitCode {
+    let wanted = std::env::args().nth(1);
+    let mut chosen = BENCHES
+        .into_iter()
+        .filter(|(name, _)| wanted.as_deref().is_none_or(|wanted| wanted == *name))
+        .peekable();
+    if chosen.peek().is_none() {
+        eprintln!("the benches are {}", BENCHES.map(|(name, _)| name).join(", "));
+        return ExitCode::FAILURE;
+    }
+    for (_, measure) in chosen {
+        measure();
+    }
+    ExitCode::SUCCESS
 }

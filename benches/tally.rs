@@ -38,6 +38,12 @@ pub(crate) fn report_times_at(percent: usize, what: &str, times: &mut [Duration]
     report(what, &format!("{:9.2} ms (p{percent} of {count})", milliseconds(percentile(percent, times))));
 }
 
+/// Prints how many of something were done in a second.
+pub(crate) fn report_rate(what: &str, count: usize, time: Duration) {
+    let count = f64::from(u32::try_from(count).expect("a few"));
+    report(what, &format!("{:9.1} a second", count / time.as_secs_f64()));
+}
+
 pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

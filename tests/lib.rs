@@ -11,6 +11,7 @@ mod models;
 mod photos;
 mod process;
 mod queue;
+mod truth;
 mod wait;
 
 pub use cluster::TestCluster;
@@ -20,5 +21,6 @@ pub use models::{OTHER_MODEL, cluster_of_models, cluster_of_two_models, copy_mod
 pub use photos::{demo_jpegs, demo_photo, demo_photos, pixel_flood, repository, repository_file, variant};
 pub use process::{Process, Signal, descendants, is_alive, send};
 pub use queue::{PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched_async, working_worker};
+pub use truth::{ROUND, Truth, rows};
 pub use wait::{wait_for, wait_until};
 pub use xtask::cluster::Stop;

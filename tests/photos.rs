@@ -29,9 +29,9 @@ pub fn demo_photo() -> Vec<u8> {
     demo_jpegs().into_iter().next().expect("one photo is a JPEG")
 }
 
-/// A JPEG with other bytes that shows the same: decoders stop at the end of the picture.
-pub fn variant(jpeg: &[u8], number: u32) -> Vec<u8> {
-    [jpeg, &number.to_be_bytes()].concat()
+/// A photo with other bytes that shows the same: decoders stop at the end of the picture.
+pub fn variant(photo: &[u8], number: u32) -> Vec<u8> {
+    [photo, &number.to_be_bytes()].concat()
 }
 
 /// The demo's photos that are JPEGs.

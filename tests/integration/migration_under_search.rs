@@ -4,50 +4,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pg_clip_tests::{
-    TestCluster, TestDatabase, cluster_of_two_models, demo_jpegs, run, value, variant, wait_until,
+    ROUND, TestCluster, TestDatabase, Truth, cluster_of_two_models, demo_jpegs, rows, run, value, variant,
+    wait_until,
 };
 use postgres::{Client, IsolationLevel, SimpleQueryMessage};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Photos of each picture when the migration begins.
 const ROUNDS: i32 = 10;
-/// A photo's key is its number among the pictures plus a multiple of this.
-const ROUND: i32 = 1000;
 const PICTURES: usize = 40;
 const QUERIES: [&str; 3] = ["a slice of pizza", "a dog", "something red"];
 
 const SEARCH: &str = "SELECT image_id, (embedding <=> clip_embed_text($1)) AS distance FROM image_embeddings
     ORDER BY embedding <=> clip_embed_text($1) LIMIT 10";
-
-/// What a model finds: the distance of each picture to each query.
-struct Truth {
-    distances: Vec<Vec<f64>>,
-}
-
-impl Truth {
-    fn of(model: &str, client: &mut Client, pictures: &[Vec<u8>]) -> Truth {
-        let query = "SELECT array_agg(picture <=> clip_embed_text($1, $2) ORDER BY number)
-            FROM unnest(clip_embed_images($3, $2)) WITH ORDINALITY AS t (picture, number)";
-        let distances = |words: &&str| {
-            client.query_one(query, &[words, &model, &pictures]).expect("distances are computed").get(0)
-        };
-        Truth { distances: QUERIES.iter().map(distances).collect() }
-    }
-
-    /// Whether all rows are this model's.
-    fn tells(&self, query: usize, rows: &[(i32, f64)]) -> bool {
-        rows.iter().all(|(key, distance)| {
-            let picture = usize::try_from(key % ROUND).expect("a key");
-            (self.distances[query][picture] - distance).abs() < 1e-5
-        })
-    }
-
-    /// Whether they are the nearest ones, where there are many photos of each picture.
-    fn is_nearest(&self, query: usize, rows: &[(i32, f64)]) -> bool {
-        let nearest = self.distances[query].iter().copied().fold(f64::INFINITY, f64::min);
-        rows.iter().all(|(_, distance)| (distance - nearest).abs() < 1e-5)
-    }
-}
 
 struct Stage {
     database: TestDatabase,
@@ -71,8 +40,8 @@ impl Stage {
                     ORDER BY e.embedding <=> clip_embed_text(words) LIMIT 10;
                 END $$",
         );
-        let old = Truth::of("demo", &mut client, &pictures);
-        let new = Truth::of("other", &mut client, &pictures);
+        let old = Truth::of("demo", &mut client, &QUERIES, &pictures);
+        let new = Truth::of("other", &mut client, &QUERIES, &pictures);
         let stage = Stage { database, pictures, old, new };
         for round in 0..rounds {
             stage.insert(&mut client, round);
@@ -106,10 +75,6 @@ impl Stage {
         assert!(!exact || truth.is_nearest(query, rows), "{rows:?}");
         new
     }
-}
-
-fn rows(rows: &[postgres::Row]) -> Vec<(i32, f64)> {
-    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
 /// The ways in which applications search. Each begins with what it keeps and returns a search.

@@ -9,12 +9,18 @@ use crate::places::Places;
 use crate::postgres::Postgres;
 use crate::test_run::PG_CONFIG_VARIABLE;
 
-/// Builds, installs and measures.
-pub fn bench(places: &Places, environment: &Environment, postgres: &Postgres) -> Result<()> {
+/// Builds, installs and measures: all, or the benches of this name.
+pub fn bench(
+    places: &Places,
+    environment: &Environment,
+    postgres: &Postgres,
+    name: Option<&str>,
+) -> Result<()> {
     let built = build::build(&places.workspace, environment, postgres)?;
     install::install(&places.workspace, environment, postgres, &built)?;
     let mut benches = places.workspace.cargo();
     benches.args(["run", "--release", "--package", "pg_clip_benches"]);
+    benches.arg("--").args(name);
     let status = benches.env(PG_CONFIG_VARIABLE, &postgres.pg_config).status()?;
     if !status.success() {
         bail!("the benches failed");

@@ -42,8 +42,8 @@ enum Task {
     Demo,
     /// Run all the tests, or those whose names contain FILTER, on PostgreSQL 16 and 18
     Test { filter: Option<String> },
-    /// Measure what calls, connections and deaths cost
-    Bench,
+    /// Measure what pg_clip costs and stands: all of it, or the bench NAME
+    Bench { name: Option<String> },
     /// Open psql on a throwaway cluster that has the extension
     Psql {
         /// Arguments for psql
@@ -104,7 +104,7 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Task::Bench => bench::bench(&places, &environment, &postgres()?)?,
+        Task::Bench { name } => bench::bench(&places, &environment, &postgres()?, name.as_deref())?,
         Task::Psql { arguments } => {
             let cluster = playground::ready(&places, &environment, &postgres()?)?;
             let error = psql::psql(&cluster, playground::DATABASE).args(arguments).exec();
