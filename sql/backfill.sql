@@ -111,8 +111,9 @@ CREATE VIEW clip_backfills AS
 	FROM clip_backfill_notes AS note
 	JOIN pg_catalog.pg_class AS class ON class.oid OPERATOR(pg_catalog.=) note.source
 		AND pg_catalog.pg_has_role(class.relowner, 'USAGE')
-	-- A call that was killed wrote its last word before.
+	-- A call that was killed or cancelled wrote its last word before. The state of others' sessions may be hidden.
 	JOIN pg_catalog.pg_stat_activity AS activity ON activity.pid OPERATOR(pg_catalog.=) note.pid
+		AND COALESCE(activity.state, 'active') OPERATOR(pg_catalog.=) 'active'
 	CROSS JOIN LATERAL (SELECT note.looked_at OPERATOR(pg_catalog.-) note.waiting) AS progress (done)
 	CROSS JOIN LATERAL (
 		SELECT EXTRACT(epoch FROM (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) note.started_at))::pg_catalog.float8

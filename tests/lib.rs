@@ -11,6 +11,7 @@ mod models;
 mod photos;
 mod process;
 mod queue;
+mod stop;
 mod truth;
 mod wait;
 
@@ -21,6 +22,7 @@ pub use models::{OTHER_MODEL, cluster_of_models, cluster_of_two_models, copy_mod
 pub use photos::{demo_jpegs, demo_photo, demo_photos, pixel_flood, repository, repository_file, variant};
 pub use process::{Process, Signal, descendants, is_alive, send};
 pub use queue::{PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched_async, working_worker};
+pub use stop::StopOnDrop;
 pub use truth::{ROUND, Truth, rows};
 pub use wait::{wait_for, wait_until};
 pub use xtask::cluster::Stop;

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pg_clip_tests::{
-    PATIENCE, Signal, TestCluster, TestDatabase, WRONG, demo_jpegs, failure, run, send, store, value,
-    variant, wait_for, wait_until,
+    PATIENCE, Signal, StopOnDrop, TestCluster, TestDatabase, WRONG, demo_jpegs, failure, run, send, store,
+    value, variant, wait_for, wait_until,
 };
 use postgres::Client;
 
@@ -40,6 +40,7 @@ fn two_thousand_photos_are_filled_in_under_traffic_kills_and_poison() {
     run(&mut client, "RESET clip.enabled");
     let (stop, oldest) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         let traffic = scope.spawn(|| {
             let mut client = database.connect();
             let jpegs = demo_jpegs();
@@ -70,7 +71,9 @@ fn two_thousand_photos_are_filled_in_under_traffic_kills_and_poison() {
             oldest.fetch_or(value::<bool>(&mut client, &age), Ordering::Relaxed);
             send(u32::try_from(pid).expect("a pid"), signal);
             call.join().expect("the call ends").expect_err("the call was cut short");
-            assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM clip_backfills"), 0);
+            wait_until("the call is no longer listed", PATIENCE, || {
+                value::<i64>(&mut client, "SELECT count(*) FROM clip_backfills") == 0
+            });
         }
         let twice = [(); 2].map(|()| {
             let mut filling = database.connect();

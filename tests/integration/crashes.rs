@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pg_clip_tests::{
-    Signal, Stop, TestCluster, demo_photos, failure, is_alive, run, send, sqlstate, value, wait_for,
-    wait_until,
+    Signal, Stop, StopOnDrop, TestCluster, demo_photos, failure, is_alive, run, send, sqlstate, value,
+    wait_for, wait_until,
 };
 use postgres::Client;
 
@@ -24,7 +24,7 @@ fn a_killed_embedder_under_load_costs_no_connection_and_no_restart() {
     let answers = AtomicUsize::new(0);
 
     std::thread::scope(|scope| {
-        let _stop = StopLoad(&stop);
+        let _stop = StopOnDrop(&stop);
         for session in 0..4 {
             let mut client = database.connect();
             let (photos, stop, answers) = (&photos, &stop, &answers);
@@ -207,15 +207,6 @@ fn dropping_a_database_does_not_wait_for_an_embedding() {
         cancel.cancel_query(postgres::NoTls).expect("a cancel is sent");
         assert_eq!(waiting.join().expect("the call ends"), "57014");
     });
-}
-
-/// Ends the load with the scope that runs it, also where the test fails.
-struct StopLoad<'a>(&'a AtomicBool);
-
-impl Drop for StopLoad<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 fn embedder(client: &mut Client) -> u32 {

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pg_clip_tests::{
-    ROUND, TestCluster, TestDatabase, Truth, cluster_of_two_models, demo_jpegs, rows, run, value, variant,
-    wait_until,
+    ROUND, StopOnDrop, TestCluster, TestDatabase, Truth, cluster_of_two_models, demo_jpegs, rows, run, value,
+    variant, wait_until,
 };
 use postgres::{Client, IsolationLevel, SimpleQueryMessage};
 
@@ -113,6 +113,7 @@ fn searches_go_on_and_never_mix_models() {
     let stage = Stage::set(&cluster, ROUNDS);
     let (stop, searches, inserted) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let seen_new = std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         let mut sessions = Vec::new();
         let ways: [(Search, bool); 5] = [
             (simply, true),
