@@ -10,12 +10,6 @@ CREATE FUNCTION clip_model_dimensions(model pg_catalog.text) RETURNS pg_catalog.
 	AS 'MODULE_PATHNAME', 'clip_model_dimensions' LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION clip_model_dimensions(pg_catalog.text) IS 'the dimensions of the vectors of an installed model';
 
--- VOLATILE, so that the planner never calls it: not to fold it, and not to guess how many elements it returns.
-CREATE FUNCTION clip_embed_images_in_bulk(images pg_catalog.bytea[], model pg_catalog.text) RETURNS vector[]
-	AS 'MODULE_PATHNAME', 'clip_embed_images_in_bulk' LANGUAGE C VOLATILE STRICT COST 1000000;
-COMMENT ON FUNCTION clip_embed_images_in_bulk(pg_catalog.bytea[], pg_catalog.text) IS
-	'clip_embed_images for work that nobody waits for: it stands back behind images that somebody waits for';
-
 CREATE FUNCTION clip_hold(target pg_catalog.regclass, what pg_catalog.text) RETURNS pg_catalog.bool
 	AS 'MODULE_PATHNAME', 'clip_hold' LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION clip_hold(pg_catalog.regclass, pg_catalog.text) IS
@@ -319,12 +313,10 @@ BEGIN
 		migration.checksum, migration.image, clip_migrate_batch.target, migration.source, migration.source_key,
 		migration.key, migration.key_type, migration.embedding)
 		INTO checksums, images USING keys;
-	-- A row whose photo has changed meanwhile has another checksum, and is left to a later batch. MATERIALIZED: a join
-	-- that goes through the photos for each row would embed them again for each row.
+	-- A row whose photo has changed meanwhile has another checksum, and is left to a later batch.
 	fill := format(
-		'WITH photo AS MATERIALIZED ('
-			'SELECT unnest($2) AS checksum, unnest(@extschema@.clip_embed_images_in_bulk($3, $4)) AS embedding) '
-		'UPDATE %1$s AS t SET clip_next_embedding = photo.embedding FROM photo '
+		'UPDATE %1$s AS t SET clip_next_embedding = photo.embedding FROM ('
+			'SELECT unnest($2) AS checksum, unnest(@extschema@.clip_embed_images($3, $4)) AS embedding) AS photo '
 		'WHERE t.%2$s = ANY ($1::%3$s[]) AND t.%4$s = photo.checksum AND t.clip_next_embedding IS NULL '
 			'AND t.%5$s IS NOT NULL',
 		clip_migrate_batch.target, migration.key, migration.key_type, migration.checksum, migration.embedding);

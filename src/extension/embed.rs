@@ -44,7 +44,7 @@ sql_function! {
     fn clip_embed_texts(fcinfo) {
         // SAFETY: SQL declares the function STRICT with these arguments.
         unsafe {
-            embed_array(fcinfo, Priority::Interactive, |datum| {
+            embed_array(fcinfo, |datum| {
                 client::check_text_size(varlena::size(datum))?;
                 Utf8::new(datum)
             }, |text| Input::Text(text.as_str()))
@@ -56,15 +56,12 @@ sql_function! {
     /// `clip_embed_images(images bytea[] [, model text]) → vector[]`
     fn clip_embed_images(fcinfo) {
         // SAFETY: SQL declares the function STRICT with these arguments.
-        unsafe { embed_images(fcinfo, Priority::Interactive) }
-    }
-}
-
-sql_function! {
-    /// `clip_embed_images_in_bulk(images bytea[], model text) → vector[]`
-    fn clip_embed_images_in_bulk(fcinfo) {
-        // SAFETY: SQL declares the function STRICT with these arguments.
-        unsafe { embed_images(fcinfo, Priority::Bulk) }
+        unsafe {
+            embed_array(fcinfo, |datum| {
+                client::check_image_size(varlena::size(datum))?;
+                Ok(Bytes::new(datum))
+            }, |image| Input::Image(image.as_slice()))
+        }
     }
 }
 
@@ -97,20 +94,6 @@ unsafe fn embed(
     }
 }
 
-/// # Safety
-/// As of [`embed_array`], for an array of `bytea`.
-unsafe fn embed_images(fcinfo: pg_sys::FunctionCallInfo, priority: Priority) -> Result<pg_sys::Datum, Error> {
-    let read = |datum| {
-        // SAFETY: an element of the caller's array, not NULL.
-        unsafe {
-            client::check_image_size(varlena::size(datum))?;
-            Ok(Bytes::new(datum))
-        }
-    };
-    // SAFETY: the caller vouches for `fcinfo`.
-    unsafe { embed_array(fcinfo, priority, read, |image| Input::Image(image.as_slice())) }
-}
-
 /// Embeds the elements of an array, keeping its shape, order and NULLs.
 ///
 /// # Safety
@@ -118,7 +101,6 @@ unsafe fn embed_images(fcinfo: pg_sys::FunctionCallInfo, priority: Priority) -> 
 /// array of vectors.
 unsafe fn embed_array<T>(
     fcinfo: pg_sys::FunctionCallInfo,
-    priority: Priority,
     read: impl Fn(pg_sys::Datum) -> Result<T, Error>,
     as_input: impl for<'a> Fn(&'a T) -> Input<'a>,
 ) -> Result<pg_sys::Datum, Error> {
@@ -146,7 +128,7 @@ unsafe fn embed_array<T>(
             present.push((index, value));
         }
         let inputs: Vec<Input> = present.iter().map(|(_, value)| as_input(value)).collect();
-        let answers = client::embed(&model, &inputs, priority)?;
+        let answers = client::embed(&model, &inputs, Priority::Interactive)?;
         for ((index, _), answer) in present.iter().zip(answers) {
             let embedding = answer.map_err(|failure| at_element(*index, failure.into()))?;
             *datums.add(*index) = vector::to_datum(&embedding.vector);
