@@ -140,6 +140,8 @@ fn searches_go_on_and_never_mix_models() {
                     assert!(now || !new, "nobody goes back to the old model");
                     new = now;
                     searches.fetch_add(1, Ordering::Relaxed);
+                    // People pause between two searches: two processors are to be shared, not filled.
+                    run(&mut client, "SELECT pg_sleep(0.03)");
                 }
                 new
             }));
@@ -153,6 +155,8 @@ fn searches_go_on_and_never_mix_models() {
                 let found = client.query(&prepared, &[&QUERIES[0]]).expect("a prepared search runs");
                 new = stage.check(0, &rows(&found), true);
                 searches.fetch_add(1, Ordering::Relaxed);
+                // People pause between two searches: two processors are to be shared, not filled.
+                run(&mut client, "SELECT pg_sleep(0.03)");
             }
             new
         }));
@@ -172,6 +176,8 @@ fn searches_go_on_and_never_mix_models() {
                 );
                 run(&mut client, &format!("DELETE FROM photos WHERE id = {}", (round - ROUNDS) * ROUND + 7));
                 inserted.fetch_add(1, Ordering::Relaxed);
+                // Fewer than the migration embeds meanwhile, or it would never catch up.
+                run(&mut client, "SELECT pg_sleep(2)");
             }
         });
         let mut client = stage.database.connect();
