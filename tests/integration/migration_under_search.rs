@@ -12,7 +12,7 @@ use postgres::{Client, IsolationLevel, SimpleQueryMessage};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Photos of each picture when the migration begins.
 const ROUNDS: i32 = 10;
-const PICTURES: usize = 40;
+const PICTURES: usize = 16;
 const QUERIES: [&str; 3] = ["a slice of pizza", "a dog", "something red"];
 
 const SEARCH: &str = "SELECT image_id, (embedding <=> clip_embed_text($1)) AS distance FROM image_embeddings
@@ -177,7 +177,7 @@ fn searches_go_on_and_never_mix_models() {
                 run(&mut client, &format!("DELETE FROM photos WHERE id = {}", (round - ROUNDS) * ROUND + 7));
                 inserted.fetch_add(1, Ordering::Relaxed);
                 // Fewer than the migration embeds meanwhile, or it would never catch up.
-                run(&mut client, "SELECT pg_sleep(2)");
+                run(&mut client, "SELECT pg_sleep(5)");
             }
         });
         let mut client = stage.database.connect();
