@@ -1,6 +1,6 @@
 //! What an upload and a search cost while a table is watched in async mode, and how fast the queue embeds.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,59 +16,77 @@ use crate::tally::{
     median, milliseconds, percentile, report, report_rate, report_times, report_times_at, time,
 };
 
-/// Stored by one session, without a search beside it.
+/// Embedded before a search is measured, so that each uses the index: PostgreSQL reads a table of fewer vectors from end
+/// to end, and takes the longer the more there are.
+const STOCK: u32 = 3000;
+/// How many of them one session stores without a search beside it, measured.
 const FIRST: u32 = 300;
 const PHOTOS: u32 = 5000;
 const SESSIONS: u32 = 8;
-/// Searches without a backlog: so many before it, and so many after it, when the table has grown.
+/// How often the uploads into tables that are not watched are repeated: they end soon, and a search has to be measured
+/// often enough beside them.
+const ROUNDS: u32 = 4;
+/// Searches on a machine that does nothing else: so many before the uploads, and so many after the backlog.
 const SEARCHES: usize = 300;
 
-/// What the queue has to do during a search.
+/// What goes on beside a search.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Uploads into tables that are not watched.
+    UnwatchedUploads,
+    /// The same uploads, half of them into the watched table.
     Uploads,
+    /// The queue works off what they left.
     QueueAlone,
+}
+
+/// The phase of the moment, for the client that searches. It is over when this is dropped.
+struct Now<'a>(&'a Mutex<Option<Phase>>);
+
+impl Now<'_> {
+    fn is(&self, phase: Option<Phase>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+}
+
+impl Drop for Now<'_> {
+    fn drop(&mut self) {
+        self.is(None);
+    }
 }
 
 pub(crate) fn measure() {
     // As a server has it that must not lose what it has committed.
     let cluster = TestCluster::preloaded_with(&[("synchronous_commit", "on")]);
     let (database, mut client) = watched_async(&cluster);
-    run(&mut client, "CREATE TABLE unwatched (LIKE photos INCLUDING ALL)");
+    for table in ["unwatched", "unwatched_too"] {
+        run(&mut client, &format!("CREATE TABLE {table} (LIKE photos INCLUDING ALL)"));
+    }
     let pictures = demo_photos();
 
-    let (mut without, mut with) = upload(&mut client, &pictures, 1..=FIRST);
-    wait_for_the_queue(&mut client);
+    let [mut without, mut with] = upload(&mut client, ["unwatched", "photos"], &pictures, 1..=FIRST);
     report_inserts("one session", &mut without, &mut with);
+    upload(&mut client, ["unwatched", "photos"], &pictures, FIRST + 1..=STOCK);
+    wait_for_the_queue(&mut client);
+    run(&mut client, "ANALYZE");
 
-    let mut alone = search_alone(&database, "before");
-    let (uploaded, embedded) = (AtomicBool::new(false), AtomicBool::new(false));
-    let start = Instant::now();
-    let (mut without, mut with, beside) = thread::scope(|scope| {
+    let mut idle = search_alone(&database, "before");
+    let phase = Mutex::new(Some(Phase::UnwatchedUploads));
+    let (inserts, took, beside) = thread::scope(|scope| {
         let searches = scope.spawn(|| {
-            search(&database, "beside", |_| match (uploaded.load(Ordering::Relaxed), &embedded) {
-                (false, _) => Some(Phase::Uploads),
-                (true, embedded) => (!embedded.load(Ordering::Relaxed)).then_some(Phase::QueueAlone),
-            })
+            search(&database, "beside", |_| *phase.lock().unwrap_or_else(PoisonError::into_inner))
         });
-        let (database, pictures) = (&database, &pictures);
-        let sessions: Vec<_> = (0..SESSIONS)
-            .map(|session| {
-                scope.spawn(move || {
-                    let numbers = (FIRST + 1 + session..=FIRST + PHOTOS).step_by(SESSIONS as usize);
-                    upload(&mut database.connect(), pictures, numbers)
-                })
-            })
-            .collect();
-        let (mut without, mut with) = (Vec::new(), Vec::new());
-        for session in sessions {
-            let (its_without, its_with) = session.join().expect("a session uploads");
-            without.extend(its_without);
-            with.extend(its_with);
+        let now = Now(&phase);
+        for round in 1..=ROUNDS {
+            let first = STOCK + 1 + round * PHOTOS;
+            upload_by_sessions(&database, ["unwatched", "unwatched_too"], &pictures, first);
         }
+        now.is(Some(Phase::Uploads));
+        let start = Instant::now();
+        let inserts = upload_by_sessions(&database, ["unwatched", "photos"], &pictures, STOCK + 1);
         let uploads = start.elapsed();
         let waiting: i64 = value(&mut client, "SELECT count(*) FROM clip_queue");
-        uploaded.store(true, Ordering::Relaxed);
+        now.is(Some(Phase::QueueAlone));
         report(
             &format!("{PHOTOS} uploads by {SESSIONS} sessions, and as many that are not watched"),
             &format!("{:9.1} s, {waiting} of them waited in the queue then", uploads.as_secs_f64()),
@@ -76,50 +94,66 @@ pub(crate) fn measure() {
         wait_until("all photos are embedded", 3 * PATIENCE, || {
             value::<i64>(&mut client, "SELECT count(*) FROM clip_queue WHERE NOT dead") == 0
         });
-        embedded.store(true, Ordering::Relaxed);
-        (without, with, searches.join().expect("the searches"))
+        drop(now);
+        (inserts, start.elapsed(), searches.join().expect("the searches"))
     });
-    let took = start.elapsed();
-    alone.extend(search_alone(&database, "after"));
+    idle.extend(search_alone(&database, "after"));
 
+    let [mut without, mut with] = inserts;
     report_inserts(&format!("{SESSIONS} sessions and a search"), &mut without, &mut with);
     report_rate("photos through the queue, from the first upload to the last vector", PHOTOS as usize, took);
-    report_times_at(95, "search by a new text, without a backlog", &mut alone);
-    let without_backlog = percentile(95, &mut alone);
-    for (what, phase) in [
-        ("search by a new text, during the backlog", None),
-        ("  of these, while the sessions upload", Some(Phase::Uploads)),
-        ("  of these, while the queue alone is at work", Some(Phase::QueueAlone)),
-    ] {
-        let mut times: Vec<Duration> = beside
-            .iter()
-            .filter(|(its, _)| phase.is_none_or(|phase| phase == *its))
-            .map(|(_, took)| *took)
-            .collect();
-        report_times_at(95, what, &mut times);
-        let ratio = percentile(95, &mut times).as_secs_f64() / without_backlog.as_secs_f64();
-        report("    against that without a backlog", &format!("{ratio:9.2} times as long"));
-    }
-    reconcile(&mut client, &pictures, FIRST + PHOTOS);
+    let beside = |phases: &[Phase]| -> Vec<Duration> {
+        beside.iter().filter(|(its, _)| phases.contains(its)).map(|(_, took)| *took).collect()
+    };
+    let of_idle = report_searches("nothing", &mut idle);
+    let of_unwatched = report_searches("uploads, not watched", &mut beside(&[Phase::UnwatchedUploads]));
+    let of_uploads = report_searches("the same uploads, watched", &mut beside(&[Phase::Uploads]));
+    let of_queue = report_searches("the queue alone", &mut beside(&[Phase::QueueAlone]));
+    report_ratio("  p95 beside watched uploads, of that beside the same, not watched", of_uploads, of_unwatched);
+    report_ratio("  p95 beside the queue alone, of that beside nothing", of_queue, of_idle);
+    reconcile(&mut client, &pictures, STOCK + PHOTOS);
 }
 
-/// Stores each photo in the unwatched table and in the watched one, in turns, and returns how long either took.
+/// Stores each photo in both tables, in turns, and returns how long it took in the first and in the second.
 fn upload(
     client: &mut Client,
+    tables: [&str; 2],
     pictures: &[Vec<u8>],
     numbers: impl Iterator<Item = u32>,
-) -> (Vec<Duration>, Vec<Duration>) {
+) -> [Vec<Duration>; 2] {
     let insert = |table| format!("INSERT INTO {table} (id, image) OVERRIDING SYSTEM VALUE VALUES ($1, $2)");
-    let [unwatched, watched] =
-        ["unwatched", "photos"].map(|table| client.prepare(&insert(table)).expect("an INSERT is prepared"));
-    let (mut without, mut with) = (Vec::new(), Vec::new());
+    let inserts = tables.map(|table| client.prepare(&insert(table)).expect("an INSERT is prepared"));
+    let mut times = [Vec::new(), Vec::new()];
     for number in numbers {
         let (id, photo) = (i64::from(number), photo(pictures, number));
-        for (statement, times) in [(&unwatched, &mut without), (&watched, &mut with)] {
-            times.push(time(|| _ = client.execute(statement, &[&id, &photo]).expect("a photo is stored")));
+        for (insert, times) in inserts.iter().zip(&mut times) {
+            times.push(time(|| _ = client.execute(insert, &[&id, &photo]).expect("a photo is stored")));
         }
     }
-    (without, with)
+    times
+}
+
+/// Has sessions share the uploads of photos, beginning with the `first`.
+fn upload_by_sessions(
+    database: &TestDatabase,
+    tables: [&str; 2],
+    pictures: &[Vec<u8>],
+    first: u32,
+) -> [Vec<Duration>; 2] {
+    thread::scope(|scope| {
+        let sessions: Vec<_> = (0..SESSIONS)
+            .map(|session| {
+                let numbers = (first + session..first + PHOTOS).step_by(SESSIONS as usize);
+                scope.spawn(move || upload(&mut database.connect(), tables, pictures, numbers))
+            })
+            .collect();
+        let mut times = [Vec::new(), Vec::new()];
+        for session in sessions {
+            let its_times = session.join().expect("a session uploads");
+            times.iter_mut().zip(its_times).for_each(|(times, its)| times.extend(its));
+        }
+        times
+    })
 }
 
 fn search_alone(database: &TestDatabase, word: &str) -> Vec<Duration> {
@@ -134,4 +168,15 @@ fn report_inserts(who: &str, without: &mut [Duration], with: &mut [Duration]) {
     report_times(&format!("INSERT of a photo by {who}, watched in async mode"), with);
     let more = milliseconds(median(with)) - milliseconds(median(without));
     report("  the second above the first", &format!("{more:9.2} ms"));
+}
+
+/// Reports the searches beside something, and returns their p95.
+fn report_searches(what: &str, times: &mut [Duration]) -> Duration {
+    report_times(&format!("search by a new text, beside {what}"), times);
+    report_times_at(95, "", times);
+    percentile(95, times)
+}
+
+fn report_ratio(what: &str, time: Duration, other: Duration) {
+    report(what, &format!("{:9.2} times as long", time.as_secs_f64() / other.as_secs_f64()));
 }
