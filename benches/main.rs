@@ -2,7 +2,8 @@
 //!
 //! `cargo xtask bench` builds and installs in release mode and runs this: all of it, or the bench that is named. Each line is a
 //! median, or a percentile, of several tries in this one run, and where two things are compared, they take turns: the
-//! machine may be busy with other work. A bench that loses a photo, or finds a wrong one, panics.
+//! machine may be busy with other work. A bench that loses a photo, or finds a wrong one, panics. The bench of the queue takes
+//! the folder of a model as well, and measures that one.
 
 mod backfill;
 mod calls;
@@ -16,11 +17,12 @@ mod reconcile;
 mod searching;
 mod tally;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 const BENCHES: [(&str, fn()); 8] = [
     ("calls", calls::measure),
-    ("queue", queue::measure),
+    ("queue", || queue::measure(given_model().as_deref())),
     ("chaos", chaos::measure),
     ("poison", poison::measure),
     ("backfill", backfill::measure),
@@ -28,6 +30,11 @@ const BENCHES: [(&str, fn()); 8] = [
     ("memory", memory::measure),
     ("deaths", deaths::measure),
 ];
+
+/// The folder of a model, the second argument.
+fn given_model() -> Option<PathBuf> {
+    std::env::args_os().nth(2).map(PathBuf::from)
+}
 
 fn main() -> ExitCode {
     let wanted = std::env::args().nth(1);

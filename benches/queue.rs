@@ -1,5 +1,8 @@
 //! What an upload and a search cost while a table is watched in async mode, and how fast the queue embeds.
 
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,12 +19,11 @@ use crate::tally::{
     median, milliseconds, percentile, report, report_rate, report_times, report_times_at, time,
 };
 
-/// Embedded before a search is measured, so that each uses the index: PostgreSQL reads a table of fewer vectors from end
-/// to end, and takes the longer the more there are.
-const STOCK: u32 = 3000;
-/// How many of them one session stores without a search beside it, measured.
+/// Stored by one session, without a search beside it.
 const FIRST: u32 = 300;
 const PHOTOS: u32 = 5000;
+/// As many, with a model that is given and may be large.
+const PHOTOS_OF_GIVEN: u32 = 1000;
 const SESSIONS: u32 = 8;
 /// How often the uploads into tables that are not watched are repeated: they end soon, and a search has to be measured
 /// often enough beside them.
@@ -55,9 +57,17 @@ impl Drop for Now<'_> {
     }
 }
 
-pub(crate) fn measure() {
+/// Measures with the demo model, or with the one in the `given` folder.
+pub(crate) fn measure(given: Option<&Path>) {
     // As a server has it that must not lose what it has committed.
-    let cluster = TestCluster::preloaded_with(&[("synchronous_commit", "on")]);
+    let mut settings = vec![("synchronous_commit", "on")];
+    if let Some(model) = given {
+        let place = [model.parent().and_then(Path::to_str), model.file_name().and_then(OsStr::to_str)];
+        let [Some(directory), Some(name)] = place else { panic!("{} has no name", model.display()) };
+        settings.extend([("clip.models_directory", directory), ("clip.model", name)]);
+    }
+    let photos = if given.is_some() { PHOTOS_OF_GIVEN } else { PHOTOS };
+    let cluster = TestCluster::preloaded_with(&settings);
     let (database, mut client) = watched_async(&cluster);
     for table in ["unwatched", "unwatched_too"] {
         run(&mut client, &format!("CREATE TABLE {table} (LIKE photos INCLUDING ALL)"));
@@ -66,33 +76,31 @@ pub(crate) fn measure() {
 
     let [mut without, mut with] = upload(&mut client, ["unwatched", "photos"], &pictures, 1..=FIRST);
     report_inserts("one session", &mut without, &mut with);
-    upload(&mut client, ["unwatched", "photos"], &pictures, FIRST + 1..=STOCK);
     wait_for_the_queue(&mut client);
-    run(&mut client, "ANALYZE");
 
     let mut idle = search_alone(&database, "before");
     let phase = Mutex::new(Some(Phase::UnwatchedUploads));
     let (inserts, took, beside) = thread::scope(|scope| {
-        let searches = scope.spawn(|| {
-            search(&database, "beside", |_| *phase.lock().unwrap_or_else(PoisonError::into_inner))
-        });
+        let searches = scope
+            .spawn(|| search(&database, "beside", |_| *phase.lock().unwrap_or_else(PoisonError::into_inner)));
         let now = Now(&phase);
         for round in 1..=ROUNDS {
-            let first = STOCK + 1 + round * PHOTOS;
-            upload_by_sessions(&database, ["unwatched", "unwatched_too"], &pictures, first);
+            let first = FIRST + 1 + round * photos;
+            upload_by_sessions(&database, ["unwatched", "unwatched_too"], &pictures, first..first + photos);
         }
         now.is(Some(Phase::Uploads));
         let start = Instant::now();
-        let inserts = upload_by_sessions(&database, ["unwatched", "photos"], &pictures, STOCK + 1);
+        let inserts =
+            upload_by_sessions(&database, ["unwatched", "photos"], &pictures, FIRST + 1..FIRST + 1 + photos);
         let uploads = start.elapsed();
         let waiting: i64 = value(&mut client, "SELECT count(*) FROM clip_queue");
         now.is(Some(Phase::QueueAlone));
         report(
-            &format!("{PHOTOS} uploads by {SESSIONS} sessions, and as many that are not watched"),
+            &format!("{photos} uploads by {SESSIONS} sessions, and as many that are not watched"),
             &format!("{:9.1} s, {waiting} of them waited in the queue then", uploads.as_secs_f64()),
         );
-        wait_until("all photos are embedded", 3 * PATIENCE, || {
-            value::<i64>(&mut client, "SELECT count(*) FROM clip_queue WHERE NOT dead") == 0
+        wait_until("all photos are embedded", 10 * PATIENCE, || {
+            value(&mut client, "SELECT NOT EXISTS (SELECT FROM clip_queue WHERE NOT dead)")
         });
         drop(now);
         (inserts, start.elapsed(), searches.join().expect("the searches"))
@@ -101,7 +109,7 @@ pub(crate) fn measure() {
 
     let [mut without, mut with] = inserts;
     report_inserts(&format!("{SESSIONS} sessions and a search"), &mut without, &mut with);
-    report_rate("photos through the queue, from the first upload to the last vector", PHOTOS as usize, took);
+    report_rate("photos through the queue, from the first upload to the last vector", photos as usize, took);
     let beside = |phases: &[Phase]| -> Vec<Duration> {
         beside.iter().filter(|(its, _)| phases.contains(its)).map(|(_, took)| *took).collect()
     };
@@ -109,9 +117,15 @@ pub(crate) fn measure() {
     let of_unwatched = report_searches("uploads, not watched", &mut beside(&[Phase::UnwatchedUploads]));
     let of_uploads = report_searches("the same uploads, watched", &mut beside(&[Phase::Uploads]));
     let of_queue = report_searches("the queue alone", &mut beside(&[Phase::QueueAlone]));
-    report_ratio("  p95 beside watched uploads, of that beside the same, not watched", of_uploads, of_unwatched);
+    let of_backlog = report_searches("either", &mut beside(&[Phase::Uploads, Phase::QueueAlone]));
+    report_ratio(
+        "  p95 beside watched uploads, of that beside the same, not watched",
+        of_uploads,
+        of_unwatched,
+    );
     report_ratio("  p95 beside the queue alone, of that beside nothing", of_queue, of_idle);
-    reconcile(&mut client, &pictures, STOCK + PHOTOS);
+    report_ratio("  p95 beside either, of that beside nothing", of_backlog, of_idle);
+    reconcile(&mut client, &pictures, FIRST + photos);
 }
 
 /// Stores each photo in both tables, in turns, and returns how long it took in the first and in the second.
@@ -133,17 +147,17 @@ fn upload(
     times
 }
 
-/// Has sessions share the uploads of photos, beginning with the `first`.
+/// Has sessions share the uploads of photos.
 fn upload_by_sessions(
     database: &TestDatabase,
     tables: [&str; 2],
     pictures: &[Vec<u8>],
-    first: u32,
+    numbers: Range<u32>,
 ) -> [Vec<Duration>; 2] {
     thread::scope(|scope| {
         let sessions: Vec<_> = (0..SESSIONS)
             .map(|session| {
-                let numbers = (first + session..first + PHOTOS).step_by(SESSIONS as usize);
+                let numbers = (numbers.start + session..numbers.end).step_by(SESSIONS as usize);
                 scope.spawn(move || upload(&mut database.connect(), tables, pictures, numbers))
             })
             .collect();

@@ -51,7 +51,7 @@ pub(crate) struct ServeOptions {
     /// ONNX Runtime's library
     #[arg(long, value_name = "PATH")]
     pub onnxruntime: PathBuf,
-    /// Threads for inference, and for decoding; 0 means one for each processor
+    /// Threads for inference, and for decoding one less; 0 means one for each processor
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
     /// Most models that stay loaded
@@ -142,7 +142,7 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
         registry: Arc::new(registry),
         runtime,
         texts: TextLane::start(Arc::clone(&watchdog)).map_err(no_thread())?,
-        images: ImageLane::start(threads.get(), watchdog).map_err(no_thread())?,
+        images: ImageLane::start(threads, watchdog).map_err(no_thread())?,
         admission: Admission::new(options.backlog),
         stats: Stats::default(),
         started: Started::now(),

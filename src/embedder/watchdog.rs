@@ -2,10 +2,11 @@
 //!
 //! A decoder or a network that never comes back would keep its thread for ever, and with it everybody who asks after
 //! the one whose photo it is. Callers give up at their own timeout; the threads are had back only by a new process, which
-//! the supervisor starts at once. The thread that watches sleeps until the oldest piece of work is due.
+//! the supervisor starts at once. The thread that watches sleeps until the oldest piece of work is due, or for as long as one
+//! may take: what begins meanwhile is due later, and wakes nobody.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -17,7 +18,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     work: Mutex<Work>,
-    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl Watchdog {
         patience: Duration,
         bark: impl Fn(&str) + Send + 'static,
     ) -> io::Result<Arc<Watchdog>> {
-        let watchdog = Arc::new(Watchdog { work: Mutex::default(), changed: Condvar::new() });
+        let watchdog = Arc::new(Watchdog { work: Mutex::default() });
         let watching = Arc::clone(&watchdog);
         let name = "watchdog".to_owned();
         thread::Builder::new().name(name).spawn(move || bark(watching.wait_for_overdue(patience)))?;
@@ -52,28 +52,18 @@ impl Watchdog {
         let mut work = self.lock();
         let number = work.next;
         work.next += 1;
-        let was_idle = work.begun.is_empty();
         work.begun.insert(number, (Instant::now(), what));
-        drop(work);
-        if was_idle {
-            self.changed.notify_one();
-        }
         Busy { watchdog: self, number }
     }
 
     fn wait_for_overdue(&self, patience: Duration) -> &'static str {
-        let mut work = self.lock();
         loop {
-            let Some((since, what)) = work.begun.values().next().copied() else {
-                work = self.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let left = patience.saturating_sub(since.elapsed());
-            if left.is_zero() {
-                return what;
+            let oldest = self.lock().begun.values().next().copied();
+            let left = oldest.map_or(patience, |(since, _)| patience.saturating_sub(since.elapsed()));
+            match oldest {
+                Some((_, what)) if left.is_zero() => return what,
+                _ => thread::sleep(left),
             }
-            let waited = self.changed.wait_timeout(work, left);
-            work = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

@@ -43,7 +43,12 @@ enum Task {
     /// Run all the tests, or those whose names contain FILTER, on PostgreSQL 16 and 18
     Test { filter: Option<String> },
     /// Measure what pg_clip costs and stands: all of it, or the bench NAME
-    Bench { name: Option<String> },
+    Bench {
+        name: Option<String>,
+        /// For the bench of the queue: the folder of a model, instead of the demo model
+        #[arg(requires = "name")]
+        model: Option<PathBuf>,
+    },
     /// Open psql on a throwaway cluster that has the extension
     Psql {
         /// Arguments for psql
@@ -104,7 +109,9 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Task::Bench { name } => bench::bench(&places, &environment, &postgres()?, name.as_deref())?,
+        Task::Bench { name, model } => {
+            bench::bench(&places, &environment, &postgres()?, name.as_deref(), model.as_deref())?;
+        }
         Task::Psql { arguments } => {
             let cluster = playground::ready(&places, &environment, &postgres()?)?;
             let error = psql::psql(&cluster, playground::DATABASE).args(arguments).exec();

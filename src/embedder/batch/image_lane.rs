@@ -6,6 +6,7 @@
 //! All threads but the decoder of interactive images stand back behind texts and PostgreSQL's backends. That holds for the
 //! network's run of an interactive image too: there is one session for both priorities.
 
+use std::num::NonZeroUsize;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,9 +53,11 @@ const BULK_BATCH: usize = 4;
 const AHEAD: usize = 16;
 
 impl ImageLane {
-    /// Starts `decoders` threads that decode, one more that decodes only interactive images, and one that runs the
-    /// network.
-    pub(crate) fn start(decoders: usize, watchdog: Arc<Watchdog>) -> io::Result<ImageLane> {
+    /// Starts the decoders, one more that decodes only interactive images, and a thread that runs the network. There is one
+    /// decoder less than there are `threads`, but one at least: beside the network, which uses them all, another one would
+    /// take the processors from PostgreSQL.
+    pub(crate) fn start(threads: NonZeroUsize, watchdog: Arc<Watchdog>) -> io::Result<ImageLane> {
+        let decoders = (threads.get() - 1).max(1);
         let lane = ImageLane { queue: Arc::new(Queue::new(decoders + AHEAD)), watchdog };
         for number in 0..decoders {
             lane.spawn(&format!("decoder {number}"), |queue, watchdog| {

@@ -16,8 +16,10 @@ use super::split_group;
 #[derive(Debug)]
 pub(super) struct ImageQueue<Raw, Ready> {
     state: Mutex<State<Raw, Ready>>,
-    /// Something may be there for a decoder.
+    /// Something may be there for a decoder that takes all images.
     decodable: Condvar,
+    /// Something may be there for one that takes interactive ones: those of a backlog do not wake it.
+    interactive_decodable: Condvar,
     /// Something is there for the network.
     ready: Condvar,
     /// How many images of one priority may be decoded and waiting, those that are being decoded included.
@@ -71,12 +73,18 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
             network: Turns::default(),
             closed: false,
         };
-        ImageQueue { state: Mutex::new(state), decodable: Condvar::new(), ready: Condvar::new(), room }
+        ImageQueue {
+            state: Mutex::new(state),
+            decodable: Condvar::new(),
+            interactive_decodable: Condvar::new(),
+            ready: Condvar::new(),
+            room,
+        }
     }
 
     pub(super) fn submit(&self, priority: Priority, image: Raw) {
         self.lock().of(priority).raw.push_back(image);
-        self.decodable.notify_all();
+        self.wake_decoders(priority);
     }
 
     /// Waits for an image to decode, for which there is room. None when the queue is closed.
@@ -95,7 +103,11 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
                     return Some((image, Room { queue: self, priority }));
                 }
             }
-            state = self.decodable.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let may_be_there = match decodes {
+                Decodes::All => &self.decodable,
+                Decodes::InteractiveOnly => &self.interactive_decodable,
+            };
+            state = may_be_there.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -117,7 +129,7 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
                 let limit = ready.first().map_or(0, |first| limit(priority, first));
                 let batch = split_group(ready, limit, same);
                 drop(state);
-                self.decodable.notify_all();
+                self.wake_decoders(priority);
                 return Some(batch);
             }
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -130,8 +142,16 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
         (state.interactive, state.bulk) = (Waiting::default(), Waiting::default());
         state.closed = true;
         drop(state);
-        self.decodable.notify_all();
+        self.wake_decoders(Priority::Interactive);
         self.ready.notify_all();
+    }
+
+    /// Wakes those that may have something to do, now that an image of this priority has come, or room for one.
+    fn wake_decoders(&self, priority: Priority) {
+        self.decodable.notify_all();
+        if priority == Priority::Interactive {
+            self.interactive_decodable.notify_all();
+        }
     }
 
     /// No step under the lock leaves the state half changed, so that a panic leaves nothing behind.
@@ -158,7 +178,7 @@ impl<Raw, Ready> Drop for Room<'_, Raw, Ready> {
         let waiting = state.of(self.priority);
         waiting.decoding = waiting.decoding.saturating_sub(1);
         drop(state);
-        self.queue.decodable.notify_all();
+        self.queue.wake_decoders(self.priority);
     }
 }
 

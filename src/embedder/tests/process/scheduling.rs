@@ -17,11 +17,9 @@ fn the_threads_of_images_stand_back_and_those_of_texts_do_not() {
         *threads.entry((name, nice - own)).or_default() += 1;
     }
     let count = |name: &str, nice| threads.get(&(name.to_owned(), nice)).copied().unwrap_or(0);
-    assert_eq!(
-        [count("decoder 0", 10), count("decoder 1", 10), count("decoder 2", 10)],
-        [1; 3],
-        "{threads:?}"
-    );
+    // One less than there are threads, because the network runs beside them.
+    let decoders = ["decoder 0", "decoder 1", "decoder 2"].map(|name| count(name, 10));
+    assert_eq!(decoders, [1, 1, 0], "{threads:?}");
     assert_eq!([count("image", 10), count("decoder", 0), count("text", 0)], [1; 3], "{threads:?}");
     // Whoever runs a session is one of its three threads.
     assert_eq!([count("inference", 10), count("inference", 0)], [2; 2], "{threads:?}");
