@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pg_clip_tests::{TestCluster, repository, repository_file, run};
+use pg_clip_tests::{TestCluster, TestDatabase, repository, repository_file, run};
 use xtask::lock::Lock;
 use xtask::places::Places;
 
@@ -18,13 +18,17 @@ fn the_tests_of_a_shop_written_with_prisma_pass() {
     let folder = installed(&places);
 
     let cluster = TestCluster::shared();
-    let database = cluster.empty_database();
     // Prisma sends a migration as one query, too.
     let migration = String::from_utf8(repository_file(MIGRATION)).expect("a migration in UTF-8");
-    run(&mut database.connect(), &migration);
-    let socket = percent_encoded(cluster.server.sockets());
-    let url = format!("postgresql://postgres@localhost/{}?host={socket}", database.name());
-    let npm_run = |script: &str| {
+    let [sync, in_async_mode] = [0; 2].map(|_| {
+        let database = cluster.empty_database();
+        run(&mut database.connect(), &migration);
+        database
+    });
+    run(&mut in_async_mode.connect(), "SELECT clip_watch('customer_photos', mode => 'async')");
+    let npm_run = |script: &str, database: &TestDatabase| {
+        let socket = percent_encoded(cluster.server.sockets());
+        let url = format!("postgresql://postgres@localhost/{}?host={socket}", database.name());
         let mut npm = Command::new("npm");
         npm.args(["run", "--silent", script]).current_dir(&folder);
         npm.env("DATABASE_URL", &url).env("PHOTOS", repository().join("models/demo/photos"));
@@ -32,17 +36,19 @@ fn the_tests_of_a_shop_written_with_prisma_pass() {
         npm.env("PRISMA_SCHEMA_ENGINE_BINARY", std::env::current_exe().expect("a program"));
         output(&mut npm)
     };
-    npm_run("generate");
-    npm_run("check");
-    let report = npm_run("test");
-    // Not by a macro: those keep to themselves what a test prints.
-    std::io::stdout().write_all(report.as_bytes()).expect("the report is shown");
-    let count = |what: &str| {
-        let line = report.lines().find_map(|line| line.strip_prefix(&format!("ℹ {what} ")));
-        line.and_then(|count| count.parse::<u32>().ok()).expect("a count in the report")
-    };
-    assert!(count("tests") > 10, "{report}");
-    assert_eq!(count("pass"), count("tests"), "{report}");
+    npm_run("generate", &sync);
+    npm_run("check", &sync);
+    for (script, database, least) in [("test", &sync, 12), ("test-async", &in_async_mode, 5)] {
+        let report = npm_run(script, database);
+        // Not by a macro: those keep to themselves what a test prints.
+        std::io::stdout().write_all(report.as_bytes()).expect("the report is shown");
+        let count = |what: &str| {
+            let line = report.lines().find_map(|line| line.strip_prefix(&format!("ℹ {what} ")));
+            line.and_then(|count| count.parse::<u32>().ok()).expect("a count in the report")
+        };
+        assert!(count("tests") >= least, "{report}");
+        assert_eq!(count("pass"), count("tests"), "{report}");
+    }
 }
 
 /// The shop's folder below the target folder, with the packages of its lock file.

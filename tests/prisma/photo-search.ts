@@ -62,6 +62,26 @@ export async function searchByImage(
   }
 }
 
+export interface FailedPhoto {
+  photoId: string;
+  sqlState: string;
+  message: string;
+}
+
+/** The photos that a watch in async mode could not embed, and why; for the owner of their table. */
+export function failedPhotos(prisma: PrismaClient): Promise<FailedPhoto[]> {
+  return prisma.$queryRaw<FailedPhoto[]>`
+    SELECT key AS "photoId", sqlstate AS "sqlState", message
+    FROM clip_failures WHERE source = 'customer_photos'::regclass ORDER BY failed_at`;
+}
+
+/** How many photos wait to be embedded. */
+export async function waitingPhotos(prisma: PrismaClient): Promise<number> {
+  const [{ queued }] = await prisma.$queryRaw<{ queued: bigint }[]>`
+    SELECT queued FROM clip_coverage WHERE source = 'customer_photos'::regclass`;
+  return Number(queued);
+}
+
 function nearestPhotos(
   prisma: PrismaClient,
   wanted: Prisma.Sql,
