@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use pg_clip_tests::{TestCluster, TestDatabase, demo_photos, run, value, wait_until};
+use pg_clip_tests::{TestCluster, TestDatabase, demo_photos, run, value, wait_for_the_queue, wait_until};
 use postgres::Client;
 use xtask::command;
 use xtask::psql::client;
@@ -14,6 +14,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 const PHOTOS: &str = "CREATE TABLE photos (id bigint PRIMARY KEY, project text, image bytea);
     SELECT clip_watch('photos')";
+const PHOTOS_ASYNC: &str = "CREATE TABLE photos (id bigint PRIMARY KEY, project text, image bytea);
+    SELECT clip_watch('photos', mode => 'async')";
 
 const WRONG: &str = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON image_id = photos.id
     WHERE checksum IS DISTINCT FROM sha256(image) OR embedding IS DISTINCT FROM clip_embed_image(image)
@@ -21,11 +23,20 @@ const WRONG: &str = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON i
 
 #[test]
 fn a_subscriber_takes_the_embeddings_of_the_publisher() {
+    takes_the_embeddings_of_the_publisher(PHOTOS);
+}
+
+#[test]
+fn a_subscriber_takes_the_embeddings_of_a_publisher_in_async_mode() {
+    takes_the_embeddings_of_the_publisher(PHOTOS_ASYNC);
+}
+
+fn takes_the_embeddings_of_the_publisher(photos: &str) {
     let (publisher, subscriber) = clusters();
     let (source, copy) = (publisher.database(), subscriber.database());
     let (mut writer, mut reader) = (source.connect(), copy.connect());
-    run(&mut writer, PHOTOS);
-    run(&mut reader, PHOTOS);
+    run(&mut writer, photos);
+    run(&mut reader, photos);
     insert(&mut writer, 1, 20);
     run(&mut writer, "CREATE PUBLICATION shop FOR TABLE photos, image_embeddings");
     subscribe(&mut reader, &publisher, &source);
@@ -39,15 +50,43 @@ fn a_subscriber_to_all_tables_takes_the_watch_too() {
     let (mut writer, mut reader) = (source.connect(), copy.connect());
     run(&mut writer, PHOTOS);
     insert(&mut writer, 1, 20);
-    let mut dump = client(&publisher.server, "pg_dump", source.name());
-    let schema = command::output(dump.arg("--schema-only")).expect("a dump");
-    let mut psql = client(&subscriber.server, "psql", copy.name());
-    psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]);
-    command::output_with_input(&mut psql, schema.as_bytes()).expect("the schema is restored");
+    restore_schema(&publisher, &source, &subscriber, &copy);
     run(&mut writer, "CREATE PUBLICATION shop FOR ALL TABLES");
     subscribe(&mut reader, &publisher, &source);
     wait_until_equal(&mut writer, &mut reader, "clip_watches");
     assert_follows(&mut writer, &mut reader);
+}
+
+#[test]
+fn a_subscriber_to_all_tables_leaves_the_publishers_queue_alone() {
+    let publisher = TestCluster::preloaded_with(&[("wal_level", "logical")]);
+    let subscriber = TestCluster::preloaded_with(&[("clip.queue_poll_interval", "1s")]);
+    let (source, copy) = (publisher.database(), subscriber.empty_database());
+    let (mut writer, mut reader) = (source.connect(), copy.connect());
+    run(&mut writer, PHOTOS_ASYNC);
+    restore_schema(&publisher, &source, &subscriber, &copy);
+    run(&mut writer, "CREATE PUBLICATION shop FOR ALL TABLES");
+    subscribe(&mut reader, &publisher, &source);
+    // The publisher's worker has to wait, and its jobs go to the subscriber.
+    let mut holds = source.connect();
+    run(&mut holds, "BEGIN; LOCK image_embeddings IN SHARE MODE");
+    insert(&mut writer, 1, 20);
+    wait_until("the jobs are on the subscriber", DEADLINE, || {
+        value::<i64>(&mut reader, "SELECT count(*) FROM clip_queue") == 20
+    });
+    // A photo of its own wakes the subscriber's worker, which leaves that one, too.
+    insert(&mut reader, 21, 21);
+    run(&mut holds, "COMMIT");
+    wait_for_the_queue(&mut writer);
+    wait_until("only its own job is on the subscriber", DEADLINE, || {
+        value::<i64>(&mut reader, "SELECT count(*) FROM clip_queue") == 1
+    });
+    wait_until_equal(&mut writer, &mut reader, "image_embeddings");
+    assert_eq!(inferences(&mut reader), 0);
+    run(&mut reader, "DROP SUBSCRIPTION shop");
+    wait_for_the_queue(&mut reader);
+    assert_eq!(value::<i64>(&mut reader, "SELECT count(*) FROM image_embeddings"), 21);
+    assert_eq!(value::<i64>(&mut reader, WRONG), 0);
 }
 
 #[test]
@@ -75,6 +114,7 @@ fn a_subscriber_to_the_photos_alone_fills_in_their_embeddings() {
 /// subscription: it embeds its own photos.
 #[track_caller]
 fn assert_follows(writer: &mut Client, reader: &mut Client) {
+    wait_for_the_queue(writer);
     wait_until_equal(writer, reader, "image_embeddings");
     insert(writer, 21, 40);
     run(
@@ -83,6 +123,7 @@ fn assert_follows(writer: &mut Client, reader: &mut Client) {
         UPDATE photos SET project = 'garden' WHERE id = 2;
         DELETE FROM photos WHERE id = 3",
     );
+    wait_for_the_queue(writer);
     wait_until_equal(writer, reader, "photos");
     wait_until_equal(writer, reader, "image_embeddings");
     assert_eq!(inferences(writer), 40);
@@ -94,12 +135,27 @@ fn assert_follows(writer: &mut Client, reader: &mut Client) {
     wait_until_equal(writer, reader, "image_embeddings");
     run(reader, "DROP SUBSCRIPTION shop");
     insert(reader, 1, 5);
+    wait_for_the_queue(reader);
     assert_eq!(value::<i64>(reader, "SELECT count(*) FROM image_embeddings"), 5);
     assert_eq!(value::<i64>(reader, WRONG), 0);
 }
 
 fn clusters() -> (TestCluster, TestCluster) {
     (TestCluster::preloaded_with(&[("wal_level", "logical")]), TestCluster::preloaded())
+}
+
+/// Brings the tables of a database, those of the extension included, to a subscriber.
+fn restore_schema(
+    publisher: &TestCluster,
+    source: &TestDatabase,
+    subscriber: &TestCluster,
+    copy: &TestDatabase,
+) {
+    let mut dump = client(&publisher.server, "pg_dump", source.name());
+    let schema = command::output(dump.arg("--schema-only")).expect("a dump");
+    let mut psql = client(&subscriber.server, "psql", copy.name());
+    psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]);
+    command::output_with_input(&mut psql, schema.as_bytes()).expect("the schema is restored");
 }
 
 fn subscribe(reader: &mut Client, publisher: &TestCluster, source: &TestDatabase) {

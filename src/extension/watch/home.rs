@@ -24,8 +24,8 @@ impl Home {
         Ok(Home::read(&row))
     }
 
-    /// Found from the extension itself; nothing where it is not created in this database, or is of another release
-    /// than this library.
+    /// Found from the extension itself; nothing where it is not created in this database, is of another release than
+    /// this library, or has a queue that is filled by logical replication.
     pub(crate) fn installed(spi: &Spi) -> Result<Option<Home>, Error> {
         const RELEASE: i32 = 4;
         let row = spi.run(sql::INSTALLED, &[])?;

@@ -27,7 +27,7 @@ pub(crate) const HOME: &str = "
     WHERE running.oid OPERATOR(pg_catalog.=) $1";
 
 /// As [`HOME`], of the extension that is created in this database, and its version. A table of its queue's name that
-/// is not its own does not count.
+/// is not its own does not count, nor does a queue that a subscription fills: its jobs are those of the publisher.
 pub(crate) const INSTALLED: &str = "
     SELECT namespace.nspname, embed.proowner, embed.prorettype, extension.extversion
     FROM pg_catalog.pg_extension AS extension
@@ -39,7 +39,9 @@ pub(crate) const INSTALLED: &str = "
     JOIN pg_catalog.pg_depend AS member ON member.objid OPERATOR(pg_catalog.=) queue.oid
         AND member.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
         AND member.refobjid OPERATOR(pg_catalog.=) extension.oid AND member.deptype OPERATOR(pg_catalog.=) 'e'
-    WHERE extension.extname OPERATOR(pg_catalog.=) 'pg_clip'";
+    WHERE extension.extname OPERATOR(pg_catalog.=) 'pg_clip' AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_subscription_rel AS subscribed
+        WHERE subscribed.srrelid OPERATOR(pg_catalog.=) queue.oid)";
 
 /// The name of table `$1`, and whether the caller owns it.
 pub(crate) const OWNS: &str = "

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use serde_json::json;
 
@@ -134,6 +134,9 @@ fn a_server_that_knows_no_ranges_sends_all_again() {
 
 #[test]
 fn control_c_leaves_what_the_next_time_continues() {
+    // What a script runs in the background has SIGINT ignored, and so has what that starts.
+    // SAFETY: the default action runs no code of this process.
+    unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.unwrap();
     for fatal in [Signal::SIGINT, Signal::SIGKILL] {
         let hub = LoopbackHub::start();
         hub.set(|state| {
