@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pg_clip_tests::{
     Signal, TestCluster, TestDatabase, demo_photo, demo_photos, run, send, sqlstate, value, wait_for,
+    wait_for_the_queue,
 };
 use postgres::types::Type;
 use postgres::{Client, Config, NoTls};
@@ -17,14 +18,26 @@ use xtask::cluster::PORT;
 
 const PHOTOS: &str = "CREATE TABLE photos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, image bytea);
     SELECT clip_watch('photos')";
+const PHOTOS_ASYNC: &str =
+    "CREATE TABLE photos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, image bytea);
+    SELECT clip_watch('photos', mode => 'async')";
 
 #[test]
 fn many_clients_share_two_connections() {
+    many_clients_share_two_connections_to(PHOTOS);
+}
+
+#[test]
+fn many_clients_share_two_connections_in_async_mode() {
+    many_clients_share_two_connections_to(PHOTOS_ASYNC);
+}
+
+fn many_clients_share_two_connections_to(photos: &str) {
     const CLIENTS: usize = 40;
     let cluster = TestCluster::preloaded();
     let database = cluster.database();
     let mut direct = database.connect();
-    run(&mut direct, PHOTOS);
+    run(&mut direct, photos);
     let pooler = Pooler::start(&cluster, 2, &["postgres"]);
     let photos = demo_photos();
     thread::scope(|scope| {
@@ -41,6 +54,7 @@ fn many_clients_share_two_connections() {
             });
         }
     });
+    wait_for_the_queue(&mut direct);
     let wrong = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON image_id = photos.id
         WHERE embedding IS DISTINCT FROM clip_embed_image(image)";
     assert_eq!(value::<i64>(&mut direct, wrong), 0);
