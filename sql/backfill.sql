@@ -60,6 +60,12 @@ BEGIN
 		RAISE EXCEPTION 'table % is not watched', p_source
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = format('SELECT clip_watch(%L)', p_source);
 	END IF;
+	IF EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = '@extschema@.clip_queue'::regclass) THEN
+		RAISE EXCEPTION 'the queue of this database is filled by a subscription'
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				DETAIL = 'The jobs in it are those of the publisher, and no photo is embedded here.',
+				HINT = 'Publish tables by their names, and not those of pg_clip.';
+	END IF;
 	EXECUTE format('SELECT count(*) FROM %s', p_source) INTO total;
 	RETURN total;
 END

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use pg_clip_tests::{TestCluster, TestDatabase, demo_photos, run, value, wait_for_the_queue, wait_until};
+use pg_clip_tests::{
+    TestCluster, TestDatabase, demo_photos, run, sqlstate, value, wait_for_the_queue, wait_until,
+};
 use postgres::Client;
 use xtask::command;
 use xtask::psql::client;
@@ -83,6 +85,9 @@ fn a_subscriber_to_all_tables_leaves_the_publishers_queue_alone() {
     });
     wait_until_equal(&mut writer, &mut reader, "image_embeddings");
     assert_eq!(inferences(&mut reader), 0);
+    let waits_for_nothing =
+        reader.batch_execute("CALL clip_backfill('photos')").expect_err("nothing is embedded here");
+    assert_eq!(sqlstate(&waits_for_nothing), "55000");
     run(&mut reader, "DROP SUBSCRIPTION shop");
     wait_for_the_queue(&mut reader);
     assert_eq!(value::<i64>(&mut reader, "SELECT count(*) FROM image_embeddings"), 21);
