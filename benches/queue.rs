@@ -22,8 +22,6 @@ use crate::tally::{
 /// Stored by one session, without a search beside it.
 const FIRST: u32 = 300;
 const PHOTOS: u32 = 5000;
-/// As many, with a model that is given and may be large.
-const PHOTOS_OF_GIVEN: u32 = 1000;
 const SESSIONS: u32 = 8;
 /// How often the uploads into tables that are not watched are repeated: they end soon, and a search has to be measured
 /// often enough beside them.
@@ -57,7 +55,7 @@ impl Drop for Now<'_> {
     }
 }
 
-/// Measures with the demo model, or with the one in the `given` folder.
+/// Measures with the demo model, or with the one in the `given` folder, which takes as long as it needs for 5,300 photos.
 pub(crate) fn measure(given: Option<&Path>) {
     // As a server has it that must not lose what it has committed.
     let mut settings = vec![("synchronous_commit", "on")];
@@ -66,7 +64,6 @@ pub(crate) fn measure(given: Option<&Path>) {
         let [Some(directory), Some(name)] = place else { panic!("{} has no name", model.display()) };
         settings.extend([("clip.models_directory", directory), ("clip.model", name)]);
     }
-    let photos = if given.is_some() { PHOTOS_OF_GIVEN } else { PHOTOS };
     let cluster = TestCluster::preloaded_with(&settings);
     let (database, mut client) = watched_async(&cluster);
     for table in ["unwatched", "unwatched_too"] {
@@ -85,18 +82,18 @@ pub(crate) fn measure(given: Option<&Path>) {
             .spawn(|| search(&database, "beside", |_| *phase.lock().unwrap_or_else(PoisonError::into_inner)));
         let now = Now(&phase);
         for round in 1..=ROUNDS {
-            let first = FIRST + 1 + round * photos;
-            upload_by_sessions(&database, ["unwatched", "unwatched_too"], &pictures, first..first + photos);
+            let first = FIRST + 1 + round * PHOTOS;
+            upload_by_sessions(&database, ["unwatched", "unwatched_too"], &pictures, first..first + PHOTOS);
         }
         now.is(Some(Phase::Uploads));
         let start = Instant::now();
         let inserts =
-            upload_by_sessions(&database, ["unwatched", "photos"], &pictures, FIRST + 1..FIRST + 1 + photos);
+            upload_by_sessions(&database, ["unwatched", "photos"], &pictures, FIRST + 1..FIRST + 1 + PHOTOS);
         let uploads = start.elapsed();
         let waiting: i64 = value(&mut client, "SELECT count(*) FROM clip_queue");
         now.is(Some(Phase::QueueAlone));
         report(
-            &format!("{photos} uploads by {SESSIONS} sessions, and as many that are not watched"),
+            &format!("{PHOTOS} uploads by {SESSIONS} sessions, and as many that are not watched"),
             &format!("{:9.1} s, {waiting} of them waited in the queue then", uploads.as_secs_f64()),
         );
         wait_until("all photos are embedded", 10 * PATIENCE, || {
@@ -109,7 +106,7 @@ pub(crate) fn measure(given: Option<&Path>) {
 
     let [mut without, mut with] = inserts;
     report_inserts(&format!("{SESSIONS} sessions and a search"), &mut without, &mut with);
-    report_rate("photos through the queue, from the first upload to the last vector", photos as usize, took);
+    report_rate("photos through the queue, from the first upload to the last vector", PHOTOS as usize, took);
     let beside = |phases: &[Phase]| -> Vec<Duration> {
         beside.iter().filter(|(its, _)| phases.contains(its)).map(|(_, took)| *took).collect()
     };
@@ -125,7 +122,7 @@ pub(crate) fn measure(given: Option<&Path>) {
     );
     report_ratio("  p95 beside the queue alone, of that beside nothing", of_queue, of_idle);
     report_ratio("  p95 beside either, of that beside nothing", of_backlog, of_idle);
-    reconcile(&mut client, &pictures, FIRST + photos);
+    reconcile(&mut client, &pictures, FIRST + PHOTOS);
 }
 
 /// Stores each photo in both tables, in turns, and returns how long it took in the first and in the second.
