@@ -46,6 +46,10 @@ fn main() -> ExitCode {
         eprintln!("the benches are {}", BENCHES.map(|(name, _)| name).join(", "));
         return ExitCode::FAILURE;
     }
+    if given_model().is_some() && wanted.as_deref() != Some("queue") {
+        eprintln!("a model is for the bench of the queue");
+        return ExitCode::FAILURE;
+    }
     for (_, measure) in chosen {
         measure();
     }

@@ -21,7 +21,9 @@ pub use memory::pss_of_embedding;
 pub use models::{OTHER_MODEL, cluster_of_models, cluster_of_two_models, copy_model, models_of, test_model};
 pub use photos::{demo_jpegs, demo_photo, demo_photos, pixel_flood, repository, repository_file, variant};
 pub use process::{Process, Signal, descendants, is_alive, send};
-pub use queue::{PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched_async, working_worker};
+pub use queue::{
+    PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched, watched_async, working_worker,
+};
 pub use stop::StopOnDrop;
 pub use truth::{ROUND, Truth, rows};
 pub use wait::{wait_for, wait_until};

@@ -1,4 +1,4 @@
-//! A watched table in async mode, and what becomes of its queue.
+//! A watched table, and what becomes of its queue.
 
 use std::time::Duration;
 
@@ -15,16 +15,22 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 pub const WRONG: &str = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON image_id = photos.id
     WHERE checksum IS DISTINCT FROM sha256(image) OR embedding IS DISTINCT FROM clip_embed_image(image)";
 
-/// A new database with a table `photos` that is watched in async mode.
-pub fn watched_async(cluster: &TestCluster) -> (TestDatabase, Client) {
+/// A new database with a table `photos` that is watched in a mode.
+pub fn watched(cluster: &TestCluster, mode: &str) -> (TestDatabase, Client) {
     let database = cluster.database();
     let mut client = database.connect();
     run(
         &mut client,
-        "CREATE TABLE photos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, project text, image bytea);
-        SELECT clip_watch('photos', mode => 'async')",
+        &format!(
+            "CREATE TABLE photos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, project text, image bytea);
+            SELECT clip_watch('photos', mode => '{mode}')"
+        ),
     );
     (database, client)
+}
+
+pub fn watched_async(cluster: &TestCluster) -> (TestDatabase, Client) {
+    watched(cluster, "async")
 }
 
 /// Stores photos in one statement.

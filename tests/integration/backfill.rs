@@ -4,21 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pg_clip_tests::{
     PATIENCE, Signal, StopOnDrop, TestCluster, TestDatabase, WRONG, demo_jpegs, failure, run, send, store,
-    value, variant, wait_for, wait_until,
+    value, variant, wait_for, wait_until, watched,
 };
 use postgres::Client;
 
 /// A watched table with so many photos that came while embedding was off, each with bytes of its own.
 fn unfilled(cluster: &TestCluster, mode: &str, count: u32) -> (TestDatabase, Client) {
-    let database = cluster.database();
-    let mut client = database.connect();
-    run(
-        &mut client,
-        &format!(
-            "CREATE TABLE photos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, project text, image bytea);
-            SELECT clip_watch('photos', mode => '{mode}'); SET clip.enabled = off"
-        ),
-    );
+    let (database, mut client) = watched(cluster, mode);
+    run(&mut client, "SET clip.enabled = off");
     let jpegs = demo_jpegs();
     let photos: Vec<Vec<u8>> =
         (0..count).map(|number| variant(&jpegs[number as usize % jpegs.len()], number)).collect();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pg_clip_tests::{
     OTHER_MODEL, Signal, TestCluster, TestDatabase, cluster_of_two_models, demo_jpegs, demo_photos, failure,
-    run, send, value, variant, wait_for, wait_until,
+    run, send, store, value, variant, wait_for, wait_until, watched,
 };
 use postgres::Client;
 
@@ -23,17 +23,9 @@ const SHAPE: &str = "SELECT string_agg(line, E'\\n' ORDER BY line) FROM (
     UNION ALL SELECT indexdef FROM pg_indexes WHERE tablename = 'image_embeddings'
     UNION ALL SELECT tgname FROM pg_trigger WHERE tgrelid = 'image_embeddings'::regclass) AS lines";
 
-fn watched(cluster: &TestCluster, photos: &[Vec<u8>]) -> (TestDatabase, Client) {
-    let database = cluster.database();
-    let mut client = database.connect();
-    run(
-        &mut client,
-        "CREATE TABLE photos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, project text, image bytea);
-        SELECT clip_watch('photos')",
-    );
-    client
-        .execute("INSERT INTO photos (image) SELECT unnest($1::bytea[])", &[&photos])
-        .expect("photos are inserted");
+fn watched_with(cluster: &TestCluster, photos: &[Vec<u8>]) -> (TestDatabase, Client) {
+    let (database, mut client) = watched(cluster, "sync");
+    store(&mut client, photos);
     (database, client)
 }
 
@@ -42,7 +34,7 @@ fn a_table_moves_with_everything_that_its_columns_have() {
     let cluster = cluster_of_two_models();
     let mut photos = demo_photos()[..70].to_vec();
     photos.extend_from_slice(&demo_photos()[..10]);
-    let (database, mut client) = watched(&cluster, &photos);
+    let (database, mut client) = watched_with(&cluster, &photos);
     run(
         &mut client,
         "COMMENT ON COLUMN image_embeddings.embedding IS 'it''s a vector'; CREATE ROLE searcher;
@@ -77,7 +69,7 @@ fn a_table_moves_with_everything_that_its_columns_have() {
 #[test]
 fn what_cannot_be_migrated_is_refused_with_a_reason() {
     let cluster = cluster_of_two_models();
-    let (_database, mut client) = watched(&cluster, &demo_photos()[..3]);
+    let (_database, mut client) = watched_with(&cluster, &demo_photos()[..3]);
     let mut refused = |call: &str| failure(&mut client, call, &[]);
     assert_eq!(refused("CALL clip_migrate('photos', 'other')"), "55000");
     assert_eq!(refused("CALL clip_migrate('image_embeddings', 'nobody')"), "22023");
@@ -180,7 +172,7 @@ fn a_migration_goes_on_where_it_ended_or_is_abandoned() {
     let cluster = cluster_of_two_models();
     let jpegs = demo_jpegs();
     let photos: Vec<Vec<u8>> = (0..400).map(|number| variant(&jpegs[number % 50], number as u32)).collect();
-    let (database, mut client) = watched(&cluster, &photos);
+    let (database, mut client) = watched_with(&cluster, &photos);
     let shape: String = value(&mut client, SHAPE);
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
         let before = done(&mut client);

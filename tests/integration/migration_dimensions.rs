@@ -1,6 +1,6 @@
 //! A table moves to a model with another number of dimensions, and back.
 
-use pg_clip_tests::{cluster_of_models, demo_photos, run, store, value, wait_for_the_queue};
+use pg_clip_tests::{cluster_of_models, demo_photos, run, store, value, wait_for_the_queue, watched};
 use postgres::Client;
 
 const TYPE: &str = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute
@@ -38,15 +38,7 @@ fn assert_of(client: &mut Client, model: &str, dimensions: i32, photos: i64) {
 fn the_columns_type_index_searches_and_watch_follow() {
     let cluster = cluster_of_models(&["vit_l14", "siglip"], &[]);
     for mode in ["sync", "async"] {
-        let database = cluster.database();
-        let mut client = database.connect();
-        run(
-            &mut client,
-            &format!(
-                "CREATE TABLE photos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, project text, image bytea);
-                SELECT clip_watch('photos', mode => '{mode}')"
-            ),
-        );
+        let (database, mut client) = watched(&cluster, mode);
         let photos = demo_photos();
         store(&mut client, &photos[..20]);
         wait_for_the_queue(&mut client);

@@ -2,28 +2,13 @@
 
 use std::io::Write;
 
-use pg_clip_tests::{TestCluster, TestDatabase, demo_photo, demo_photos, run, value};
+use pg_clip_tests::{TestCluster, WRONG, demo_photo, demo_photos, run, value, watched};
 use postgres::Client;
-
-/// Photos whose embedding is missing, of other bytes, or of nobody: none, when all is well.
-const WRONG: &str = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON image_id = photos.id
-    WHERE checksum IS DISTINCT FROM sha256(image) OR embedding IS DISTINCT FROM clip_embed_image(image)";
-
-fn watched(cluster: &TestCluster) -> (TestDatabase, Client) {
-    let database = cluster.database();
-    let mut client = database.connect();
-    run(
-        &mut client,
-        "CREATE TABLE photos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, project text, image bytea);
-        SELECT clip_watch('photos')",
-    );
-    (database, client)
-}
 
 #[test]
 fn one_insert_of_200_photos_equals_200_inserts() {
     let cluster = TestCluster::preloaded();
-    let (_database, mut client) = watched(&cluster);
+    let (_database, mut client) = watched(&cluster, "sync");
     let photos = &demo_photos()[..200];
     let before: i64 = value(&mut client, "SELECT image_inferences FROM clip_status");
     client
@@ -42,7 +27,7 @@ fn one_insert_of_200_photos_equals_200_inserts() {
 #[test]
 fn copy_is_embedded() {
     let cluster = TestCluster::shared();
-    let (_database, mut client) = watched(&cluster);
+    let (_database, mut client) = watched(&cluster, "sync");
     let mut copy = client.copy_in("COPY photos (project, image) FROM STDIN").expect("a COPY starts");
     for photo in &demo_photos()[..200] {
         let hex: String = photo.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -59,7 +44,7 @@ fn copy_is_embedded() {
 #[test]
 fn the_same_bytes_cost_one_inference() {
     let cluster = TestCluster::preloaded();
-    let (_database, mut client) = watched(&cluster);
+    let (_database, mut client) = watched(&cluster, "sync");
     let photo = demo_photo();
     let twice = [photo.clone(), photo.clone()];
     client
@@ -74,7 +59,7 @@ fn the_same_bytes_cost_one_inference() {
 #[test]
 fn updates_embed_changed_bytes_only() {
     let cluster = TestCluster::preloaded();
-    let (_database, mut client) = watched(&cluster);
+    let (_database, mut client) = watched(&cluster, "sync");
     let photos = demo_photos();
     for photo in &photos[..5] {
         client
@@ -118,7 +103,7 @@ fn updates_embed_changed_bytes_only() {
 #[test]
 fn deletes_and_truncates_leave_no_orphans() {
     let cluster = TestCluster::shared();
-    let (_database, mut client) = watched(&cluster);
+    let (_database, mut client) = watched(&cluster, "sync");
     client
         .execute("INSERT INTO photos (image) SELECT unnest($1::bytea[])", &[&&demo_photos()[..10]])
         .expect("photos are inserted");
@@ -131,7 +116,7 @@ fn deletes_and_truncates_leave_no_orphans() {
 #[test]
 fn insert_on_conflict_and_merge_are_embedded() {
     let cluster = TestCluster::shared();
-    let (_database, mut client) = watched(&cluster);
+    let (_database, mut client) = watched(&cluster, "sync");
     let photos = demo_photos();
     for photo in &photos[..2] {
         client
@@ -224,7 +209,7 @@ fn a_table_that_is_there_already_is_filled() {
 #[test]
 fn a_broken_photo_fails_the_insert_and_is_named() {
     let cluster = TestCluster::shared();
-    let (_database, mut client) = watched(&cluster);
+    let (_database, mut client) = watched(&cluster, "sync");
     let mut photos = demo_photos()[..50].to_vec();
     photos[41] = b"broken".to_vec();
     let error = client
@@ -241,7 +226,7 @@ fn a_broken_photo_fails_the_insert_and_is_named() {
 #[test]
 fn the_flag_turns_embedding_off_for_a_role() {
     let cluster = TestCluster::shared();
-    let (database, mut client) = watched(&cluster);
+    let (database, mut client) = watched(&cluster, "sync");
     run(
         &mut client,
         "CREATE ROLE careful LOGIN; GRANT INSERT, SELECT ON photos TO careful;
@@ -259,7 +244,7 @@ fn the_flag_turns_embedding_off_for_a_role() {
 #[test]
 fn watching_again_replaces_and_unwatching_ends() {
     let cluster = TestCluster::shared();
-    let (_database, mut client) = watched(&cluster);
+    let (_database, mut client) = watched(&cluster, "sync");
     run(&mut client, "SELECT clip_watch('photos'); SELECT clip_watch('photos')");
     client.execute("INSERT INTO photos (image) VALUES ($1)", &[&demo_photo()]).expect("a photo is embedded");
     run(&mut client, "SELECT clip_unwatch('photos')");
