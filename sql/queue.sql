@@ -12,6 +12,7 @@ CREATE TABLE clip_queue (
 	claimed pg_catalog.bool NOT NULL DEFAULT false,
 	suspect pg_catalog.bool NOT NULL DEFAULT false,
 	dead pg_catalog.bool NOT NULL DEFAULT false,
+	slow pg_catalog.bool NOT NULL DEFAULT false,
 	sqlstate pg_catalog.text,
 	message pg_catalog.text,
 	failed_at pg_catalog.timestamptz,
@@ -30,13 +31,28 @@ COMMENT ON COLUMN clip_queue.run_at IS 'when it is due; while it is claimed, whe
 COMMENT ON COLUMN clip_queue.attempts IS 'how often it was tried, the claim included; not counted while the embedder is away';
 COMMENT ON COLUMN clip_queue.claimed IS 'whether the queue worker is at work on it';
 COMMENT ON COLUMN clip_queue.suspect IS 'whether it is embedded alone, because it was in a batch that did not come back';
+COMMENT ON COLUMN clip_queue.slow IS 'whether the slow lane''s worker embeds it, because its table takes long';
 COMMENT ON COLUMN clip_queue.dead IS 'whether it is tried no more; clip_retry revives it';
 SELECT pg_catalog.pg_extension_config_dump('clip_queue', '');
 REVOKE ALL ON clip_queue FROM PUBLIC;
 GRANT SELECT ON clip_queue TO pg_database_owner;
 
-CREATE INDEX clip_queue_due ON clip_queue (run_at) WHERE NOT dead;
-COMMENT ON INDEX clip_queue_due IS 'the order in which jobs are claimed';
+CREATE INDEX clip_queue_due ON clip_queue (source, run_at) WHERE NOT dead AND NOT slow;
+COMMENT ON INDEX clip_queue_due IS 'the order in which jobs of a table are claimed';
+CREATE INDEX clip_queue_due_slow ON clip_queue (source, run_at) WHERE NOT dead AND slow;
+COMMENT ON INDEX clip_queue_due_slow IS 'the order in which jobs of a slow table are claimed';
+
+CREATE TABLE clip_queue_pauses (
+	source pg_catalog.regclass PRIMARY KEY,
+	reason pg_catalog.text,
+	until pg_catalog.timestamptz,
+	slow_until pg_catalog.timestamptz
+);
+COMMENT ON TABLE clip_queue_pauses IS 'the tables whose photos wait, and the tables that are slow';
+COMMENT ON COLUMN clip_queue_pauses.reason IS 'why the queue worker leaves the table alone';
+COMMENT ON COLUMN clip_queue_pauses.until IS 'until when it does';
+COMMENT ON COLUMN clip_queue_pauses.slow_until IS 'until when the table''s photos are embedded in the slow lane';
+REVOKE ALL ON clip_queue_pauses FROM PUBLIC;
 
 -- API: public.
 

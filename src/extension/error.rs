@@ -51,6 +51,36 @@ pub(crate) enum Error {
     NoTransitionTable(String, &'static str),
     #[error("must be owner of table {0}")]
     NotOwner(String),
+    #[error("permission denied for table {0}")]
+    NoPrivilege(String),
+    #[error("relation {0} does not exist")]
+    NoTable(String),
+    #[error("relation {0} is not a table")]
+    NotATable(String),
+    #[error("column \"{column}\" of table {table} does not exist")]
+    NoColumn { column: String, table: String },
+    #[error("column \"{column}\" of table {table} is of type {found}, not {wanted}")]
+    ColumnType { column: String, table: String, found: String, wanted: String },
+    #[error("column \"{column}\" of table {table} is a virtual generated column")]
+    VirtualColumn { column: String, table: String },
+    #[error("column {column} of table {table} is not unique")]
+    NotUnique { column: String, table: String },
+    #[error("type {0} has no default operator for equality")]
+    NoEquality(String),
+    #[error("table {0} cannot take its own embeddings")]
+    OwnTarget(String),
+    #[error("table {watched} and its target {target} have different owners")]
+    OwnersDiffer { watched: String, target: String },
+    #[error("could not obtain a lock on table {0}")]
+    Locked(String),
+    #[error("other transactions have locked the photos of table {0}")]
+    LockedPhotos(String),
+    #[error("a row's column {column} is of another type than its statement asks for ({found})")]
+    RowType { column: i32, found: pg_sys::Oid },
+    #[error("a stored vector is not whole")]
+    BrokenVector,
+    #[error("the function does not belong to the extension pg_clip")]
+    NoExtension,
     #[error("table {0} is not watched")]
     NotWatched(String),
     #[error("table {table} holds vectors of model {held}, not {model}")]
@@ -121,7 +151,19 @@ impl Error {
             Error::OtherProtocol { .. } | Error::NotWatched(_) | Error::OtherModel { .. } => {
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
-            Error::NotOwner(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Error::NotOwner(_) | Error::NoPrivilege(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Error::NoTable(_) => Code::ERRCODE_UNDEFINED_TABLE,
+            Error::NotATable(_) => Code::ERRCODE_WRONG_OBJECT_TYPE,
+            Error::NoColumn { .. } => Code::ERRCODE_UNDEFINED_COLUMN,
+            Error::ColumnType { .. } | Error::RowType { .. } => Code::ERRCODE_DATATYPE_MISMATCH,
+            Error::VirtualColumn { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            Error::NoEquality(_) => Code::ERRCODE_UNDEFINED_FUNCTION,
+            Error::OwnTarget(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            Error::NotUnique { .. } | Error::OwnersDiffer { .. } | Error::NoExtension => {
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            Error::Locked(_) | Error::LockedPhotos(_) => Code::ERRCODE_LOCK_NOT_AVAILABLE,
+            Error::BrokenVector => Code::ERRCODE_DATA_CORRUPTED,
             Error::NoDescriptor => Code::ERRCODE_TOO_MANY_CONNECTIONS,
             Error::Backlog | Error::NoWorkerSlot(_) => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             Error::System { .. } => Code::ERRCODE_SYSTEM_ERROR,
@@ -177,6 +219,16 @@ impl Error {
             Error::OtherModel { table, model, .. } => {
                 let name = crate::watch::provenance::name_of(model);
                 Some(format!("CALL clip_migrate('{table}', '{name}') moves the table to the other model."))
+            }
+            Error::NoColumn { .. } | Error::ColumnType { .. } => Some(
+                "Source and target need columns of the same types. SELECT clip_watch('…') again names others."
+                    .to_owned(),
+            ),
+            Error::NotUnique { column, table } => {
+                Some(format!("CREATE UNIQUE INDEX ON {table} ({column})"))
+            }
+            Error::OwnersDiffer { watched, target } => {
+                Some(format!("Give both the same owner: ALTER TABLE {target} OWNER TO the owner of {watched}."))
             }
             Error::NotWatched(table) => Some(format!("SELECT clip_watch('{table}')")),
             Error::Photo { error, .. } | Error::Element { error, .. } => error.hint(),

@@ -11,9 +11,11 @@
 //!
 //! The SQL surface is written by hand in `sql/`; this crate only exports the symbols that it names.
 
+mod catalog;
 mod client;
 mod current_model;
 mod embed;
+mod encoding;
 mod error;
 mod lock;
 mod memo;

@@ -1,14 +1,22 @@
-//! Running SQL inside a trigger.
+//! Running SQL inside a trigger or a worker.
 //!
 //! PostgreSQL's own interface and not pgrx's wrapper, which has no transition tables and keeps every fetched row until
 //! the end: a COPY of ten thousand photos must not be held in memory.
+//!
+//! Always true: a value leaves a row through an accessor that names its type, and that type is compared with the one
+//! that the row has. What a statement says of a type is never taken on trust, because tables change.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_long};
 use std::marker::PhantomData;
 
-use pgrx::pg_sys;
+use pgrx::{FromDatum, IntoDatum, pg_sys};
 
+use crate::encoding;
 use crate::error::Error;
+use crate::varlena::{self, Bytes};
+use crate::vector;
 
 /// A connection to SPI, closed on drop.
 pub(crate) struct Spi;
@@ -37,6 +45,29 @@ impl Spi {
         self.execute(sql, arguments, false)
     }
 
+    /// Runs a statement whose plan this backend keeps. For statements that do not name tables of users: their number is
+    /// small, and so is that of the plans.
+    pub(crate) fn run_kept(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
+        let kept = KEPT.with_borrow(|kept| kept.get(sql).copied());
+        let plan = match kept {
+            Some(plan) => plan,
+            None => {
+                let types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.oid).collect();
+                let plan = self.prepare(sql, &types)?.plan;
+                // SAFETY: a plan that was prepared just now; it lives on until the backend ends.
+                checked(unsafe { pg_sys::SPI_keepplan(plan) })?;
+                KEPT.with_borrow_mut(|kept| kept.insert(sql.to_owned(), plan));
+                plan
+            }
+        };
+        let mut arguments = Arguments::new(arguments);
+        // SAFETY: a statement has the same parameters wherever it is run; both arrays have an entry for each.
+        checked(unsafe {
+            pg_sys::SPI_execute_plan(plan, arguments.values.as_mut_ptr(), arguments.nulls.as_ptr(), false, 0)
+        })?;
+        Ok(Rows::take())
+    }
+
     /// Runs a query on what is committed by now, also in a transaction that keeps its snapshot.
     pub(crate) fn run_now(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
         // SAFETY: the snapshot is pushed and popped here; an error pops it with its transaction.
@@ -50,7 +81,7 @@ impl Spi {
 
     /// One that is read-only sees the active snapshot.
     fn execute(&self, sql: &str, arguments: &[Argument], read_only: bool) -> Result<Rows<'_>, Error> {
-        let sql = CString::new(sql).expect("our own statements have no NUL byte");
+        let sql = statement(sql);
         let mut arguments = Arguments::new(arguments);
         // SAFETY: the three arrays have the same length and live through the call.
         checked(unsafe {
@@ -69,7 +100,7 @@ impl Spi {
 
     /// Prepares a statement that is to be run many times.
     pub(crate) fn prepare(&self, sql: &str, types: &[pg_sys::Oid]) -> Result<Plan<'_>, Error> {
-        let sql = CString::new(sql).expect("our own statements have no NUL byte");
+        let sql = statement(sql);
         let mut types = types.to_vec();
         let count = i32::try_from(types.len()).expect("a handful of parameters");
         // SAFETY: `types` has `count` entries.
@@ -83,7 +114,7 @@ impl Spi {
 
     /// Opens a query whose rows are fetched one by one.
     pub(crate) fn open(&self, sql: &str) -> Result<Cursor<'_>, Error> {
-        let sql = CString::new(sql).expect("our own statements have no NUL byte");
+        let sql = statement(sql);
         // SAFETY: no parameters are passed.
         let portal = unsafe {
             pg_sys::SPI_cursor_open_with_args(
@@ -111,11 +142,64 @@ impl Drop for Spi {
     }
 }
 
+thread_local! {
+    static KEPT: RefCell<HashMap<String, pg_sys::SPIPlanPtr>> = RefCell::default();
+}
+
+/// A statement as the server reads it.
+fn statement(sql: &str) -> CString {
+    CString::new(encoding::to_server(sql)).expect("our own statements have no NUL byte")
+}
+
 /// A parameter of a statement. `None` is NULL.
 #[derive(Clone, Copy)]
 pub(crate) struct Argument {
     pub(crate) oid: pg_sys::Oid,
     pub(crate) value: Option<pg_sys::Datum>,
+}
+
+impl Argument {
+    pub(crate) fn oid(oid: pg_sys::Oid) -> Argument {
+        Argument { oid: pg_sys::OIDOID, value: oid.into_datum() }
+    }
+
+    pub(crate) fn text(text: &str) -> Argument {
+        Argument { oid: pg_sys::TEXTOID, value: Some(text_datum(text)) }
+    }
+
+    pub(crate) fn texts(texts: &[String]) -> Argument {
+        let datums: Vec<Option<pg_sys::Datum>> = texts.iter().map(|text| Some(text_datum(text))).collect();
+        Argument { oid: pg_sys::TEXTARRAYOID, value: Some(text_array(datums)) }
+    }
+
+    pub(crate) fn bool(value: bool) -> Argument {
+        Argument { oid: pg_sys::BOOLOID, value: value.into_datum() }
+    }
+
+    pub(crate) fn int8(value: i64) -> Argument {
+        Argument { oid: pg_sys::INT8OID, value: value.into_datum() }
+    }
+
+    pub(crate) fn float8(value: f64) -> Argument {
+        Argument { oid: pg_sys::FLOAT8OID, value: value.into_datum() }
+    }
+}
+
+/// A `text` in the current memory context.
+pub(crate) fn text_datum(text: &str) -> pg_sys::Datum {
+    let bytes = encoding::to_server(text);
+    let length = i32::try_from(bytes.len()).expect("a datum has at most 1 GB");
+    // SAFETY: copies as many bytes as there are.
+    unsafe { pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), length).into() }
+}
+
+/// A `text[]` in the current memory context.
+fn text_array(texts: Vec<Option<pg_sys::Datum>>) -> pg_sys::Datum {
+    let mut values: Vec<pg_sys::Datum> = texts.into_iter().map(|text| text.unwrap_or(0.into())).collect();
+    let count = i32::try_from(values.len()).expect("fewer elements than that");
+    let align = c_char::try_from(pg_sys::TYPALIGN_INT).expect("ASCII");
+    // SAFETY: the elements are texts of this length and alignment, none of them NULL.
+    unsafe { pg_sys::construct_array(values.as_mut_ptr(), count, pg_sys::TEXTOID, -1, false, align).into() }
 }
 
 struct Arguments {
@@ -212,8 +296,69 @@ impl Rows<'_> {
         self.count
     }
 
-    /// A column of the first row, counted from 1, or `None` where it is NULL. The value lives as long as these rows.
-    pub(crate) fn value(&self, column: i32) -> Option<pg_sys::Datum> {
+    /// A column of the first row, counted from 1, or `None` where it is NULL.
+    pub(crate) fn get<T: Value>(&self, column: i32) -> Result<Option<T>, Error> {
+        let found = self.type_of(column);
+        if !T::TYPES.contains(&found) {
+            return Err(Error::RowType { column, found });
+        }
+        // SAFETY: the value is of a type that `T` reads.
+        Ok(self.datum(column).map(|datum| unsafe { T::read(datum) }))
+    }
+
+    /// A column of the first row that is of this type, or `None` where it is NULL. The value lives as long as these
+    /// rows.
+    pub(crate) fn value(&self, column: i32, wanted: pg_sys::Oid) -> Result<Option<pg_sys::Datum>, Error> {
+        let found = self.type_of(column);
+        if found != wanted {
+            return Err(Error::RowType { column, found });
+        }
+        Ok(self.datum(column))
+    }
+
+    /// A `bytea` of the first row. The value lives as long as these rows.
+    pub(crate) fn bytea(&self, column: i32) -> Result<Option<Bytea<'_>>, Error> {
+        let datum = self.value(column, pg_sys::BYTEAOID)?;
+        Ok(datum.map(|datum| Bytea { datum, rows: PhantomData }))
+    }
+
+    /// A copy of a vector of the first row. `vector_type` is pgvector's.
+    pub(crate) fn vector(&self, column: i32, vector_type: pg_sys::Oid) -> Result<Option<Vec<f32>>, Error> {
+        let Some(datum) = self.value(column, vector_type)? else {
+            return Ok(None);
+        };
+        // SAFETY: the value is of pgvector's type, a varlena; detoasting gives it a long header.
+        let values = unsafe { vector::from_datum(Bytes::copy(datum).datum()) };
+        values.map(Some).ok_or(Error::BrokenVector)
+    }
+
+    /// A column of the first row as its type prints it, or `None` where it is NULL.
+    pub(crate) fn printed(&self, column: i32) -> Option<String> {
+        assert!(self.count > 0, "there is a first row");
+        self.printed_of(0, column)
+    }
+
+    /// A column of all rows as its type prints it.
+    pub(crate) fn all_printed(&self, column: i32) -> Vec<Option<String>> {
+        let rows = usize::try_from(self.count).expect("rows that fit into memory");
+        (0..rows).map(|row| self.printed_of(row, column)).collect()
+    }
+
+    fn printed_of(&self, row: usize, column: i32) -> Option<String> {
+        // SAFETY: the table has as many rows as `count` says; SPI takes the output function of the column's type and
+        // returns null or a string in the current memory context.
+        unsafe {
+            let tuple = *(*self.table).vals.add(row);
+            let text = pg_sys::SPI_getvalue(tuple, (*self.table).tupdesc, column);
+            (!text.is_null()).then(|| {
+                let owned = encoding::c_string(text);
+                pg_sys::pfree(text.cast());
+                owned
+            })
+        }
+    }
+
+    fn datum(&self, column: i32) -> Option<pg_sys::Datum> {
         assert!(self.count > 0, "there is a first row");
         let mut is_null = false;
         // SAFETY: the table has a first row; SPI checks the column's number.
@@ -223,38 +368,8 @@ impl Rows<'_> {
         (!is_null).then_some(value)
     }
 
-    /// A column of the first row as its text, or `None` where it is NULL.
-    pub(crate) fn text(&self, column: i32) -> Option<String> {
-        assert!(self.count > 0, "there is a first row");
-        // SAFETY: as in `value`; SPI returns null or a string in the current memory context.
-        unsafe {
-            let text = pg_sys::SPI_getvalue(*(*self.table).vals, (*self.table).tupdesc, column);
-            (!text.is_null()).then(|| {
-                let owned = crate::varlena::c_string(text);
-                pg_sys::pfree(text.cast());
-                owned
-            })
-        }
-    }
-
-    /// A column of all rows as its text.
-    pub(crate) fn texts(&self, column: i32) -> Vec<Option<String>> {
-        let rows = usize::try_from(self.count).expect("rows that fit into memory");
-        // SAFETY: the table has as many rows as `count` says; SPI returns null or a string in the current context.
-        let text = |row| unsafe {
-            let tuple = *(*self.table).vals.add(row);
-            let text = pg_sys::SPI_getvalue(tuple, (*self.table).tupdesc, column);
-            (!text.is_null()).then(|| {
-                let owned = crate::varlena::c_string(text);
-                pg_sys::pfree(text.cast());
-                owned
-            })
-        };
-        (0..rows).map(text).collect()
-    }
-
     /// The type of a column.
-    pub(crate) fn type_of(&self, column: i32) -> pg_sys::Oid {
+    fn type_of(&self, column: i32) -> pg_sys::Oid {
         assert!(!self.table.is_null(), "the statement returned rows");
         // SAFETY: the descriptor is there with the table; SPI checks the column's number.
         unsafe { pg_sys::SPI_gettypeid((*self.table).tupdesc, column) }
@@ -267,6 +382,77 @@ impl Drop for Rows<'_> {
             // SAFETY: taken from SPI by the only constructor, and freed nowhere else.
             unsafe { pg_sys::SPI_freetuptable(self.table) };
         }
+    }
+}
+
+/// A type of Rust's that a column can be read as.
+pub(crate) trait Value {
+    /// The types of columns that [`Value::read`] takes.
+    const TYPES: &[pg_sys::Oid];
+
+    /// # Safety
+    /// `datum` is a non-null value of one of the types.
+    unsafe fn read(datum: pg_sys::Datum) -> Self;
+}
+
+impl Value for bool {
+    const TYPES: &[pg_sys::Oid] = &[pg_sys::BOOLOID];
+
+    unsafe fn read(datum: pg_sys::Datum) -> bool {
+        datum.value() != 0
+    }
+}
+
+impl Value for i64 {
+    const TYPES: &[pg_sys::Oid] = &[pg_sys::INT8OID];
+
+    unsafe fn read(datum: pg_sys::Datum) -> i64 {
+        // SAFETY: the caller vouches for the value, which is not NULL.
+        unsafe { i64::from_datum(datum, false) }.unwrap_or_default()
+    }
+}
+
+impl Value for f64 {
+    const TYPES: &[pg_sys::Oid] = &[pg_sys::FLOAT8OID];
+
+    unsafe fn read(datum: pg_sys::Datum) -> f64 {
+        // SAFETY: the caller vouches for the value, which is not NULL.
+        unsafe { f64::from_datum(datum, false) }.unwrap_or_default()
+    }
+}
+
+impl Value for pg_sys::Oid {
+    const TYPES: &[pg_sys::Oid] = &[pg_sys::OIDOID, pg_sys::REGCLASSOID];
+
+    unsafe fn read(datum: pg_sys::Datum) -> pg_sys::Oid {
+        pg_sys::Oid::from(u32::try_from(datum.value()).expect("an oid has 32 bits"))
+    }
+}
+
+/// A `bytea` of a row, perhaps a TOAST pointer.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytea<'rows> {
+    datum: pg_sys::Datum,
+    rows: PhantomData<&'rows ()>,
+}
+
+impl Bytea<'_> {
+    /// Its size in bytes, which does not read it.
+    pub(crate) fn size(self) -> usize {
+        // SAFETY: a non-null bytea of rows that are at hand, see `Rows::bytea`.
+        unsafe { varlena::size(self.datum) }
+    }
+
+    /// Reads it.
+    pub(crate) fn copy(self) -> Bytes {
+        // SAFETY: as in `size`.
+        unsafe { Bytes::copy(self.datum) }
+    }
+
+    /// Whether both hold the same bytes. Values of one TOAST pointer are not read.
+    pub(crate) fn is_same_as(self, other: Bytea) -> bool {
+        // SAFETY: as in `size`, of both.
+        unsafe { varlena::same(self.datum, other.datum) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::slice;
 
 use pgrx::pg_sys;
 
+use crate::encoding;
 use crate::error::Error;
 
 /// The bytes of a varlena datum, detoasted where needed, freed on drop where that made a copy.
@@ -106,7 +107,7 @@ impl Utf8 {
     pub(crate) unsafe fn new(datum: pg_sys::Datum) -> Result<Utf8, Error> {
         // SAFETY: the caller vouches for the datum.
         let bytes = unsafe { Bytes::new(datum) };
-        let bytes = in_utf8(bytes.as_slice());
+        let bytes = encoding::bytes_from_server(bytes.as_slice()).into_owned();
         match str::from_utf8(&bytes) {
             Ok(_) => Ok(Utf8 { bytes }),
             // Only a database of encoding SQL_ASCII can hold such a text.
@@ -117,31 +118,6 @@ impl Utf8 {
     pub(crate) fn as_str(&self) -> &str {
         // SAFETY: checked by the only constructor.
         unsafe { str::from_utf8_unchecked(&self.bytes) }
-    }
-}
-
-/// A C string of the server, in UTF-8 as far as it goes.
-///
-/// # Safety
-/// `text` is a NUL-terminated string.
-pub(crate) unsafe fn c_string(text: *const std::ffi::c_char) -> String {
-    // SAFETY: the caller vouches for the string.
-    unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned()
-}
-
-fn in_utf8(bytes: &[u8]) -> Vec<u8> {
-    let utf8 = pg_sys::pg_enc::PG_UTF8 as i32;
-    let length = i32::try_from(bytes.len()).expect("a datum has at most 1 GB");
-    // SAFETY: the source is valid for `length` bytes. The result is the source itself, or a NUL-terminated copy.
-    unsafe {
-        let source = bytes.as_ptr().cast();
-        let converted = pg_sys::pg_server_to_any(source, length, utf8);
-        if converted.cast_const() == source {
-            return bytes.to_vec();
-        }
-        let copy = std::ffi::CStr::from_ptr(converted).to_bytes().to_vec();
-        pg_sys::pfree(converted.cast());
-        copy
     }
 }
 

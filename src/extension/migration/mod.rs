@@ -10,9 +10,7 @@ mod wait;
 use pgrx::pg_sys;
 
 use crate::error::Error;
-use crate::spi::Spi;
-use crate::watch::home::oid_of;
-use crate::watch::registry::check_owner;
+use crate::watch::registry::{check_owner, oid_of};
 
 /// The first argument, which is a table of the caller's.
 ///
@@ -21,8 +19,8 @@ use crate::watch::registry::check_owner;
 unsafe fn own_table(fcinfo: pg_sys::FunctionCallInfo) -> Result<pg_sys::Oid, Error> {
     // SAFETY: the caller vouches for `fcinfo`.
     let table = unsafe { argument(fcinfo, 0) };
-    check_owner(&Spi::connect()?, Some(table))?;
-    Ok(oid_of(table))
+    check_owner(Some(table))?;
+    Ok(oid_of(Some(table)))
 }
 
 /// # Safety

@@ -1,6 +1,6 @@
 //! What `clip_backfill` needs of the queue, for the owner of a watched table, who has no right on `clip_queue`.
 
-use pgrx::{FromDatum, IntoDatum, pg_sys};
+use pgrx::{IntoDatum, pg_sys};
 
 use super::{sql, wake};
 use crate::error::Error;
@@ -32,8 +32,8 @@ sql_function! {
         let count = unsafe {
             let arguments = [argument(fcinfo, 1, pg_sys::BOOLOID), argument(fcinfo, 2, pg_sys::TIMESTAMPTZOID)];
             for_owner(fcinfo, sql::count, &arguments, |rows| {
-                rows.value(1).and_then(|count| i64::from_datum(count, false)).unwrap_or_default()
-            })?
+                rows.get::<i64>(1)
+            })??.unwrap_or_default()
         };
         Ok(count.into_datum().unwrap_or(0.into()))
     }
@@ -78,7 +78,7 @@ unsafe fn for_owner<R>(
     // SAFETY: the caller vouches for `fcinfo`.
     let (source, function) = unsafe { (argument(fcinfo, 0, pg_sys::OIDOID), (*(*fcinfo).flinfo).fn_oid) };
     let spi = Spi::connect()?;
-    check_owner(&spi, source.value)?;
+    check_owner(source.value)?;
     let home = Home::of(&spi, function)?;
     let arguments = [&[source], others].concat();
     let rows = act_as(home.owner, || spi.run(&statement(&home.schema), &arguments))?;

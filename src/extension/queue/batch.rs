@@ -1,7 +1,7 @@
 //! Embedding the photos of claimed jobs: reading them, sending them, and writing what comes back.
 //!
-//! Each step has a transaction of its own, and none is open while the embedder works. A step that fails decides what
-//! becomes of its jobs, and of nobody else's.
+//! Each step has a transaction of its own, and none is open while the embedder works. A step that fails is tried again
+//! with one photo at a time: what is wrong with one decides what becomes of its job, and of no other.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -11,44 +11,65 @@ use pg_clip_wire::Priority;
 use pgrx::pg_sys;
 
 use super::claim::Job;
-use super::failure::{Fate, is_away, settle};
-use super::finish::{self, Finished};
-use super::read::{self, Checksum, Found, Photo};
-use super::transaction::{Failure, transaction};
+use super::failure::{Fate, is_away, is_of_table, is_passing, try_settle};
+use super::finish::{self, Done, Finished, Outcome, is_of_bytes};
+use super::lane::Lane;
+use super::pause::{self, Pauses};
+use super::read::{self, Found, Photo};
+use super::sql::MOST_ATTEMPTS;
+use super::transaction::{Failure, LONGEST, transaction};
+use super::wake;
 use crate::client::{self, Embedding, Input};
 use crate::error::Error;
 use crate::settings;
 use crate::spi::Spi;
 use crate::watch::home::Home;
 use crate::watch::provenance::{self, identity, name_of};
-use crate::watch::watched::{Registration, Watched};
+use crate::watch::target::Checksum;
+use crate::watch::watched::{Patience, Watched};
 
 /// The pause while the embedder or a model is away, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A pause of a table that is longer is shown to its owner.
+const SHOWN_PAUSE: Duration = Duration::from_secs(1);
+/// How many vectors are kept of photos that are locked.
+const MOST_UNWRITTEN: usize = 256;
 
 /// The worker's side of the embedder.
 pub(super) struct Batches {
     pub(super) home: Home,
+    pub(super) pauses: Pauses,
+    lane: Lane,
     /// What could not be written down yet.
     unsettled: Vec<(Job, Fate)>,
     /// Until when nothing is tried because the embedder is away, and how long the pause was.
     pause: Option<(Instant, Duration)>,
     /// The models that the embedder does not have, and how long the pause for their photos was.
     missing_models: HashMap<String, Duration>,
+    /// The vectors of photos that another transaction has locked, by their model and checksum: they are embedded once,
+    /// however long that takes.
+    unwritten: HashMap<(String, Checksum), Vec<f32>>,
 }
 
-/// The watch of a source, and which model its photos are embedded with.
-struct Source {
-    watched: Watched,
-    registration: Registration,
-    model: String,
+/// Which model photos are embedded with.
+struct Model {
+    name: String,
+    /// As the target's model column has it.
     identity: String,
 }
 
 impl Batches {
-    pub(super) fn new(home: Home) -> Batches {
-        Batches { home, unsettled: Vec::new(), pause: None, missing_models: HashMap::new() }
+    pub(super) fn new(home: Home, lane: Lane) -> Batches {
+        Batches {
+            home,
+            pauses: Pauses::default(),
+            lane,
+            unsettled: Vec::new(),
+            pause: None,
+            missing_models: HashMap::new(),
+            unwritten: HashMap::new(),
+        }
     }
 
     /// When the embedder is tried again, where it is away.
@@ -56,15 +77,9 @@ impl Batches {
         self.pause.map(|(until, _)| until).filter(|until| *until > Instant::now())
     }
 
-    /// Embeds claimed photos, source by source.
-    pub(super) fn embed(&mut self, jobs: Vec<Job>) {
-        let mut by_source: HashMap<pg_sys::Oid, Vec<Job>> = HashMap::new();
-        for job in jobs {
-            by_source.entry(job.source).or_default().push(job);
-        }
-        for (source, jobs) in by_source {
-            self.embed_of(source, jobs);
-        }
+    /// Whether something is to be written down still.
+    pub(super) fn has_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
     }
 
     /// Writes down what could not be written down when it happened.
@@ -74,136 +89,248 @@ impl Batches {
         }
     }
 
-    fn embed_of(&mut self, source: pg_sys::Oid, jobs: Vec<Job>) {
+    /// Embeds the claimed photos of one source.
+    pub(super) fn embed(&mut self, jobs: Vec<Job>) {
+        let Some(source) = jobs.first().map(|job| job.source) else {
+            return;
+        };
         let home = &self.home;
-        let found = transaction(|spi| match Watched::registered(spi, home, source)? {
-            Some(watched) => model_of(spi, &watched).map(|model| Some((watched, model))),
-            None => Ok(None),
+        let found = transaction(self.lane.patience(), |spi| {
+            match Watched::registered(spi, home, source, Patience::None)? {
+                Some(watched) => Ok(Some((watched.source.name.clone(), model_of(spi, &watched)?))),
+                None => Ok(None),
+            }
         });
-        let (watched, model) = match found {
+        let (table, model) = match found {
             Ok(Some(found)) => found,
             Ok(None) => return self.settle_all(jobs, &Fate::Retire),
-            Err(failure) => return self.settle_all(jobs, &Fate::of_database(failure)),
+            Err(failure) => return self.put_aside(jobs, failure),
         };
-        report(
-            pg_sys::BackendState::STATE_RUNNING,
-            &format!("embedding {} photos of {}", jobs.len(), watched.source),
-        );
-        let source = match self.source(watched, model) {
-            Ok(source) => source,
-            Err(error) => return self.give_back(jobs, &error.into()),
-        };
-        let home = &self.home;
-        let found = transaction(|spi| {
-            if source.registration.model.as_ref().is_some_and(|pinned| *pinned != source.identity) {
-                provenance::check(spi, home, &source.watched, &source.identity)?;
-            }
-            read::read(spi, &source.watched, &source.registration, jobs.clone())
-        });
-        let found = match found {
-            Ok(found) => found,
-            Err(failure) => return self.settle_all(jobs, &Fate::of_database(failure)),
-        };
-        let mut photos = Vec::new();
-        for found in found {
-            match found {
-                Found::Photo(photo) => photos.push(photo),
-                Found::Nothing(job) => self.settle(job, Fate::Retire),
-                Found::Unfit(job, failure) => self.settle(job, Fate::Fail { failure, dead: true }),
-                Found::Unread(job) => self.settle(job, Fate::GiveBack { seconds: 0.0, alone: false }),
-            }
+        let activity = format!("embedding {} photos of {table}", jobs.len());
+        report(pg_sys::BackendState::STATE_RUNNING, &activity);
+        match self.model(model) {
+            Ok(model) => self.embed_with(&model, jobs),
+            Err(error) => self.give_back(jobs, &error.into()),
         }
-        self.embed_photos(&source, photos);
     }
 
-    fn source(&mut self, watched: Watched, model: String) -> Result<Source, Error> {
-        let registration = watched.registration.clone().ok_or(Error::Spi(0))?;
-        let fingerprint = match client::describe(&model) {
+    fn model(&mut self, name: String) -> Result<Model, Error> {
+        let fingerprint = match client::describe(&name) {
             Ok(description) => description.fingerprint,
-            Err(error @ Error::Embedder(_)) => return Err(Error::ModelAway(model, Box::new(error))),
+            Err(error @ Error::Embedder(_)) => return Err(Error::ModelAway(name, Box::new(error))),
             Err(error) => return Err(error),
         };
-        self.missing_models.remove(&model);
-        let identity = identity(&model, &fingerprint);
-        Ok(Source { watched, registration, model, identity })
+        self.missing_models.remove(&name);
+        let identity = identity(&name, &fingerprint);
+        Ok(Model { name, identity })
     }
 
-    fn embed_photos(&mut self, source: &Source, photos: Vec<Photo>) {
-        let checksums: Vec<Checksum> = photos.iter().map(|photo| photo.checksum).collect();
-        let known = transaction(|spi| {
-            finish::known(spi, &source.watched, &source.registration, &source.identity, &checksums)
-        });
-        let mut vectors: HashMap<Checksum, Result<Vec<f32>, Failure>> = match known {
-            Ok(known) => known.into_iter().map(|(checksum, vector)| (checksum, Ok(vector))).collect(),
+    fn embed_with(&mut self, model: &Model, jobs: Vec<Job>) {
+        match self.read(model, &jobs) {
+            Ok((found, known)) => self.embed_found(model, found, known),
             Err(failure) => {
-                let jobs = photos.into_iter().map(|photo| photo.job).collect();
-                return self.settle_all(jobs, &Fate::of_database(failure));
-            }
-        };
-        let mut fresh: Vec<&Photo> = Vec::new();
-        for photo in &photos {
-            if !vectors.contains_key(&photo.checksum)
-                && fresh.iter().all(|other| other.checksum != photo.checksum)
-            {
-                fresh.push(photo);
+                self.one_by_one(jobs, failure, |batches, job| batches.embed_with(model, vec![job]))
             }
         }
-        let inputs: Vec<Input> = fresh.iter().map(|photo| Input::Image(&photo.image)).collect();
-        match client::embed(&source.model, &inputs, Priority::Bulk) {
+    }
+
+    /// The photos of the jobs, and the vectors that some of them have already.
+    fn read(
+        &self,
+        model: &Model,
+        jobs: &[Job],
+    ) -> Result<(Vec<Found>, HashMap<Checksum, Vec<f32>>), Failure> {
+        let home = &self.home;
+        transaction(self.lane.patience(), |spi| {
+            let source = jobs.first().map_or(pg_sys::InvalidOid, |job| job.source);
+            let Some(watched) = Watched::registered(spi, home, source, Patience::None)? else {
+                return Ok(Default::default());
+            };
+            let found = read::read(spi, &watched, jobs)?;
+            let checksums: Vec<Checksum> = found
+                .iter()
+                .filter_map(|found| match found.photo {
+                    Photo::Whole { checksum, .. } => Some(checksum),
+                    _ => None,
+                })
+                .collect();
+            let known = finish::known(spi, home, &watched, &model.identity, &checksums)?;
+            Ok((found, known))
+        })
+    }
+
+    fn embed_found(&mut self, model: &Model, found: Vec<Found>, known: HashMap<Checksum, Vec<f32>>) {
+        let mut vectors: HashMap<Checksum, Result<Vec<f32>, Failure>> =
+            known.into_iter().map(|(checksum, vector)| (checksum, Ok(vector))).collect();
+        let mut fresh: Vec<(Checksum, &[u8])> = Vec::new();
+        for found in &found {
+            let Photo::Whole { checksum, image, .. } = &found.photo else {
+                continue;
+            };
+            if vectors.contains_key(checksum) || fresh.iter().any(|(other, _)| other == checksum) {
+                continue;
+            }
+            match self.unwritten.get(&(model.identity.clone(), *checksum)) {
+                Some(vector) => {
+                    vectors.insert(*checksum, Ok(vector.clone()));
+                }
+                None => fresh.push((*checksum, image)),
+            }
+        }
+        let inputs: Vec<Input> = fresh.iter().map(|(_, image)| Input::Image(image)).collect();
+        match client::embed(&model.name, &inputs, Priority::Bulk) {
             Ok(answers) => {
                 self.pause = None;
-                for (photo, answer) in fresh.iter().zip(answers) {
-                    let answer = answer.map_err(Error::from).and_then(|embedding| source.vector(embedding));
-                    vectors.insert(photo.checksum, answer.map_err(Failure::from));
+                for ((checksum, _), answer) in fresh.iter().zip(answers) {
+                    let answer = answer.map_err(Error::from).and_then(|embedding| model.vector(embedding));
+                    vectors.insert(*checksum, answer.map_err(Failure::from));
                 }
             }
-            // A photo may have done it. Alone, it counts; in a batch, nobody knows which.
+            // A photo may have done it. Alone, it counts; in a batch, it is not known which.
             Err(error @ (Error::Died | Error::TimedOut(_))) => {
-                let alone = fresh.len() == 1;
                 let failure = Failure::from(error);
-                for photo in photos {
-                    let fate = if alone {
-                        Fate::Fail { failure: failure.clone(), dead: false }
-                    } else {
-                        Fate::GiveBack { seconds: 0.0, alone: true }
-                    };
-                    self.settle(photo.job, fate);
+                match fresh.as_slice() {
+                    [(checksum, _)] => {
+                        vectors.insert(*checksum, Err(failure));
+                    }
+                    _ => {
+                        let jobs = found.into_iter().map(|found| found.job).collect();
+                        return self.settle_all(jobs, &Fate::GiveBack { seconds: 0.0, alone: true });
+                    }
                 }
-                return;
             }
             Err(error) => {
-                let jobs = photos.into_iter().map(|photo| photo.job).collect();
+                let jobs = found.into_iter().map(|found| found.job).collect();
                 return self.give_back(jobs, &error.into());
             }
         }
-        for photo in photos {
-            match vectors.get(&photo.checksum) {
-                Some(Ok(vector)) => self.finish(source, &photo, vector),
-                Some(Err(failure)) if is_away(failure.code) => {
-                    self.give_back(vec![photo.job], &failure.clone());
+        let mut finished = Vec::new();
+        for Found { job, photo } in found {
+            let outcome = match photo {
+                Photo::Whole { version, checksum, .. } => match vectors.get(&checksum) {
+                    Some(Ok(vector)) => Outcome::Embedded { version, checksum, vector: vector.clone() },
+                    Some(Err(failure)) if is_away(failure.code) => {
+                        self.give_back(vec![job], &failure.clone());
+                        continue;
+                    }
+                    Some(Err(failure)) => {
+                        let dead = is_of_bytes(failure.code) || job.attempts >= MOST_ATTEMPTS;
+                        Outcome::Failed { failure: failure.clone(), dead }
+                    }
+                    None => {
+                        self.settle(job, finish::LOCKED);
+                        continue;
+                    }
+                },
+                Photo::TooLarge(bytes) => {
+                    let error = Error::ImageTooLarge { bytes, limit: settings::max_image_bytes() };
+                    Outcome::Failed { failure: error.into(), dead: true }
                 }
-                Some(Err(failure)) => self.settle(photo.job, Fate::of_photo(failure.clone())),
-                None => self.settle(photo.job, Fate::GiveBack { seconds: 1.0, alone: false }),
+                Photo::Absent => Outcome::Absent,
+                Photo::Unread => {
+                    self.settle(job, Fate::GiveBack { seconds: 0.0, alone: false });
+                    continue;
+                }
+            };
+            finished.push(Finished { job, outcome });
+        }
+        self.finish(model, finished);
+    }
+
+    fn finish(&mut self, model: &Model, finished: Vec<Finished>) {
+        let Some(source) = finished.first().map(|finished| finished.job.source) else {
+            return;
+        };
+        let home = &self.home;
+        let done =
+            transaction(self.lane.patience(), |spi| finish::finish(spi, home, &finished, &model.identity));
+        match done {
+            Ok(Done { settled, locked, unheld, table }) => {
+                if locked > 0 {
+                    self.keep(model, &finished);
+                }
+                if settled > 0 {
+                    self.pauses.end(source);
+                } else if locked > 0 {
+                    self.pauses.add(source, &Error::LockedPhotos(table).into());
+                }
+                self.settle_all(unheld, &finish::LOCKED);
+            }
+            Err(failure) => {
+                self.keep(model, &finished);
+                let jobs: Vec<Job> = finished.iter().map(|finished| finished.job.clone()).collect();
+                self.one_by_one(jobs, failure, |batches, job| {
+                    let one = finished.iter().find(|finished| finished.job.key == job.key).cloned();
+                    batches.finish(model, one.into_iter().collect());
+                });
             }
         }
     }
 
-    fn finish(&mut self, source: &Source, photo: &Photo, vector: &[f32]) {
-        let finished = Finished {
-            job: &photo.job,
-            version: &photo.version,
-            checksum: &photo.checksum,
-            vector,
-            model: &source.identity,
-        };
-        let home = &self.home;
-        let done =
-            transaction(|spi| finish::finish(spi, home, &source.watched, &source.registration, &finished));
-        match done {
-            Ok(Fate::Retire) => {}
-            Ok(fate) => self.settle(photo.job.clone(), fate),
-            Err(failure) => self.settle(photo.job.clone(), Fate::of_database(failure)),
+    /// Remembers vectors that could not be written.
+    fn keep(&mut self, model: &Model, finished: &[Finished]) {
+        if self.unwritten.len() >= MOST_UNWRITTEN {
+            self.unwritten.clear();
         }
+        for Finished { outcome, .. } in finished {
+            if let Outcome::Embedded { checksum, vector, .. } = outcome {
+                self.unwritten.insert((model.identity.clone(), *checksum), vector.clone());
+            }
+        }
+    }
+
+    /// After a transaction failed: puts the table aside where that was not a photo's fault, and otherwise tries one
+    /// photo after the other.
+    fn one_by_one(&mut self, jobs: Vec<Job>, failure: Failure, mut again: impl FnMut(&mut Self, Job)) {
+        let is_slow = failure.took_too_long && self.lane == Lane::Prompt;
+        if is_slow || is_passing(failure.code) || is_of_table(failure.code) {
+            return self.put_aside(jobs, failure);
+        }
+        match <[Job; 1]>::try_from(jobs) {
+            Ok([job]) => self.settle(job, Fate::Fail { failure, dead: false }),
+            Err(jobs) => {
+                for job in jobs {
+                    again(self, job);
+                }
+            }
+        }
+    }
+
+    /// Leaves a table alone for a while that is locked, slow or broken.
+    fn put_aside(&mut self, jobs: Vec<Job>, failure: Failure) {
+        let Some(source) = jobs.first().map(|job| job.source) else {
+            return;
+        };
+        if failure.model.is_some() {
+            return self.give_back(jobs, &failure);
+        }
+        let home = &self.home;
+        if failure.took_too_long && self.lane == Lane::Prompt {
+            let noted = transaction(LONGEST, |spi| pause::note_slow(spi, home, source));
+            self.settle_all(jobs, &Fate::GiveBack { seconds: 0.0, alone: false });
+            if noted.is_ok() {
+                // SAFETY: a plain read of a variable of this process.
+                wake::want(unsafe { pg_sys::MyDatabaseId }, Lane::Slow);
+            }
+            return;
+        }
+        if failure.took_too_long {
+            return self.settle_all(jobs, &Fate::Fail { failure, dead: false });
+        }
+        let length = self.pauses.add(source, &failure);
+        let seconds = length.as_secs_f64();
+        if length >= SHOWN_PAUSE {
+            let noted = transaction(LONGEST, |spi| pause::note(spi, home, source, &failure.message, length));
+            if let Err(error) = noted {
+                pgrx::log!("pg_clip: why photos wait is not written down: {}", error.message);
+            }
+        }
+        let fate = if is_passing(failure.code) {
+            Fate::GiveBack { seconds, alone: false }
+        } else {
+            Fate::Wait { seconds, failure }
+        };
+        self.settle_all(jobs, &fate);
     }
 
     /// Leaves the jobs for later because the embedder is away, or their model.
@@ -241,7 +368,7 @@ impl Batches {
 
     fn settle(&mut self, job: Job, fate: Fate) {
         let home = &self.home;
-        if transaction(|spi| settle(spi, home, &job, &fate)).is_err() {
+        if !matches!(transaction(LONGEST, |spi| try_settle(spi, home, &job, &fate)), Ok(true)) {
             self.unsettled.push((job, fate));
         }
     }
@@ -252,14 +379,15 @@ impl Batches {
 fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
     let pinned = watched.registration.as_ref().and_then(|registration| registration.model.as_deref());
     match pinned.map(name_of) {
-        Some(pinned) if provenance::holds_vectors(spi, watched)? => Ok(pinned.to_owned()),
-        _ => settings::model(),
+        Some(pinned) if watched.read(|| provenance::holds_vectors(spi, watched))? => Ok(pinned.to_owned()),
+        // A name that is none is mended by its setting, and not by trying the photo.
+        _ => settings::model().map_err(|error| Error::ModelAway(error.to_string(), Box::new(error))),
     }
 }
 
-impl Source {
+impl Model {
     fn vector(&self, embedding: Embedding) -> Result<Vec<f32>, Error> {
-        if identity(&self.model, &embedding.fingerprint) == self.identity {
+        if identity(&self.name, &embedding.fingerprint) == self.identity {
             Ok(embedding.vector)
         } else {
             Err(Error::ModelChanged)

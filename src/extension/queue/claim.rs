@@ -1,9 +1,14 @@
-//! Taking jobs.
+//! Taking jobs: owners take turns, and so do the tables of each owner.
+//!
+//! A claim is of one table, so that one that is locked, slow or broken delays no other: it is put aside with a pause of
+//! its own, see [`super::pause`].
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 
+use super::lane::Lane;
 use super::sql;
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
@@ -18,64 +23,97 @@ pub(super) struct Job {
     pub(super) key: String,
     /// Which request the job stands for: it differs once the photo has changed again.
     pub(super) generation: String,
+    /// How often it was tried, this claim included.
+    pub(super) attempts: i32,
 }
 
 impl Job {
     /// The parameters `$1` to `$3` of the statements on one job.
     pub(super) fn identity(&self) -> [Argument; 3] {
-        [
-            Argument { oid: pg_sys::OIDOID, value: self.source.into_datum() },
-            Argument { oid: pg_sys::TEXTOID, value: self.key.as_str().into_datum() },
-            Argument { oid: pg_sys::TEXTOID, value: self.generation.as_str().into_datum() },
-        ]
+        [Argument::oid(self.source), Argument::text(&self.key), Argument::text(&self.generation)]
     }
 }
 
-/// The most photos in a batch.
-pub(super) const BATCH_PHOTOS: i64 = 32;
-
-/// Gives up the claims of workers before this one. Only the one that has the database's lock may call this.
-pub(super) fn recover(spi: &Spi, home: &Home) -> Result<(), Error> {
-    act_as(home.owner, || spi.run(&sql::recover(&home.schema), &[]))?;
+/// Gives up the claims of workers before this one. Only the one that has the lane's lock may call this.
+pub(super) fn recover(spi: &Spi, home: &Home, lane: Lane) -> Result<(), Error> {
+    act_as(home.owner, || spi.run(&sql::recover(&home.schema, lane), &[]))?;
     Ok(())
 }
 
-/// Claims the next jobs: one that is to be embedded alone, or up to [`BATCH_PHOTOS`] others.
-pub(super) fn claim(spi: &Spi, home: &Home) -> Result<Vec<Job>, Error> {
+/// A table with jobs.
+pub(super) struct Waiting {
+    pub(super) source: pg_sys::Oid,
+    /// The owner of the table; that of no role where the table is gone.
+    owner: pg_sys::Oid,
+    /// In how long its next job is due.
+    pub(super) due_in: Duration,
+}
+
+/// The tables that have jobs in a lane.
+pub(super) fn waiting(spi: &Spi, home: &Home, lane: Lane) -> Result<Vec<Waiting>, Error> {
+    let rows = act_as(home.owner, || spi.run_kept(&sql::waiting(&home.schema, lane), &[]))?;
+    let [sources, owners, seconds] = [1, 2, 3].map(|column| rows.all_printed(column));
+    let waiting = sources.into_iter().zip(owners).zip(seconds).map(|((source, owner), seconds)| {
+        let seconds = seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0);
+        Waiting { source: oid_of(source), owner: oid_of(owner), due_in: Duration::from_secs_f64(seconds) }
+    });
+    Ok(waiting.collect())
+}
+
+/// Claims the next jobs of a table: one that is to be embedded alone, or as many others as the lane takes at once. None where
+/// other transactions have them locked.
+pub(super) fn claim(spi: &Spi, home: &Home, lane: Lane, source: pg_sys::Oid) -> Result<Vec<Job>, Error> {
     act_as(home.owner, || {
-        let most = Argument { oid: pg_sys::INT8OID, value: BATCH_PHOTOS.into_datum() };
-        let due = spi.run(&sql::due(&home.schema), &[most])?;
-        let suspects: Vec<bool> =
-            due.texts(3).into_iter().map(|suspect| suspect.as_deref() == Some("t")).collect();
+        let due = sql::due(&home.schema, lane);
+        let due = spi.run_kept(&due, &[Argument::oid(source), Argument::int8(lane.batch())])?;
+        let suspects = due.all_printed(2).into_iter().map(|suspect| suspect.as_deref() == Some("t"));
+        let suspects: Vec<bool> = suspects.collect();
         let count = match suspects.first() {
             None => return Ok(Vec::new()),
             Some(true) => 1,
             Some(false) => suspects.iter().take_while(|suspect| !**suspect).count(),
         };
-        let sources: Vec<pg_sys::Oid> = due.texts(1).into_iter().take(count).map(oid_of).collect();
-        let keys: Vec<String> = due.texts(2).into_iter().take(count).flatten().collect();
-        let taken = [
-            Argument { oid: pg_sys::OIDARRAYOID, value: sources.into_datum() },
-            Argument { oid: pg_sys::TEXTARRAYOID, value: keys.into_datum() },
-        ];
-        let claimed = spi.run(&sql::claim(&home.schema), &taken)?;
-        let [sources, keys, generations] = [1, 2, 3].map(|column| claimed.texts(column));
-        let jobs = sources.into_iter().zip(keys).zip(generations);
+        let keys: Vec<String> = due.all_printed(1).into_iter().take(count).flatten().collect();
+        let taken = [Argument::oid(source), Argument::texts(&keys)];
+        let claimed = spi.run_kept(&sql::claim(&home.schema), &taken)?;
+        let [keys, generations, attempts] = [1, 2, 3].map(|column| claimed.all_printed(column));
+        let jobs = keys.into_iter().zip(generations).zip(attempts);
         Ok(jobs
-            .map(|((source, key), generation)| Job {
-                source: oid_of(source),
+            .map(|((key, generation), attempts)| Job {
+                source,
                 key: key.unwrap_or_default(),
                 generation: generation.unwrap_or_default(),
+                attempts: attempts.and_then(|attempts| attempts.parse().ok()).unwrap_or_default(),
             })
             .collect())
     })
 }
 
-/// When the next job is due; nothing where no job waits.
-pub(super) fn next_due(spi: &Spi, home: &Home) -> Result<Option<Duration>, Error> {
-    let rows = act_as(home.owner, || spi.run(&sql::next_due(&home.schema), &[]))?;
-    let seconds = rows.texts(1).into_iter().next().flatten().and_then(|seconds| seconds.parse::<f64>().ok());
-    Ok(seconds.map(Duration::from_secs_f64))
+/// Whose turn it is.
+#[derive(Default)]
+pub(super) struct Turns {
+    owner: u32,
+    /// The table of each owner that had the last turn.
+    sources: HashMap<u32, u32>,
+}
+
+impl Turns {
+    /// The table that is next among those that are due: of the next owner, its next table.
+    pub(super) fn next(&mut self, due: &[&Waiting]) -> Option<pg_sys::Oid> {
+        let owner = after(self.owner, due.iter().map(|waiting| waiting.owner.into()))?;
+        let of_owner = due.iter().filter(|waiting| u32::from(waiting.owner) == owner);
+        let last = self.sources.get(&owner).copied().unwrap_or_default();
+        let source = after(last, of_owner.map(|waiting| waiting.source.into()))?;
+        self.owner = owner;
+        self.sources.retain(|owner, _| due.iter().any(|waiting| u32::from(waiting.owner) == *owner));
+        self.sources.insert(owner, source);
+        Some(pg_sys::Oid::from(source))
+    }
+}
+
+/// The least number above `last`, or else the least of all.
+fn after(last: u32, numbers: impl Iterator<Item = u32> + Clone) -> Option<u32> {
+    numbers.clone().filter(|number| *number > last).min().or_else(|| numbers.min())
 }
 
 fn oid_of(text: Option<String>) -> pg_sys::Oid {

@@ -1,73 +1,55 @@
 //! The triggers' side of the queue.
 //!
-//! Keys are read as the caller and written as the extension's owner, to whom `clip_queue` belongs: who writes photos
-//! needs no right on it, and gains none.
+//! Keys are read as the owner of their table and written as the extension's owner, to whom `clip_queue` belongs: who
+//! writes photos needs no right on it, and gains none. A trigger adds jobs and never looks for any: what it costs does
+//! not grow with the queue. A job whose photo is gone, or has its vector, is retired by the worker that claims it.
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 
 use super::{sql, wake};
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
-use crate::watch::home::{Home, oid};
-use crate::watch::role::{act_as, with_portable_output};
+use crate::watch::home::Home;
+use crate::watch::role::act_as;
+use crate::watch::watched::Watched;
 
 /// The jobs of one source.
 pub(crate) struct Jobs<'a> {
     pub(crate) spi: &'a Spi,
     pub(crate) home: &'a Home,
-    pub(crate) source: pg_sys::Oid,
+    pub(crate) watched: &'a Watched,
 }
 
 /// So many keys go into one statement.
 const KEYS_A_STATEMENT: usize = 10_000;
 
 impl Jobs<'_> {
-    /// Has the photos embedded once the transaction is committed.
-    pub(crate) fn add(&self, keys: Vec<String>) -> Result<(), Error> {
-        if !keys.is_empty() {
-            self.run(&sql::add(&self.home.schema), keys)?;
-            wake::at_commit();
+    /// Has the photos embedded once the transaction is committed. In the order of the keys, so that two statements on
+    /// the same photos wait for one another in one order.
+    pub(crate) fn add(&self, mut keys: Vec<String>) -> Result<(), Error> {
+        if keys.is_empty() {
+            return Ok(());
         }
+        keys.sort_unstable();
+        keys.dedup();
+        let source = Argument::oid(self.watched.source.oid);
+        let statement = sql::add(&self.home.schema);
+        for some in keys.chunks(KEYS_A_STATEMENT) {
+            let keys = Argument::texts(some);
+            act_as(self.home.owner, || self.spi.run_kept(&statement, &[source, keys]))?;
+        }
+        wake::at_commit();
         Ok(())
-    }
-
-    /// Forgets the photos. Once this returns, no worker writes a vector of theirs before the transaction's end.
-    pub(crate) fn remove(&self, keys: Vec<String>) -> Result<(), Error> {
-        self.run(&sql::remove(&self.home.schema), keys)
-    }
-
-    /// Keeps the worker off the photos until the transaction's end.
-    pub(crate) fn lock(&self, keys: Vec<String>) -> Result<(), Error> {
-        self.run(&sql::lock(&self.home.schema), keys)
     }
 
     /// Forgets all photos.
     pub(crate) fn clear(&self) -> Result<(), Error> {
-        act_as(self.home.owner, || self.spi.run(&sql::clear(&self.home.schema), &[oid(self.source)]))?;
-        Ok(())
-    }
-
-    /// In the order of the keys, so that two statements on the same photos wait for one another in one order.
-    fn run(&self, statement: &str, mut keys: Vec<String>) -> Result<(), Error> {
-        keys.sort_unstable();
-        keys.dedup();
-        for some in keys.chunks(KEYS_A_STATEMENT) {
-            let keys = Argument { oid: pg_sys::TEXTARRAYOID, value: some.to_vec().into_datum() };
-            act_as(self.home.owner, || self.spi.run(statement, &[oid(self.source), keys]))?;
-        }
-        Ok(())
+        clear(self.spi, self.home, self.watched.source.oid)
     }
 }
 
-/// The keys that a query returns as its first column, as their type prints them.
-pub(crate) fn keys(spi: &Spi, query: &str) -> Result<Vec<String>, Error> {
-    with_portable_output(|| {
-        let mut keys = Vec::new();
-        let mut rows = spi.open(query)?;
-        while let Some(row) = rows.next() {
-            // A photo without a key belongs to nobody.
-            keys.extend(row.text(1));
-        }
-        Ok(keys)
-    })
+/// Deletes all jobs of a source.
+pub(crate) fn clear(spi: &Spi, home: &Home, source: pg_sys::Oid) -> Result<(), Error> {
+    act_as(home.owner, || spi.run_kept(&sql::clear(&home.schema), &[Argument::oid(source)]))?;
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! What becomes of a job that failed.
 
-use pgrx::{IntoDatum, PgSqlErrorCode as Code, pg_sys};
+use pgrx::PgSqlErrorCode as Code;
 
 use super::claim::Job;
 use super::sql;
@@ -17,34 +17,13 @@ pub(super) enum Fate {
     Retire,
     /// It is to be tried again as if it had not been, after this many seconds; alone from now on, or not.
     GiveBack { seconds: f64, alone: bool },
+    /// The same, and its owner is to know why.
+    Wait { seconds: f64, failure: Failure },
     /// The attempt counts. Whether it was the last in any case.
     Fail { failure: Failure, dead: bool },
 }
 
-impl Fate {
-    /// After an error that the embedder gave for this photo alone.
-    pub(super) fn of_photo(failure: Failure) -> Fate {
-        let dead = matches!(
-            failure.code,
-            Code::ERRCODE_INVALID_BINARY_REPRESENTATION
-                | Code::ERRCODE_FEATURE_NOT_SUPPORTED
-                | Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED
-                | Code::ERRCODE_INVALID_PARAMETER_VALUE
-        );
-        Fate::Fail { failure, dead }
-    }
-
-    /// After an error of the server, while the photo was read or its vector written.
-    pub(super) fn of_database(failure: Failure) -> Fate {
-        if is_passing(failure.code) {
-            Fate::GiveBack { seconds: 1.0, alone: false }
-        } else {
-            Fate::Fail { failure, dead: false }
-        }
-    }
-}
-
-/// Whether an error says that somebody was in the way, and nothing of a photo.
+/// Whether an error says that another transaction was in the way, and nothing of a photo.
 pub(super) fn is_passing(code: Code) -> bool {
     matches!(
         code,
@@ -67,24 +46,53 @@ pub(super) fn is_away(code: Code) -> bool {
     )
 }
 
-/// Writes the fate of a job down, unless the job has changed since it was claimed.
+/// Whether an error says that the table cannot be worked on as it is now, and nothing of a photo.
+pub(super) fn is_of_table(code: Code) -> bool {
+    matches!(
+        code,
+        Code::ERRCODE_UNDEFINED_TABLE
+            | Code::ERRCODE_UNDEFINED_COLUMN
+            | Code::ERRCODE_UNDEFINED_FUNCTION
+            | Code::ERRCODE_WRONG_OBJECT_TYPE
+            | Code::ERRCODE_DATATYPE_MISMATCH
+            | Code::ERRCODE_INSUFFICIENT_PRIVILEGE
+            | Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+    )
+}
+
+/// Writes the fate of a job down, unless the job has changed since it was claimed. Returns whether that is done: it is
+/// not while another transaction has the job locked.
+pub(super) fn try_settle(spi: &Spi, home: &Home, job: &Job, fate: &Fate) -> Result<bool, Error> {
+    let has_rows = |statement: &str| {
+        act_as(home.owner, || spi.run_kept(statement, &job.identity())).map(|rows| rows.len() > 0)
+    };
+    if has_rows(&sql::hold(&home.schema))? {
+        settle(spi, home, job, fate)?;
+        return Ok(true);
+    }
+    Ok(!has_rows(&sql::exists(&home.schema))?)
+}
+
+/// Writes the fate of a job down that this transaction holds.
 pub(super) fn settle(spi: &Spi, home: &Home, job: &Job, fate: &Fate) -> Result<(), Error> {
     let mut arguments = job.identity().to_vec();
     let statement = match fate {
         Fate::Retire => sql::retire(&home.schema),
         Fate::GiveBack { seconds, alone } => {
-            arguments.push(Argument { oid: pg_sys::FLOAT8OID, value: seconds.into_datum() });
-            arguments.push(Argument { oid: pg_sys::BOOLOID, value: alone.into_datum() });
+            arguments.extend([Argument::float8(*seconds), Argument::bool(*alone)]);
             sql::give_back(&home.schema)
         }
+        Fate::Wait { seconds, failure } => {
+            arguments.push(Argument::float8(*seconds));
+            arguments.extend([Argument::text(&failure.sqlstate()), Argument::text(&failure.message)]);
+            sql::wait(&home.schema)
+        }
         Fate::Fail { failure, dead } => {
-            let text = |text: String| Argument { oid: pg_sys::TEXTOID, value: text.into_datum() };
-            arguments.push(text(failure.sqlstate()));
-            arguments.push(text(failure.message.clone()));
-            arguments.push(Argument { oid: pg_sys::BOOLOID, value: dead.into_datum() });
+            arguments.extend([Argument::text(&failure.sqlstate()), Argument::text(&failure.message)]);
+            arguments.push(Argument::bool(*dead));
             sql::fail(&home.schema)
         }
     };
-    act_as(home.owner, || spi.run(&statement, &arguments))?;
+    act_as(home.owner, || spi.run_kept(&statement, &arguments))?;
     Ok(())
 }

@@ -1,108 +1,220 @@
-//! Writing a vector and retiring its job, in one transaction.
+//! Writing vectors and retiring their jobs, in one transaction.
+//!
+//! A photo's row is locked before its vector is written, and the vector is written only if the row still is what was
+//! embedded. A row that another transaction has locked is left for later: nothing here waits for a user. So a vector is
+//! always that of the committed bytes, whatever happens beside it.
 
 use std::collections::HashMap;
 
-use pgrx::IntoDatum;
-use sha2::{Digest, Sha256};
+use pgrx::PgSqlErrorCode as Code;
 
 use super::claim::Job;
 use super::failure::{Fate, settle};
-use super::read::{Checksum, key};
+use super::read::{IMAGE, PROJECT, VERSION};
 use super::sql as queue_sql;
+use super::transaction::Failure;
 use crate::error::Error;
-use crate::spi::Spi;
-use crate::varlena::Bytes;
-use crate::vector;
+use crate::spi::{Argument, Bytea, Plan, Rows, Spi};
 use crate::watch::home::Home;
+use crate::watch::key::Key;
 use crate::watch::provenance;
-use crate::watch::role::{act_as, read_as};
+use crate::watch::role::act_as;
 use crate::watch::sql;
-use crate::watch::target::{Row, Target};
-use crate::watch::watched::{Registration, Watched};
+use crate::watch::target::{self, Checksum, Row, Target, checksum_of};
+use crate::watch::watched::{Patience, Watched};
 
-/// A vector that is to be written.
-pub(super) struct Finished<'a> {
-    pub(super) job: &'a Job,
-    pub(super) version: &'a str,
-    pub(super) checksum: &'a Checksum,
-    pub(super) vector: &'a [f32],
-    /// Which model made it, as the target's model column has it.
-    pub(super) model: &'a str,
+/// A job, and what came of its photo.
+#[derive(Clone)]
+pub(super) struct Finished {
+    pub(super) job: Job,
+    pub(super) outcome: Outcome,
 }
 
-/// Writes the vector if the photo still is what was embedded, and retires the job. Whoever changes the photo waits for
-/// the job's lock. Returns what is to become of the job; where that is [`Fate::Retire`], it is done.
-pub(super) fn finish(
-    spi: &Spi,
-    home: &Home,
-    watched: &Watched,
-    of: &Registration,
-    finished: &Finished,
-) -> Result<Fate, Error> {
-    const AGAIN: Fate = Fate::GiveBack { seconds: 1.0, alone: false };
-    const VERSION: i32 = 1;
-    const PROJECT: i32 = 2;
-    let job = finished.job;
-    let held = act_as(home.owner, || spi.run(&queue_sql::hold(&home.schema), &job.identity()))?;
-    if held.len() == 0 {
-        // It has changed, or is about to. Should nothing come of that, it is there to be tried again.
-        return Ok(AGAIN);
-    }
-    let (row, key) = read_as(of.reader, || {
-        let key = key(of, job);
-        spi.prepare(&sql::photo_version(watched), &[of.key_type])?.run(&[Some(key)]).map(|row| (row, key))
-    })?;
-    if row.len() == 0 {
-        settle(spi, home, job, &Fate::Retire)?;
-        return Ok(Fate::Retire);
-    }
-    if row.text(VERSION).as_deref() != Some(finished.version) {
-        let image =
-            read_as(of.reader, || spi.prepare(&sql::photo(watched), &[of.key_type])?.run(&[Some(key)]))?;
-        // SAFETY: a non-null bytea of a row at hand.
-        let image =
-            (image.len() > 0).then(|| image.value(1)).flatten().map(|image| unsafe { Bytes::new(image) });
-        let same =
-            image.is_some_and(|image| Sha256::digest(image.as_slice()).as_slice() == finished.checksum);
-        if !same {
-            return Ok(AGAIN);
-        }
-    }
-    provenance::check(spi, home, watched, finished.model)?;
-    let target = Target::prepare(spi, watched, finished.model.to_owned(), of.key_type, of.project_type)?;
-    // SAFETY: values that were made for these.
-    let (checksum, vector) = unsafe {
-        (
-            Bytes::own(finished.checksum.as_slice().into_datum().unwrap_or(0.into())),
-            Bytes::own(vector::to_datum(finished.vector)),
-        )
+#[derive(Clone)]
+pub(super) enum Outcome {
+    /// The photo in this version of its row has this vector.
+    Embedded { version: String, checksum: Checksum, vector: Vec<f32> },
+    /// The photo cannot be embedded, and will not be tried again if `dead`.
+    Failed { failure: Failure, dead: bool },
+    /// There is no photo.
+    Absent,
+}
+
+/// What became of the jobs.
+#[derive(Default)]
+pub(super) struct Done {
+    pub(super) settled: usize,
+    /// How many wait for other transactions that have locked their photos.
+    pub(super) locked: usize,
+    /// The jobs that other transactions have locked.
+    pub(super) unheld: Vec<Job>,
+    /// The quoted name of the source.
+    pub(super) table: String,
+}
+
+/// A row that is locked is looked at again after a second.
+pub(super) const LOCKED: Fate = Fate::GiveBack { seconds: 1.0, alone: false };
+/// A photo that changed meanwhile is embedded again.
+const AGAIN: Fate = Fate::GiveBack { seconds: 0.0, alone: false };
+
+/// Writes what is to be written for jobs of one source. `model` is which model made the vectors, as the target's model
+/// column has it.
+pub(super) fn finish(spi: &Spi, home: &Home, finished: &[Finished], model: &str) -> Result<Done, Error> {
+    let Some(first) = finished.first() else {
+        return Ok(Done::default());
     };
-    // What is deferred would run at the commit, as the worker.
-    spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+    let watched = Watched::registered(spi, home, first.job.source, Patience::None)?;
     // A crash loses a vector together with the end of its job.
     spi.run("SET LOCAL synchronous_commit = off", &[])?;
-    let project = row.value(PROJECT);
-    target.put(&Row { key, checksum: &checksum, vector: vector.datum(), project })?;
-    settle(spi, home, job, &Fate::Retire)?;
-    Ok(Fate::Retire)
+    // What is deferred would run at the commit, as the worker.
+    spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+    let table = watched.as_ref().map(|watched| watched.source.name.clone()).unwrap_or_default();
+    let mut done = Done { table, ..Done::default() };
+    let mut write = None;
+    for Finished { job, outcome } in finished {
+        let held = act_as(home.owner, || spi.run_kept(&queue_sql::hold(&home.schema), &job.identity()))?;
+        if held.len() == 0 {
+            // It has changed, or is about to. Should nothing come of that, it is there to be tried again.
+            done.unheld.push(job.clone());
+            continue;
+        }
+        let fate = match &watched {
+            None => Fate::Retire,
+            Some(watched) => {
+                if write.is_none() {
+                    write = Some(Write::prepare(spi, home, watched, model)?);
+                }
+                let write = write.as_ref().ok_or(Error::OutOfTurn)?;
+                watched.read(|| write.one(job, outcome))?
+            }
+        };
+        match &fate {
+            Fate::GiveBack { seconds, .. } if *seconds > 0.0 => done.locked += 1,
+            _ => done.settled += 1,
+        }
+        settle(spi, home, job, &fate)?;
+    }
+    Ok(done)
+}
+
+struct Write<'a> {
+    spi: &'a Spi,
+    home: &'a Home,
+    watched: &'a Watched,
+    model: &'a str,
+    lock: Plan<'a>,
+    look: Plan<'a>,
+}
+
+impl<'a> Write<'a> {
+    fn prepare(
+        spi: &'a Spi,
+        home: &'a Home,
+        watched: &'a Watched,
+        model: &'a str,
+    ) -> Result<Write<'a>, Error> {
+        let key = [watched.key_type.oid];
+        watched.read(|| {
+            let lock = spi.prepare(&sql::lock_photo(watched), &key)?;
+            let look = spi.prepare(&sql::photo(watched), &key)?;
+            Ok(Write { spi, home, watched, model, lock, look })
+        })
+    }
+
+    fn one(&self, job: &Job, outcome: &Outcome) -> Result<Fate, Error> {
+        let key = self.watched.key_type.read(&job.key);
+        let row = self.lock.run(&[Some(key.datum())])?;
+        if row.len() == 0 {
+            return if has_image(&self.look.run(&[Some(key.datum())])?)? {
+                Ok(LOCKED)
+            } else {
+                self.clear(&key)
+            };
+        }
+        let Some(image) = row.bytea(IMAGE)? else {
+            return self.clear(&key);
+        };
+        match outcome {
+            // It came after it was looked for.
+            Outcome::Absent => Ok(AGAIN),
+            Outcome::Failed { failure, dead } => {
+                if *dead {
+                    let checksum = checksum_of(image.copy().as_slice());
+                    target::delete_stale(self.spi, self.watched, &key, &checksum)?;
+                }
+                Ok(Fate::Fail { failure: failure.clone(), dead: *dead })
+            }
+            Outcome::Embedded { version, checksum, vector } => {
+                if !is_same(&row, image, version, checksum) {
+                    return Ok(AGAIN);
+                }
+                self.put(&key, &row, checksum, vector)?;
+                Ok(Fate::Retire)
+            }
+        }
+    }
+
+    fn put(&self, key: &Key, row: &Rows, checksum: &Checksum, vector: &[f32]) -> Result<(), Error> {
+        provenance::check(self.spi, self.home, self.watched, self.model)?;
+        let project = match &self.watched.project {
+            Some((project, _)) => row.value(PROJECT, project.type_oid)?,
+            None => None,
+        };
+        let target = Target::prepare(self.spi, self.home, self.watched, self.model)?;
+        target.put(&Row { key, checksum, vector, project })
+    }
+
+    /// Deletes the embedding under a key that has no photo. It is locked first and the photo looked for after: a
+    /// transaction that brings one meanwhile writes the embedding, and waits for the lock.
+    fn clear(&self, key: &Key) -> Result<Fate, Error> {
+        let watched = self.watched;
+        let argument = Argument { oid: watched.key_type.oid, value: Some(key.datum()) };
+        let run = |statement: &str| watched.write(|| self.spi.run(statement, &[argument]));
+        if run(&sql::lock_embedding(watched))?.len() == 0 {
+            let exists = run(&sql::embedding_exists(watched))?.len() > 0;
+            return Ok(if exists { LOCKED } else { Fate::Retire });
+        }
+        if has_image(&self.look.run(&[Some(key.datum())])?)? {
+            return Ok(AGAIN);
+        }
+        target::delete_embedding(self.spi, watched, key)?;
+        Ok(Fate::Retire)
+    }
+}
+
+fn has_image(row: &Rows) -> Result<bool, Error> {
+    Ok(row.len() > 0 && row.bytea(IMAGE)?.is_some())
+}
+
+fn is_same(row: &Rows, image: Bytea, version: &str, checksum: &Checksum) -> bool {
+    row.printed(VERSION).as_deref() == Some(version) || checksum_of(image.copy().as_slice()) == *checksum
 }
 
 /// Copies of the vectors that the same bytes have already.
 pub(super) fn known(
     spi: &Spi,
+    home: &Home,
     watched: &Watched,
-    of: &Registration,
     model: &str,
     checksums: &[Checksum],
 ) -> Result<HashMap<Checksum, Vec<f32>>, Error> {
-    let target = Target::prepare(spi, watched, model.to_owned(), of.key_type, of.project_type)?;
-    let mut known = HashMap::new();
-    for checksum in checksums {
-        // SAFETY: a bytea that was made for this value.
-        let bytes = unsafe { Bytes::own(checksum.as_slice().into_datum().unwrap_or(0.into())) };
-        // SAFETY: the column is of pgvector's type, as clip_watch made sure.
-        let vector = target.vector_of(&bytes)?.and_then(|copy| unsafe { vector::from_datum(copy.datum()) });
-        known.extend(vector.map(|vector| (*checksum, vector)));
-    }
-    Ok(known)
+    watched.read(|| {
+        let target = Target::prepare(spi, home, watched, model)?;
+        let mut known = HashMap::new();
+        for checksum in checksums {
+            known.extend(target.vector_of(checksum)?.map(|vector| (*checksum, vector)));
+        }
+        Ok(known)
+    })
+}
+
+/// Whether a failure is of the photo's bytes, which will not change by themselves.
+pub(super) fn is_of_bytes(code: Code) -> bool {
+    matches!(
+        code,
+        Code::ERRCODE_INVALID_BINARY_REPRESENTATION
+            | Code::ERRCODE_FEATURE_NOT_SUPPORTED
+            | Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED
+            | Code::ERRCODE_INVALID_PARAMETER_VALUE
+    )
 }

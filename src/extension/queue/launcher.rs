@@ -12,38 +12,64 @@ use std::time::{Duration, Instant};
 
 use pgrx::{PgMemoryContexts, pg_sys};
 
+use super::batch::report;
 use super::bell::Bell;
+use super::lane::Lane;
 use super::place::{LAUNCHER_BELL, LAUNCHER_LOCK};
 use crate::client::{Interest, wait};
 use crate::error::Error;
 use crate::worker::{accept_signals, named, reload_settings};
 use crate::{lock, settings};
 
+/// Where a worker works.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) database: pg_sys::Oid,
+    pub(super) lane: Lane,
+}
+
+impl Place {
+    /// What the worker's main function is called with.
+    fn argument(self) -> pg_sys::Datum {
+        let lane = u64::from(u32::from(self.lane.letter()));
+        pg_sys::Datum::from(u64::from(u32::from(self.database)) | lane << u32::BITS)
+    }
+
+    pub(super) fn from_argument(argument: pg_sys::Datum) -> Option<Place> {
+        let [a, b, c, d, lane, ..] = argument.value().to_le_bytes();
+        let database = pg_sys::Oid::from(u32::from_le_bytes([a, b, c, d]));
+        Some(Place { database, lane: Lane::from_letter(lane)? })
+    }
+}
+
 /// What the launcher is rung for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Message {
-    /// The database has work and no worker.
-    Wanted(pg_sys::Oid),
-    /// The worker of the database leaves because it has nothing to do.
-    Idle(pg_sys::Oid),
+    /// There is work and no worker.
+    Wanted(Place),
+    /// The worker leaves because it has nothing to do.
+    Idle(Place),
 }
 
 impl Message {
-    pub(super) fn encode(self) -> [u8; 5] {
-        let (kind, database) = match self {
-            Message::Wanted(database) => (b'w', database),
-            Message::Idle(database) => (b'i', database),
+    pub(super) fn encode(self) -> [u8; 6] {
+        let (kind, Place { database, lane }) = match self {
+            Message::Wanted(place) => (b'w', place),
+            Message::Idle(place) => (b'i', place),
         };
         let [a, b, c, d] = u32::from(database).to_le_bytes();
-        [kind, a, b, c, d]
+        [kind, lane.letter() as u8, a, b, c, d]
     }
 
     fn decode(message: &[u8]) -> Option<Message> {
-        let (kind, database) = message.split_first()?;
+        let [kind, lane, ref database @ ..] = *message else {
+            return None;
+        };
         let database = pg_sys::Oid::from(u32::from_le_bytes(database.try_into().ok()?));
+        let place = Place { database, lane: Lane::from_letter(lane)? };
         match kind {
-            b'w' => Some(Message::Wanted(database)),
-            b'i' => Some(Message::Idle(database)),
+            b'w' => Some(Message::Wanted(place)),
+            b'i' => Some(Message::Idle(place)),
             _ => None,
         }
     }
@@ -113,8 +139,8 @@ fn launch() -> Result<(), Error> {
         reload_settings();
         for message in bell.messages() {
             match Message::decode(&message) {
-                Some(Message::Wanted(database)) => workers.want(database),
-                Some(Message::Idle(database)) => workers.is_idle(database),
+                Some(Message::Wanted(place)) => workers.want(place),
+                Some(Message::Idle(place)) => workers.is_idle(place),
                 None => {}
             }
         }
@@ -131,10 +157,10 @@ fn launch() -> Result<(), Error> {
 /// The workers that this launcher has started, and those that it is to start.
 #[derive(Default)]
 struct Workers {
-    of: HashMap<pg_sys::Oid, Worker>,
+    of: HashMap<Place, Worker>,
     /// The databases that the round has yet to look into.
     to_visit: VecDeque<pg_sys::Oid>,
-    visited: Option<pg_sys::Oid>,
+    visited: Option<Place>,
     slots_are_exhausted: bool,
 }
 
@@ -148,43 +174,44 @@ struct Worker {
 }
 
 impl Workers {
-    fn want(&mut self, database: pg_sys::Oid) {
+    fn want(&mut self, place: Place) {
         // One that failed is not started before its pause is over, however often it is wanted.
-        self.of.entry(database).or_insert_with(Worker::new).due.get_or_insert_with(Instant::now);
+        self.of.entry(place).or_insert_with(Worker::new).due.get_or_insert_with(Instant::now);
     }
 
-    fn is_idle(&mut self, database: pg_sys::Oid) {
-        if let Some(worker) = self.of.get_mut(&database) {
+    fn is_idle(&mut self, place: Place) {
+        if let Some(worker) = self.of.get_mut(&place) {
             worker.said_idle = true;
         }
     }
 
     fn visit_all(&mut self, databases: &[pg_sys::Oid]) {
-        self.of.retain(|database, worker| worker.is_running() || databases.contains(database));
+        self.of.retain(|place, worker| worker.is_running() || databases.contains(&place.database));
         self.to_visit = databases.iter().copied().collect();
     }
 
     /// Starts what is due. Returns when there is something to do again.
     fn start_due(&mut self) -> Option<Instant> {
         self.reap();
-        let turn =
-            self.visited.and_then(|database| self.of.get(&database)).filter(|worker| worker.is_running());
+        let turn = self.visited.and_then(|place| self.of.get(&place)).filter(|worker| worker.is_running());
         let turn = turn.map(|worker| worker.started + VISIT).filter(|end| *end > Instant::now());
         if turn.is_none()
             && let Some(database) = self.to_visit.pop_front()
         {
-            self.visited = Some(database);
-            self.want(database);
+            // It finds out whether the other lane has work as well.
+            let place = Place { database, lane: Lane::Prompt };
+            self.visited = Some(place);
+            self.want(place);
         }
-        let due: Vec<pg_sys::Oid> =
-            self.of.iter().filter(|(_, worker)| worker.is_due()).map(|(database, _)| *database).collect();
+        let due: Vec<Place> =
+            self.of.iter().filter(|(_, worker)| worker.is_due()).map(|(place, _)| *place).collect();
         if !due.is_empty() {
             let present = databases();
-            for database in due {
-                if present.contains(&database) {
-                    self.start(database);
+            for place in due {
+                if present.contains(&place.database) {
+                    self.start(place);
                 } else {
-                    self.of.remove(&database);
+                    self.of.remove(&place);
                 }
             }
         }
@@ -208,8 +235,8 @@ impl Workers {
         self.of.retain(|_, worker| worker.is_running() || worker.due.is_some());
     }
 
-    fn start(&mut self, database: pg_sys::Oid) {
-        let Some(worker) = self.of.get_mut(&database) else {
+    fn start(&mut self, place: Place) {
+        let Some(worker) = self.of.get_mut(&place) else {
             return;
         };
         let mut registration = pg_sys::BackgroundWorker {
@@ -217,7 +244,7 @@ impl Workers {
             bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
             // The postmaster would start it again also where its database is gone.
             bgw_restart_time: pg_sys::BGW_NEVER_RESTART,
-            bgw_main_arg: pg_sys::Datum::from(u32::from(database)),
+            bgw_main_arg: place.argument(),
             // SAFETY: a plain read of a variable of this process.
             bgw_notify_pid: unsafe { pg_sys::MyProcPid },
             ..named(c"pg_clip queue worker", c"clip_queue_worker_main")
@@ -240,6 +267,12 @@ impl Workers {
             }
         }
         self.slots_are_exhausted = !started;
+        let state = pg_sys::BackendState::STATE_IDLE;
+        if started {
+            report(state, "");
+        } else {
+            report(state, &format!("photos wait: {}", Error::NoWorkerSlot("queue worker")));
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! transaction ([`worker`]). Always true:
 //!
 //! * a photo is embedded from the bytes that it has when its vector is written, or its job stays;
-//! * the row of a job is the lock that orders its worker and whoever changes the photo;
+//! * a photo's row is locked while its vector is written; a row or a table that another transaction has locked is left
+//!   for later, and so is a table that is slow or broken: nothing that a user does holds up the photos of another;
 //! * no transaction is open while the embedder works;
 //! * an attempt is committed before the photo is sent, so that one that ends processes counts;
 //! * photos are read as the owner of their table, vectors are written as the owner of theirs, in restricted
@@ -20,7 +21,9 @@ mod claim;
 pub(crate) mod enqueue;
 mod failure;
 mod finish;
+mod lane;
 mod launcher;
+mod pause;
 mod place;
 mod read;
 mod retry;

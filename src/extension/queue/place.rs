@@ -3,18 +3,20 @@
 
 use pgrx::pg_sys;
 
+use super::lane::Lane;
+
 /// Locked by the running launcher.
 pub(super) const LAUNCHER_LOCK: &str = "pg_stat_tmp/pg_clip.launcher.lock";
 
 /// Where the launcher is rung.
 pub(super) const LAUNCHER_BELL: &str = "pg_stat_tmp/pg_clip.launcher.bell";
 
-/// Locked by the running queue worker of a database.
-pub(super) fn worker_lock(database: pg_sys::Oid) -> String {
-    format!("pg_stat_tmp/pg_clip.queue.{}.lock", u32::from(database))
+/// Locked by the running queue worker of a lane of a database.
+pub(super) fn worker_lock(database: pg_sys::Oid, lane: Lane) -> String {
+    format!("pg_stat_tmp/pg_clip.queue.{}.{}.lock", u32::from(database), lane.letter())
 }
 
-/// Where the queue worker of a database is rung.
-pub(super) fn worker_bell(database: pg_sys::Oid) -> String {
-    format!("pg_stat_tmp/pg_clip.queue.{}.bell", u32::from(database))
+/// Where the queue worker of a lane of a database is rung.
+pub(super) fn worker_bell(database: pg_sys::Oid, lane: Lane) -> String {
+    format!("pg_stat_tmp/pg_clip.queue.{}.{}.bell", u32::from(database), lane.letter())
 }

@@ -1,96 +1,70 @@
 //! Reading the photos of claimed jobs, as the owner of their table.
 
-use pgrx::pg_sys;
-use sha2::{Digest, Sha256};
-
 use super::claim::Job;
-use super::transaction::Failure;
 use crate::client;
 use crate::error::Error;
 use crate::spi::{Plan, Spi};
-use crate::varlena::{self, Bytes};
-use crate::watch::role::read_as;
 use crate::watch::sql;
-use crate::watch::watched::{Registration, Watched};
+use crate::watch::target::{Checksum, checksum_of};
+use crate::watch::watched::Watched;
 
-pub(super) type Checksum = [u8; 32];
-
-/// A photo as the worker found it.
-pub(super) struct Photo {
+/// A job and what was found under its key.
+pub(super) struct Found {
     pub(super) job: Job,
-    /// Which version of the row it was.
-    pub(super) version: String,
-    pub(super) checksum: Checksum,
-    pub(super) image: Vec<u8>,
+    pub(super) photo: Photo,
 }
 
-/// What was found for a job.
-pub(super) enum Found {
-    Photo(Photo),
-    /// There is no such photo, or it is NULL.
-    Nothing(Job),
-    /// There is one that cannot be embedded.
-    Unfit(Job, Failure),
+pub(super) enum Photo {
+    Whole {
+        /// Which version of the row it was.
+        version: String,
+        checksum: Checksum,
+        image: Vec<u8>,
+    },
+    /// There is none, or its image is NULL.
+    Absent,
+    /// Its image exceeds `clip.max_image_bytes`.
+    TooLarge(usize),
     /// The batch is large enough without it.
-    Unread(Job),
+    Unread,
 }
 
 /// What a batch holds at most, beside one photo.
 const BATCH_BYTES: usize = 64 << 20;
 
+/// The columns of [`sql::photo`].
+pub(super) const IMAGE: i32 = 1;
+pub(super) const PROJECT: i32 = 2;
+pub(super) const VERSION: i32 = 3;
+
 /// Reads the photos of jobs of one source.
-pub(super) fn read(
-    spi: &Spi,
-    watched: &Watched,
-    of: &Registration,
-    jobs: Vec<Job>,
-) -> Result<Vec<Found>, Error> {
-    read_as(of.reader, || {
-        let plan = spi.prepare(&sql::photo(watched), &[of.key_type])?;
+pub(super) fn read(spi: &Spi, watched: &Watched, jobs: &[Job]) -> Result<Vec<Found>, Error> {
+    watched.read(|| {
+        let plan = spi.prepare(&sql::photo(watched), &[watched.key_type.oid])?;
         let mut bytes = 0;
-        jobs.into_iter()
-            .map(|job| {
-                if bytes >= BATCH_BYTES {
-                    return Ok(Found::Unread(job));
-                }
-                let found = read_one(&plan, of, job)?;
-                if let Found::Photo(photo) = &found {
-                    bytes += photo.image.len();
-                }
-                Ok(found)
-            })
-            .collect()
+        let mut found = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let photo = if bytes >= BATCH_BYTES { Photo::Unread } else { read_one(&plan, watched, job)? };
+            if let Photo::Whole { image, .. } = &photo {
+                bytes += image.len();
+            }
+            found.push(Found { job: job.clone(), photo });
+        }
+        Ok(found)
     })
 }
 
-fn read_one(plan: &Plan, of: &Registration, job: Job) -> Result<Found, Error> {
-    const IMAGE: i32 = 1;
-    const VERSION: i32 = 2;
-    let row = plan.run(&[Some(key(of, &job))])?;
-    if row.len() == 0 {
-        return Ok(Found::Nothing(job));
-    }
-    let Some(image) = row.value(IMAGE) else {
-        return Ok(Found::Nothing(job));
+fn read_one(plan: &Plan, watched: &Watched, job: &Job) -> Result<Photo, Error> {
+    let key = watched.key_type.read(&job.key);
+    let row = plan.run(&[Some(key.datum())])?;
+    let image = if row.len() > 0 { row.bytea(IMAGE)? } else { None };
+    let Some(image) = image else {
+        return Ok(Photo::Absent);
     };
-    // SAFETY: a non-null bytea of a row at hand.
-    let size = unsafe { varlena::size(image) };
-    if let Err(error) = client::check_image_size(size) {
-        return Ok(Found::Unfit(job, error.into()));
+    if client::check_image_size(image.size()).is_err() {
+        return Ok(Photo::TooLarge(image.size()));
     }
-    // SAFETY: as above.
-    let image = unsafe { Bytes::new(image) }.as_slice().to_vec();
-    let version = row.text(VERSION).unwrap_or_default();
-    Ok(Found::Photo(Photo { job, version, checksum: Sha256::digest(&image).into(), image }))
-}
-
-/// The key of a job as a value of its type, made by the type's own input function.
-pub(super) fn key(of: &Registration, job: &Job) -> pg_sys::Datum {
-    let text = std::ffi::CString::new(job.key.as_str()).expect("a text of the server has no NUL byte");
-    let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
-    // SAFETY: the type is that of a column; its input function takes these arguments and leaves the string alone.
-    unsafe {
-        pg_sys::getTypeInputInfo(of.key_type, &mut input, &mut parameter);
-        pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), parameter, -1)
-    }
+    let image = image.copy().as_slice().to_vec();
+    let version = row.printed(VERSION).unwrap_or_default();
+    Ok(Photo::Whole { version, checksum: checksum_of(&image), image })
 }

@@ -5,7 +5,7 @@ use pgrx::{IntoDatum, pg_sys};
 use super::{sql, wake};
 use crate::spi::{Argument, Spi};
 use crate::sql_function;
-use crate::watch::home::{Home, oid};
+use crate::watch::home::Home;
 use crate::watch::registry::{argument, check_owner};
 use crate::watch::role::act_as;
 
@@ -18,7 +18,7 @@ sql_function! {
         };
         let spi = Spi::connect()?;
         if source.is_some() {
-            check_owner(&spi, source)?;
+            check_owner(source)?;
         }
         // SAFETY: a plain read of the current role.
         let caller = unsafe { pg_sys::GetUserId() };
@@ -26,7 +26,7 @@ sql_function! {
         let arguments = [
             Argument { oid: pg_sys::OIDOID, value: source },
             Argument { oid: pg_sys::TEXTOID, value: key },
-            oid(caller),
+            Argument::oid(caller),
         ];
         let revived = act_as(home.owner, || spi.run(&sql::revive(&home.schema), &arguments))?.len();
         if revived > 0 {

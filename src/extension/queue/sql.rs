@@ -2,11 +2,16 @@
 //!
 //! All of them run as the extension's owner with `search_path = pg_catalog, pg_temp`, see [`crate::watch::role`].
 
+use super::lane::Lane;
+
 /// How often a job may fail before it is dead.
 pub(super) const MOST_ATTEMPTS: i32 = 5;
 
 /// How long a claimed job is left alone, should its worker be gone and no other have started since.
 const LEASE: &str = "5 minutes";
+
+/// How long a table that was slow is treated as such.
+const SLOW: &str = "10 minutes";
 
 /// Writes jobs for the keys `$2` of source `$1`. A job that is there starts again from the beginning.
 pub(super) fn add(schema: &str) -> String {
@@ -51,51 +56,99 @@ pub(super) fn end_backfill(schema: &str) -> String {
     format!("DELETE FROM {schema}.clip_backfill_notes WHERE source = $1 AND pid = pg_backend_pid()")
 }
 
-/// Deletes the jobs of the keys `$2` of source `$1`.
-pub(super) fn remove(schema: &str) -> String {
-    format!("DELETE FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2)")
-}
-
-/// Locks the jobs of the keys `$2` of source `$1`, so that their worker keeps off them until the transaction's end.
-pub(super) fn lock(schema: &str) -> String {
-    format!("SELECT FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2) ORDER BY key FOR UPDATE")
-}
-
 /// Deletes all jobs of source `$1`.
 pub(super) fn clear(schema: &str) -> String {
     format!("DELETE FROM {schema}.clip_queue WHERE source = $1")
 }
 
-/// Gives up the claims of a worker before this one. What it was at work on is embedded alone from now on; a job that
-/// has been alone already, as often as it may, is dead.
-pub(super) fn recover(schema: &str) -> String {
+/// Gives up the claims of a worker of a lane before this one. What it was at work on is embedded alone from now on, and in
+/// the slow lane, for a table can have ended it; a job that has been alone already, as often as it may, is dead.
+pub(super) fn recover(schema: &str, lane: Lane) -> String {
+    let condition = lane.condition();
     format!(
-        "UPDATE {schema}.clip_queue SET claimed = false, suspect = true, run_at = now(),
+        "WITH slow AS (
+            INSERT INTO {schema}.clip_queue_pauses (source, slow_until)
+            SELECT DISTINCT source, now() + interval '{SLOW}' FROM {schema}.clip_queue
+            WHERE claimed AND {condition}
+            ON CONFLICT (source) DO UPDATE SET slow_until = EXCLUDED.slow_until)
+        UPDATE {schema}.clip_queue SET claimed = false, suspect = true, run_at = now(),
             attempts = CASE WHEN suspect THEN attempts ELSE attempts - 1 END,
             dead = suspect AND attempts >= {MOST_ATTEMPTS},
             sqlstate = CASE WHEN suspect THEN '57P02' ELSE sqlstate END,
             message = CASE WHEN suspect THEN 'the queue worker ended while it embedded this photo' ELSE message END,
             failed_at = CASE WHEN suspect THEN now() ELSE failed_at END
-        WHERE claimed"
+        WHERE claimed AND {condition}"
     )
 }
 
-/// The jobs that are due, at most `$1`, the one that has waited longest first.
-pub(super) fn due(schema: &str) -> String {
+/// The sources that have jobs in a lane, their owners, and in how many seconds the next job of each is due. The index
+/// is asked for one source after the other: what it costs grows with their number, and not with that of the jobs.
+pub(super) fn waiting(schema: &str, lane: Lane) -> String {
+    let condition = lane.condition();
     format!(
-        "SELECT source::oid, key, suspect FROM {schema}.clip_queue WHERE NOT dead AND run_at <= now()
-        ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED"
+        "WITH RECURSIVE present (source) AS (
+            (SELECT source::oid FROM {schema}.clip_queue WHERE {condition} ORDER BY source LIMIT 1)
+            UNION ALL
+            SELECT (SELECT source::oid FROM {schema}.clip_queue
+                WHERE {condition} AND source > present.source ORDER BY source LIMIT 1)
+            FROM present WHERE present.source IS NOT NULL
+        )
+        SELECT present.source, coalesce(class.relowner, 0), greatest(extract(epoch FROM (
+            SELECT run_at FROM {schema}.clip_queue
+            WHERE {condition} AND source = present.source ORDER BY run_at LIMIT 1) - clock_timestamp()), 0)::float8
+        FROM present LEFT JOIN pg_class AS class ON class.oid = present.source
+        WHERE present.source IS NOT NULL"
     )
 }
 
-/// Claims the jobs of the sources `$1` and keys `$2`.
+/// The jobs of source `$1` that are due in a lane, at most `$2`, the one that has waited longest first.
+pub(super) fn due(schema: &str, lane: Lane) -> String {
+    let condition = lane.condition();
+    format!(
+        "SELECT key, suspect FROM {schema}.clip_queue
+        WHERE source = $1 AND {condition} AND run_at <= now()
+        ORDER BY run_at LIMIT $2 FOR UPDATE SKIP LOCKED"
+    )
+}
+
+/// Claims the jobs of source `$1` and the keys `$2`.
 pub(super) fn claim(schema: &str) -> String {
     format!(
-        "UPDATE {schema}.clip_queue AS job
-        SET claimed = true, attempts = attempts + 1, run_at = now() + interval '{LEASE}'
-        FROM unnest($1, $2) AS taken (source, key) WHERE job.source = taken.source AND job.key = taken.key
-        RETURNING job.source::oid, job.key, job.generation"
+        "UPDATE {schema}.clip_queue SET claimed = true, attempts = attempts + 1, run_at = now() + interval '{LEASE}'
+        WHERE source = $1 AND key = ANY ($2)
+        RETURNING key, generation, attempts"
     )
+}
+
+/// Has the slow lane take over the jobs of source `$1` that no transaction has locked.
+pub(super) fn slow_down(schema: &str) -> String {
+    format!(
+        "UPDATE {schema}.clip_queue SET slow = true WHERE source = $1 AND key IN (
+            SELECT key FROM {schema}.clip_queue WHERE source = $1 AND NOT dead AND NOT slow AND NOT claimed
+            FOR UPDATE SKIP LOCKED)"
+    )
+}
+
+/// Writes down that the photos of source `$1` wait for `$2`, for `$3` seconds.
+pub(super) fn note_pause(schema: &str) -> String {
+    format!(
+        "INSERT INTO {schema}.clip_queue_pauses (source, reason, until)
+        VALUES ($1, $2, now() + $3 * interval '1 second')
+        ON CONFLICT (source) DO UPDATE SET reason = EXCLUDED.reason, until = EXCLUDED.until"
+    )
+}
+
+/// Writes down that source `$1` is slow.
+pub(super) fn note_slow(schema: &str) -> String {
+    format!(
+        "INSERT INTO {schema}.clip_queue_pauses (source, slow_until) VALUES ($1, now() + interval '{SLOW}')
+        ON CONFLICT (source) DO UPDATE SET slow_until = EXCLUDED.slow_until"
+    )
+}
+
+/// Whether source `$1` is known to be slow.
+pub(super) fn is_slow(schema: &str) -> String {
+    format!("SELECT FROM {schema}.clip_queue_pauses WHERE source = $1 AND slow_until > now()")
 }
 
 /// Has the failed jobs of source `$1` and key `$2` start again from the beginning, where role `$3` owns the source.
@@ -112,14 +165,6 @@ pub(super) fn revive(schema: &str) -> String {
     )
 }
 
-/// In how many seconds the next job is due; NULL where there is none.
-pub(super) fn next_due(schema: &str) -> String {
-    format!(
-        "SELECT greatest(extract(epoch FROM run_at - clock_timestamp()), 0)::float8
-        FROM {schema}.clip_queue WHERE NOT dead ORDER BY run_at LIMIT 1"
-    )
-}
-
 /// Locks the job of source `$1`, key `$2` and generation `$3`, unless it has changed or somebody else has the lock.
 pub(super) fn hold(schema: &str) -> String {
     format!(
@@ -133,12 +178,27 @@ pub(super) fn retire(schema: &str) -> String {
     format!("DELETE FROM {schema}.clip_queue WHERE source = $1 AND key = $2 AND generation = $3::xid8")
 }
 
+/// Whether there still is a job of source `$1`, key `$2` and generation `$3`.
+pub(super) fn exists(schema: &str) -> String {
+    format!("SELECT FROM {schema}.clip_queue WHERE source = $1 AND key = $2 AND generation = $3::xid8")
+}
+
 /// Gives the job of source `$1`, key `$2` and generation `$3` back, due in `$4` seconds, as if it had not been claimed;
 /// `$5` says whether it is to be embedded alone.
 pub(super) fn give_back(schema: &str) -> String {
     format!(
         "UPDATE {schema}.clip_queue SET claimed = false, attempts = attempts - 1,
             run_at = now() + $4 * interval '1 second', suspect = suspect OR $5
+        WHERE source = $1 AND key = $2 AND generation = $3::xid8"
+    )
+}
+
+/// Gives the job of source `$1`, key `$2` and generation `$3` back as [`give_back`] does, and writes down what it waits
+/// for: SQLSTATE `$5` and message `$6`.
+pub(super) fn wait(schema: &str) -> String {
+    format!(
+        "UPDATE {schema}.clip_queue SET claimed = false, attempts = attempts - 1,
+            run_at = now() + $4 * interval '1 second', sqlstate = $5, message = $6, failed_at = now()
         WHERE source = $1 AND key = $2 AND generation = $3::xid8"
     )
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 use std::panic::AssertUnwindSafe;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
@@ -16,6 +17,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The model that is missing, where that is why.
     pub(super) model: Option<String>,
+    /// Whether a transaction of the worker was given up because of the time that it took.
+    pub(super) took_too_long: bool,
 }
 
 impl From<Error> for Failure {
@@ -24,7 +27,7 @@ impl From<Error> for Failure {
             Error::ModelAway(model, _) => Some(model.clone()),
             _ => None,
         };
-        Failure { code: error.sqlstate(), message: error.to_string(), model }
+        Failure { code: error.sqlstate(), message: error.to_string(), model, took_too_long: false }
     }
 }
 
@@ -41,25 +44,56 @@ impl Failure {
     }
 }
 
-/// A trigger of a user's that does not come to its end must not hold up the photos of others.
-const LONGEST: Duration = Duration::from_secs(60);
+/// What is not on a user's table takes no time; this is for a machine that is very busy.
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
+/// Code of a user can catch a cancel and go on. The process ends so much later.
+const GRACE: Duration = Duration::from_millis(250);
 
 unsafe extern "C-unwind" {
     fn enable_timeout_after(timeout: c_int, milliseconds: c_int);
     fn disable_timeout(timeout: c_int, keep_indicator: bool);
+    fn RegisterTimeout(timeout: c_int, handler: unsafe extern "C-unwind" fn()) -> c_int;
 }
 
 /// `STATEMENT_TIMEOUT` of `utils/timeout.h`, the same in PostgreSQL 15 to 18.
 const STATEMENT_TIMEOUT: c_int = 3;
+/// `USER_TIMEOUT` of `utils/timeout.h`: the first that an extension may ask for.
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+const USER_TIMEOUT: c_int = 12;
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+const USER_TIMEOUT: c_int = 13;
 
-/// Runs `body` in a transaction of its own and commits it; an error rolls it back, and so does
-/// [`LONGEST`]. A cancel by somebody ends the worker.
-pub(super) fn transaction<R>(body: impl FnOnce(&Spi) -> Result<R, Error>) -> Result<R, Failure> {
+/// The timeout that ends the process.
+fn end_of_process() -> c_int {
+    /// As SIGTERM does it: the next check for interrupts is the last.
+    unsafe extern "C-unwind" fn end() {
+        // SAFETY: plain writes of this process's flags, and a set latch, as the server's own handlers do it.
+        unsafe {
+            pg_sys::ProcDiePending = 1;
+            pg_sys::InterruptPending = 1;
+            pg_sys::SetLatch(pg_sys::MyLatch);
+        }
+    }
+
+    static TIMEOUT: OnceLock<c_int> = OnceLock::new();
+    // SAFETY: registered once in a process, with a handler that does what a signal handler may.
+    *TIMEOUT.get_or_init(|| unsafe { RegisterTimeout(USER_TIMEOUT, end) })
+}
+
+/// Runs `body` in a transaction of its own and commits it; an error rolls it back, and so does the end of `patience`. A
+/// cancel by another session ends the worker.
+pub(super) fn transaction<R>(
+    patience: Duration,
+    body: impl FnOnce(&Spi) -> Result<R, Error>,
+) -> Result<R, Failure> {
+    let milliseconds = |time: Duration| c_int::try_from(time.as_millis()).expect("minutes");
+    let end_of_process = end_of_process();
     // SAFETY: no transaction is open; each way out of here ends it.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
-        enable_timeout_after(STATEMENT_TIMEOUT, c_int::try_from(LONGEST.as_millis()).expect("a minute"));
+        enable_timeout_after(STATEMENT_TIMEOUT, milliseconds(patience));
+        enable_timeout_after(end_of_process, milliseconds(patience + GRACE));
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
     }
     let start = Instant::now();
@@ -71,8 +105,9 @@ pub(super) fn transaction<R>(body: impl FnOnce(&Spi) -> Result<R, Error>) -> Res
         // SAFETY: the snapshot and the transaction from above; SPI is closed.
         unsafe {
             pg_sys::PopActiveSnapshot();
-            disable_timeout(STATEMENT_TIMEOUT, false);
             pg_sys::CommitTransactionCommand();
+            disable_timeout(STATEMENT_TIMEOUT, false);
+            disable_timeout(end_of_process, false);
         }
         Ok(done)
     }))
@@ -81,18 +116,19 @@ pub(super) fn transaction<R>(body: impl FnOnce(&Spi) -> Result<R, Error>) -> Res
         let (CaughtError::PostgresError(report)
         | CaughtError::ErrorReport(report)
         | CaughtError::RustPanic { ereport: report, .. }) = &cause;
-        let failure =
-            Failure { code: report.sql_error_code(), message: report.message().to_owned(), model: None };
-        if failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED && start.elapsed() < LONGEST {
+        let code = report.sql_error_code();
+        let took_too_long = code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED && start.elapsed() >= patience;
+        if code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED && !took_too_long {
             cause.rethrow();
         }
-        Err(failure)
+        Err(Failure { code, message: report.message().to_owned(), model: None, took_too_long })
     })
     .execute();
     // SAFETY: a failed transaction is open still, whether or not an error was raised in it.
     unsafe {
         if done.is_err() {
             disable_timeout(STATEMENT_TIMEOUT, false);
+            disable_timeout(end_of_process, false);
             pg_sys::AbortCurrentTransaction();
         }
         pg_sys::pgstat_report_stat(false);

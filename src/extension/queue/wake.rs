@@ -12,7 +12,8 @@ use std::sync::Once;
 use pgrx::pg_sys;
 
 use super::bell::ring;
-use super::launcher::{self, Message};
+use super::lane::Lane;
+use super::launcher::{self, Message, Place};
 use super::place::{LAUNCHER_BELL, worker_bell};
 
 thread_local! {
@@ -28,6 +29,13 @@ pub(super) fn at_commit() {
         pg_sys::RegisterXactCallback(Some(at_end_of_transaction), std::ptr::null_mut());
     });
     ENQUEUED.set(true);
+}
+
+/// Wakes the worker of a lane of a database, or has it started.
+pub(super) fn want(database: pg_sys::Oid, lane: Lane) {
+    if !ring(&worker_bell(database, lane), b"\0") {
+        ring(LAUNCHER_BELL, &Message::Wanted(Place { database, lane }).encode());
+    }
 }
 
 #[pgrx::pg_guard]
@@ -49,9 +57,7 @@ unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type
             ENQUEUED.set(false);
             // SAFETY: a plain read of a variable of this process.
             let database = unsafe { pg_sys::MyDatabaseId };
-            if !ring(&worker_bell(database), b"\0") {
-                ring(LAUNCHER_BELL, &Message::Wanted(database).encode());
-            }
+            want(database, Lane::Prompt);
         }
         XACT_EVENT_ABORT | XACT_EVENT_PREPARE => ENQUEUED.set(false),
         _ => {}

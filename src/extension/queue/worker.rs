@@ -1,4 +1,4 @@
-//! The queue worker: a background worker that embeds the photos of one database's queue.
+//! The queue worker: a background worker that embeds the photos of one lane of a database's queue.
 
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
@@ -7,11 +7,14 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::batch::{Batches, report};
 use super::bell::{Bell, ring};
-use super::claim::{self, Job};
+use super::claim::{self, Job, Turns, Waiting};
 use super::failure::is_passing;
-use super::launcher::Message;
+use super::lane::Lane;
+use super::launcher::{Message, Place};
+use super::pause;
 use super::place::{LAUNCHER_BELL, worker_bell, worker_lock};
-use super::transaction::{Failure, transaction};
+use super::transaction::{Failure, LONGEST, transaction};
+use super::wake;
 use crate::client::{Interest, run_while_waiting, wait};
 use crate::error::Error;
 use crate::lock;
@@ -22,10 +25,11 @@ use crate::worker::{accept_signals, reload_settings};
 /// where the database is wanted by somebody else.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
-pub(crate) extern "C-unwind" fn clip_queue_worker_main(database: pg_sys::Datum) {
+pub(crate) extern "C-unwind" fn clip_queue_worker_main(place: pg_sys::Datum) {
     accept_signals();
-    let database = pg_sys::Oid::from(u32::try_from(database.value()).expect("an oid has 32 bits"));
-    if let Err(error) = work(database) {
+    if let Some(place) = Place::from_argument(place)
+        && let Err(error) = work(place)
+    {
         error.raise();
     }
 }
@@ -34,29 +38,33 @@ pub(crate) extern "C-unwind" fn clip_queue_worker_main(database: pg_sys::Datum) 
 const IDLE: Duration = Duration::from_secs(2);
 /// The pause before a queue is looked at again that somebody has locked.
 const LOCKED: Duration = Duration::from_secs(1);
-fn work(database: pg_sys::Oid) -> Result<(), Error> {
-    let Some(_lock) = lock::take(&worker_lock(database))? else {
+
+fn work(place: Place) -> Result<(), Error> {
+    let Some(_lock) = lock::take(&worker_lock(place.database, place.lane))? else {
         return Ok(());
     };
-    let bell = Bell::hang(worker_bell(database))?;
-    connect(database);
-    let home = transaction(|spi| {
+    let bell = Bell::hang(worker_bell(place.database, place.lane))?;
+    connect(place.database);
+    let home = transaction(LONGEST, |spi| {
         let home = Home::installed(spi)?;
-        home.as_ref().map_or(Ok(()), |home| claim::recover(spi, home))?;
+        home.as_ref().map_or(Ok(()), |home| claim::recover(spi, home, place.lane))?;
         Ok(home)
     })?;
     run_while_waiting(leave_if_wanted);
     match home {
-        Some(home) => Worker { database, bell, batches: Batches::new(home) }.run(),
+        Some(home) => {
+            let batches = Batches::new(home, place.lane);
+            Worker { place, bell, batches, turns: Turns::default(), has_woken_other: false }.run()
+        }
         None => {
-            say_idle(database);
+            say_idle(place);
             Ok(())
         }
     }
 }
 
-fn say_idle(database: pg_sys::Oid) {
-    ring(LAUNCHER_BELL, &Message::Idle(database).encode());
+fn say_idle(place: Place) {
+    ring(LAUNCHER_BELL, &Message::Idle(place).encode());
 }
 
 /// Connects as the bootstrap superuser, who runs nothing of a user's: see [`crate::watch::role`].
@@ -84,17 +92,20 @@ fn connect(database: pg_sys::Oid) {
 }
 
 struct Worker {
-    database: pg_sys::Oid,
+    place: Place,
     bell: Bell,
     batches: Batches,
+    turns: Turns,
+    /// Whether the worker of the slow lane was asked for, which a start of the server makes necessary.
+    has_woken_other: bool,
 }
 
 /// What a look at the queue found.
 enum Look {
     Jobs(Vec<Job>),
-    /// No job that is to be done now, and in how long the next one is due.
+    /// No job that is to be done now, and in how long to look again.
     Due(Option<Duration>),
-    /// Somebody has locked it.
+    /// Another session has locked it.
     Busy,
     /// There is no queue.
     Gone,
@@ -116,15 +127,16 @@ impl Worker {
                     continue;
                 }
                 Look::Gone => {
-                    say_idle(self.database);
+                    say_idle(self.place);
                     return Ok(());
                 }
                 Look::Busy => Some(Instant::now() + LOCKED),
                 Look::Due(left) => left.map(|left| Instant::now() + left),
             };
-            report(pg_sys::BackendState::STATE_IDLE, "");
+            report(pg_sys::BackendState::STATE_IDLE, &self.batches.pauses.reasons());
             let idle_ends = last_work.map(|last: Instant| last + IDLE).filter(|end| *end > Instant::now());
-            let Some(until) = pause_ends.or(due).or(idle_ends) else {
+            let unsettled = self.batches.has_unsettled().then(|| Instant::now() + LOCKED);
+            let Some(until) = pause_ends.or(due).into_iter().chain(unsettled).min().or(idle_ends) else {
                 if self.leave() {
                     return Ok(());
                 }
@@ -134,22 +146,58 @@ impl Worker {
         }
     }
 
-    /// Looks at the queue, and claims jobs unless the worker pauses.
+    /// Looks at the queue, and claims jobs of the table whose turn it is, unless the worker pauses.
     fn look(&mut self, pausing: bool) -> Result<Look, Failure> {
         report(pg_sys::BackendState::STATE_RUNNING, "claiming photos");
-        let looked = transaction(|spi| {
+        let lane = self.place.lane;
+        let turns = &mut self.turns;
+        let pauses = &mut self.batches.pauses;
+        let looked = transaction(LONGEST, |spi| {
             // The extension may have been dropped, moved to another schema or updated meanwhile.
             let Some(home) = Home::installed(spi)? else {
                 return Ok(None);
             };
-            let jobs = if pausing { Vec::new() } else { claim::claim(spi, &home)? };
-            let due = if jobs.is_empty() { claim::next_due(spi, &home)? } else { None };
-            Ok(Some((home, jobs, due)))
+            let waiting = claim::waiting(spi, &home, lane)?;
+            pauses.retain(|source| waiting.iter().any(|waiting| waiting.source == source));
+            let mut jobs = Vec::new();
+            let mut locked = Vec::new();
+            while jobs.is_empty() && !pausing {
+                let is_free = |waiting: &&Waiting| {
+                    waiting.due_in.is_zero()
+                        && pauses.until(waiting.source).is_none()
+                        && !locked.contains(&waiting.source)
+                };
+                let due: Vec<&Waiting> = waiting.iter().filter(is_free).collect();
+                let Some(source) = turns.next(&due) else {
+                    break;
+                };
+                if lane == Lane::Prompt && pause::is_slow(spi, &home, source)? {
+                    pause::slow_down(spi, &home, source)?;
+                    locked.push(source);
+                    continue;
+                }
+                jobs = claim::claim(spi, &home, lane, source)?;
+                if jobs.is_empty() {
+                    locked.push(source);
+                }
+            }
+            let next = waiting.iter().map(|waiting| {
+                let pause = pauses.until(waiting.source).map(|end| end.duration_since(Instant::now()));
+                let locked = locked.contains(&waiting.source).then_some(LOCKED);
+                waiting.due_in.max(pause.unwrap_or_default()).max(locked.unwrap_or_default())
+            });
+            let next = next.min();
+            let other = lane == Lane::Prompt && !claim::waiting(spi, &home, Lane::Slow)?.is_empty();
+            Ok(Some((home, jobs, next, other)))
         });
         match looked {
-            Ok(Some((home, jobs, due))) => {
+            Ok(Some((home, jobs, next, other))) => {
                 self.batches.home = home;
-                Ok(if jobs.is_empty() { Look::Due(due) } else { Look::Jobs(jobs) })
+                if other && !self.has_woken_other {
+                    wake::want(self.place.database, Lane::Slow);
+                }
+                self.has_woken_other = other;
+                Ok(if jobs.is_empty() { Look::Due(next) } else { Look::Jobs(jobs) })
             }
             Ok(None) => Ok(Look::Gone),
             // Dropped while we waited for it: the next look finds that out.
@@ -163,10 +211,10 @@ impl Worker {
     fn leave(&mut self) -> bool {
         self.bell.take_down();
         if self.bell.messages().is_empty() {
-            say_idle(self.database);
+            say_idle(self.place);
             return true;
         }
-        match Bell::hang(worker_bell(self.database)) {
+        match Bell::hang(worker_bell(self.place.database, self.place.lane)) {
             Ok(bell) => self.bell = bell,
             Err(_) => return true,
         }

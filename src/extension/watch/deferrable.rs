@@ -4,10 +4,11 @@
 //! commits. So what writes to a target fires is checked at once, and only that: the caller's other constraints stay as
 //! they are, and so does one that a DELETE would not fire, which may wait for just that DELETE.
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 
 use super::role::act_as;
 use super::sql;
+use crate::catalog::Table;
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
 
@@ -28,19 +29,18 @@ pub(super) struct Constraints {
 }
 
 impl Constraints {
-    /// Those of a table, given by its quoted name.
-    pub(super) fn of(spi: &Spi, target: &str, owner: pg_sys::Oid) -> Result<Constraints, Error> {
-        let target = Argument { oid: pg_sys::TEXTOID, value: target.into_datum() };
-        let row = act_as(owner, || spi.run(sql::DEFERRABLE, &[target]))?;
+    /// Those of a table.
+    pub(super) fn of(spi: &Spi, target: &Table, role: pg_sys::Oid) -> Result<Constraints, Error> {
+        let row = act_as(role, || spi.run_kept(sql::DEFERRABLE, &[Argument::oid(target.oid)]))?;
         Ok(Constraints {
-            written: Deferrable { all: row.text(1), deferred: row.text(2) },
-            deleted: Deferrable { all: row.text(3), deferred: row.text(4) },
+            written: Deferrable { all: row.printed(1), deferred: row.printed(2) },
+            deleted: Deferrable { all: row.printed(3), deferred: row.printed(4) },
         })
     }
 }
 
 impl Deferrable {
-    /// Runs `write`, to be called as the target's owner, with the constraints immediate. Afterwards they are as they
+    /// Runs `write`, to be called as the role that writes, with the constraints immediate. Afterwards they are as they
     /// were declared.
     pub(super) fn at_once<R>(&self, spi: &Spi, write: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
         if let Some(all) = &self.all {

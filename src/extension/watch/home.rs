@@ -1,15 +1,20 @@
 //! Where pg_clip lives in this database.
+//!
+//! Everything is found through `pg_depend`, as a member of the extension, and nothing by a name in a schema: any role
+//! that may create functions there could make one of that name.
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 
-use super::sql::{self, identifier};
+use crate::catalog::identifier;
 use crate::error::Error;
 use crate::spi::{Argument, Rows, Spi};
 
 /// The extension's schema and owner, and pgvector's type, whatever a search_path says.
+#[derive(Clone)]
 pub(crate) struct Home {
     /// Quoted.
     pub(crate) schema: String,
+    /// To whom the extension's tables belong.
     pub(crate) owner: pg_sys::Oid,
     pub(crate) vector_type: pg_sys::Oid,
 }
@@ -17,37 +22,62 @@ pub(crate) struct Home {
 impl Home {
     /// Found from a function of the extension: the one that runs.
     pub(crate) fn of(spi: &Spi, function: pg_sys::Oid) -> Result<Home, Error> {
-        let row = spi.run(sql::HOME, &[oid(function)])?;
+        // SAFETY: looks any number up in pg_depend.
+        let extension = unsafe { pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function) };
+        let row = spi.run_kept(HOME, &[Argument::oid(extension)])?;
         if row.len() == 0 {
-            return Err(Error::Spi(0));
+            return Err(Error::NoExtension);
         }
-        Ok(Home::read(&row))
+        Home::read(&row)
     }
 
     /// Found from the extension itself; nothing where it is not created in this database, is of another release than
     /// this library, or has a queue that is filled by logical replication.
     pub(crate) fn installed(spi: &Spi) -> Result<Option<Home>, Error> {
-        const RELEASE: i32 = 4;
-        let row = spi.run(sql::INSTALLED, &[])?;
-        let fits = row.len() > 0 && row.text(RELEASE).as_deref() == Some(env!("CARGO_PKG_VERSION"));
-        Ok(fits.then(|| Home::read(&row)))
-    }
-
-    fn read(row: &Rows) -> Home {
-        Home {
-            schema: identifier(&row.text(1).unwrap_or_default()),
-            owner: row.value(2).map_or(pg_sys::InvalidOid, oid_of),
-            vector_type: row.value(3).map_or(pg_sys::InvalidOid, oid_of),
+        let extension = spi.run_kept(INSTALLED, &[])?;
+        if extension.len() == 0 || extension.printed(2).as_deref() != Some(env!("CARGO_PKG_VERSION")) {
+            return Ok(None);
         }
+        let extension = extension.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid);
+        let row = spi.run_kept(HOME, &[Argument::oid(extension)])?;
+        if row.len() == 0 || row.get::<bool>(4)?.unwrap_or_default() {
+            return Ok(None);
+        }
+        Home::read(&row).map(Some)
+    }
+
+    fn read(row: &Rows) -> Result<Home, Error> {
+        Ok(Home {
+            schema: identifier(&row.printed(1).unwrap_or_default()),
+            owner: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
+            vector_type: row.get(3)?.unwrap_or(pg_sys::InvalidOid),
+        })
     }
 }
 
-/// An oid as a parameter.
-pub(crate) fn oid(oid: pg_sys::Oid) -> Argument {
-    Argument { oid: pg_sys::OIDOID, value: oid.into_datum() }
-}
+/// Of extension `$1`: its schema, the owner of its queue, pgvector's type, and whether a subscription fills the queue:
+/// then its jobs are those of the publisher.
+const HOME: &str = "
+    SELECT namespace.nspname, queue.relowner, vector.oid, EXISTS (
+        SELECT FROM pg_catalog.pg_subscription_rel AS subscribed
+        WHERE subscribed.srrelid OPERATOR(pg_catalog.=) queue.oid)
+    FROM pg_catalog.pg_extension AS extension
+    JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid OPERATOR(pg_catalog.=) extension.extnamespace
+    JOIN pg_catalog.pg_depend AS member ON member.refobjid OPERATOR(pg_catalog.=) extension.oid
+        AND member.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+        AND member.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+        AND member.deptype OPERATOR(pg_catalog.=) 'e'
+    JOIN pg_catalog.pg_class AS queue ON queue.oid OPERATOR(pg_catalog.=) member.objid
+        AND queue.relname OPERATOR(pg_catalog.=) 'clip_queue'
+    JOIN pg_catalog.pg_extension AS pgvector ON pgvector.extname OPERATOR(pg_catalog.=) 'vector'
+    JOIN pg_catalog.pg_depend AS part ON part.refobjid OPERATOR(pg_catalog.=) pgvector.oid
+        AND part.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+        AND part.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+        AND part.deptype OPERATOR(pg_catalog.=) 'e'
+    JOIN pg_catalog.pg_type AS vector ON vector.oid OPERATOR(pg_catalog.=) part.objid
+        AND vector.typname OPERATOR(pg_catalog.=) 'vector'
+    WHERE extension.oid OPERATOR(pg_catalog.=) $1";
 
-/// The oid that a column of type `oid` or `regclass` holds.
-pub(crate) fn oid_of(datum: pg_sys::Datum) -> pg_sys::Oid {
-    pg_sys::Oid::from(u32::try_from(datum.value()).expect("an oid has 32 bits"))
-}
+/// The extension that is created in this database, and its version.
+const INSTALLED: &str = "
+    SELECT oid, extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_clip'";

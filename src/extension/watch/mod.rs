@@ -5,11 +5,12 @@
 //! statement wrote, made from its bytes, and none for a photo that it took away. All of it happens in the caller's
 //! transaction: what is rolled back was never there.
 //!
-//! What is read is read as the caller, from transition tables. What is written is written as the owner of the target,
-//! in a restricted operation with a search_path of its own: the caller needs no right on the target, and gains none.
+//! Rows are read and written as the owner of both tables, in a restricted operation with a search_path of its own: the
+//! caller needs no right on the target, and gains none; see [`role`].
 
 mod deferrable;
 pub(crate) mod home;
+pub(crate) mod key;
 mod photos;
 pub(crate) mod provenance;
 pub(crate) mod registry;
@@ -21,13 +22,15 @@ pub(crate) mod watched;
 use pgrx::pg_sys;
 
 use self::home::Home;
+use self::photos::{Photos, Renamed};
 use self::watched::{Mode, Watched};
+use crate::catalog::{Column, identifier};
+use crate::encoding::c_string;
 use crate::error::Error;
-use crate::queue::enqueue::{self, Jobs};
+use crate::queue::enqueue::Jobs;
 use crate::settings;
 use crate::spi::Spi;
 use crate::sql_function;
-use crate::varlena::c_string;
 
 sql_function! {
     /// `clip_fill_image_embeddings() → trigger`
@@ -103,6 +106,21 @@ impl Firing {
         unsafe { self.transition_table((*(*self.data).tg_trigger).tgoldtable, "OLD TABLE") }
     }
 
+    /// Whether an UPDATE can have changed what is watched. A statement that names other columns only leaves the others as
+    /// they were, unless a trigger changes rows on their way into the table.
+    fn can_have_changed(&self, watched: &Watched) -> bool {
+        // SAFETY: the trigger is the running one, and so is its table, whose triggers PostgreSQL keeps for the statement.
+        unsafe {
+            let triggers = (*(*self.data).tg_relation).trigdesc;
+            let columns = (*self.data).tg_updatedcols;
+            let is_named = |column: &Column| column.is_in(columns);
+            (*triggers).trig_update_before_row
+                || is_named(&watched.image)
+                || is_named(&watched.key)
+                || watched.project.as_ref().is_some_and(|(project, _)| is_named(project))
+        }
+    }
+
     unsafe fn transition_table(
         &self,
         name: *const std::ffi::c_char,
@@ -112,7 +130,7 @@ impl Firing {
             return Err(Error::NoTransitionTable(self.trigger_name.clone(), clause));
         }
         // SAFETY: the caller vouches that `name` is a string.
-        Ok(sql::identifier(&unsafe { c_string(name) }))
+        Ok(identifier(&unsafe { c_string(name) }))
     }
 }
 
@@ -122,57 +140,92 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
     unsafe { spi.register_transition_tables(firing.data)? };
     let home = Home::of(&spi, function)?;
     let watched = Watched::find(&spi, &home, firing)?;
-    let jobs = Jobs { spi: &spi, home: &home, source: firing.table };
-    let registration = watched.registration.as_ref();
-    let mode = settings::enabled().then(|| registration.map_or(Mode::Sync, |registration| registration.mode));
-    // The jobs of a table that was in async mode before are finished in any.
-    let has_jobs =
-        mode == Some(Mode::Async) || registration.is_some_and(|registration| registration.has_jobs);
-    match firing.event {
-        Event::Insert => {
-            let new = firing.new_rows()?;
-            match mode {
-                Some(Mode::Sync) => {
-                    photos::embed(&spi, &home, &watched, &sql::inserted_photos(&watched, &new))
-                }
-                Some(Mode::Async) => jobs.add(enqueue::keys(&spi, &sql::inserted_keys(&watched, &new))?),
-                None => Ok(()),
-            }
-        }
-        Event::Update => {
-            let (new, old) = (firing.new_rows()?, firing.old_rows()?);
-            if has_jobs {
-                // Where bytes change in async mode, writing the job waits for its worker by itself.
-                if mode != Some(Mode::Async) || watched.project.is_some() {
-                    jobs.lock(enqueue::keys(&spi, &sql::all_keys(&watched, &new))?)?;
-                }
-                jobs.remove(enqueue::keys(&spi, &sql::vanished_keys(&watched, &new, &old))?)?;
-            }
-            let updated = sql::updated_photos(&watched, &new, &old);
-            match mode {
-                Some(Mode::Sync) => photos::embed(&spi, &home, &watched, &updated)?,
-                Some(Mode::Async) => jobs.add(photos::keep(&spi, &watched, &updated)?)?,
-                None => {
-                    photos::keep(&spi, &watched, &updated)?;
-                    target::delete(&spi, &watched, &sql::delete_stale(&watched, &new, &old))?;
-                }
-            }
-            target::update(&spi, &watched, &sql::carry_project_over(&watched, &new))?;
-            target::delete(&spi, &watched, &sql::delete_emptied(&watched, &new))?;
-            target::delete(&spi, &watched, &sql::delete_renamed(&watched, &new, &old))
-        }
-        Event::Delete => {
-            let old = firing.old_rows()?;
-            if has_jobs {
-                jobs.remove(enqueue::keys(&spi, &sql::all_keys(&watched, &old))?)?;
-            }
-            target::delete(&spi, &watched, &sql::delete_deleted(&watched, &old))
-        }
+    let mode = settings::enabled().then(|| {
+        let registration = watched.registration.as_ref();
+        registration.map_or(Mode::Sync, |registration| registration.mode)
+    });
+    watched.read(|| match firing.event {
+        Event::Insert => inserted(&spi, &home, &watched, mode, &firing.new_rows()?),
+        Event::Update => updated(&spi, &home, &watched, mode, firing),
+        Event::Delete => target::delete(&spi, &watched, &sql::delete_gone(&watched, &firing.old_rows()?)),
         Event::Truncate => {
-            if has_jobs {
-                jobs.clear()?;
-            }
-            target::delete(&spi, &watched, &sql::delete_all(&watched))
+            Jobs { spi: &spi, home: &home, watched: &watched }.clear()?;
+            target::delete(&spi, &watched, &sql::delete_all_gone(&watched))
         }
+    })
+}
+
+/// `mode` is nothing where photos are not to be embedded.
+fn inserted(spi: &Spi, home: &Home, watched: &Watched, mode: Option<Mode>, new: &str) -> Result<(), Error> {
+    let keys = sql::inserted_keys(watched, new);
+    match mode {
+        Some(Mode::Sync) => {
+            let mut photos = Photos::new(spi, home, watched)?;
+            photos::each_key(spi, watched, &keys, |key| photos.touch(key))?;
+            photos.finish()
+        }
+        Some(Mode::Async) => {
+            let mut jobs = Vec::new();
+            photos::each_key(spi, watched, &keys, |key| {
+                jobs.push(watched.key_type.print(&key));
+                Ok(())
+            })?;
+            Jobs { spi, home, watched }.add(jobs)
+        }
+        None => Ok(()),
     }
+}
+
+/// As [`inserted`]. What is copied to a key that is new comes before what is deleted under the old one.
+fn updated(
+    spi: &Spi,
+    home: &Home,
+    watched: &Watched,
+    mode: Option<Mode>,
+    firing: &Firing,
+) -> Result<(), Error> {
+    let (new, old) = (firing.new_rows()?, firing.old_rows()?);
+    if !firing.can_have_changed(watched) {
+        return Ok(());
+    }
+    let changes = sql::changes(watched, &new, &old);
+    let mut has_new_projects = false;
+    if mode == Some(Mode::Sync) {
+        let mut photos = Photos::new(spi, home, watched)?;
+        photos::each_change(spi, watched, &changes, |change| {
+            has_new_projects |= change.has_new_project;
+            if change.has_new_image { photos.touch(change.key) } else { Ok(()) }
+        })?;
+        photos.finish()?;
+    } else {
+        let mut renamed = None;
+        let mut jobs = Vec::new();
+        photos::each_change(spi, watched, &changes, |change| {
+            has_new_projects |= change.has_new_project;
+            if !change.has_new_image {
+                return Ok(());
+            }
+            if change.has_new_key {
+                if renamed.is_none() {
+                    renamed = Some(Renamed::new(spi, home, watched)?);
+                }
+                if let Some(Some(renamed)) = &renamed
+                    && renamed.keep(&change.key)?
+                {
+                    return Ok(());
+                }
+            }
+            if mode == Some(Mode::Async) {
+                jobs.push(watched.key_type.print(&change.key));
+                Ok(())
+            } else {
+                target::delete_embedding(spi, watched, &change.key)
+            }
+        })?;
+        Jobs { spi, home, watched }.add(jobs)?;
+    }
+    if has_new_projects {
+        target::update(spi, watched, &sql::carry_projects_over(watched, &new))?;
+    }
+    target::delete(spi, watched, &sql::delete_left(watched, &new, &old))
 }

@@ -1,175 +1,174 @@
-//! Embedding the photos that a statement wrote.
+//! The photos that a statement wrote.
+//!
+//! A transition table tells which keys a statement touched. What is embedded is the row as it is when it is read, in the
+//! same transaction: another trigger, or another part of the statement, may have changed it since.
 
 use std::collections::HashMap;
 
 use pg_clip_wire::{Fingerprint, Priority};
-use pgrx::{IntoDatum, pg_sys};
-use sha2::{Digest, Sha256};
 
 use super::home::Home;
+use super::key::Key;
 use super::provenance::{self, identity};
-use super::role::with_portable_output;
-use super::target::{Row, Target};
+use super::sql;
+use super::target::{self, Checksum, Row, Target, checksum_of};
 use super::watched::Watched;
 use crate::client::{self, Input};
 use crate::error::Error;
 use crate::settings;
-use crate::spi::{Rows, Spi};
-use crate::varlena::{self, Bytes};
-use crate::vector;
+use crate::spi::{Plan, Rows, Spi};
+use crate::varlena::Bytes;
+
+/// What a statement did under a key that it left.
+pub(super) struct Change {
+    pub(super) key: Key,
+    /// Whether there is an image, of other bytes than before.
+    pub(super) has_new_image: bool,
+    /// Whether the key is another than before.
+    pub(super) has_new_key: bool,
+    pub(super) has_new_project: bool,
+}
+
+/// Goes through the keys that a query returns as its first column, see [`sql::inserted_keys`].
+pub(super) fn each_key(
+    spi: &Spi,
+    watched: &Watched,
+    query: &str,
+    mut then: impl FnMut(Key) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut rows = spi.open(query)?;
+    while let Some(row) = rows.next() {
+        // A photo without a key has no place in the target.
+        if let Some(key) = key_of(&row, watched)? {
+            then(key)?;
+        }
+    }
+    Ok(())
+}
+
+/// Goes through the changes of an UPDATE, see [`sql::changes`]. Images are read only where their size and their place
+/// leave it open whether they are the same.
+pub(super) fn each_change(
+    spi: &Spi,
+    watched: &Watched,
+    query: &str,
+    mut then: impl FnMut(Change) -> Result<(), Error>,
+) -> Result<(), Error> {
+    const IMAGE: i32 = 2;
+    const IMAGE_BEFORE: i32 = 3;
+    const WAS_THERE: i32 = 4;
+    const PROJECT_CHANGED: i32 = 5;
+    let mut rows = spi.open(query)?;
+    while let Some(row) = rows.next() {
+        let has_new_image = match (row.bytea(IMAGE)?, row.bytea(IMAGE_BEFORE)?) {
+            (Some(now), Some(before)) => !now.is_same_as(before),
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let has_new_key = !row.get::<bool>(WAS_THERE)?.unwrap_or_default();
+        let has_new_project = row.get::<bool>(PROJECT_CHANGED)?.unwrap_or_default();
+        if !(has_new_image || has_new_key || has_new_project) {
+            continue;
+        }
+        if let Some(key) = key_of(&row, watched)? {
+            then(Change { key, has_new_image, has_new_key, has_new_project })?;
+        }
+    }
+    Ok(())
+}
+
+fn key_of(row: &Rows, watched: &Watched) -> Result<Option<Key>, Error> {
+    const KEY: i32 = 1;
+    let datum = row.value(KEY, watched.key_type.oid)?;
+    // SAFETY: the value is of the key's type.
+    Ok(datum.map(|datum| unsafe { watched.key_type.copy(datum) }))
+}
 
 /// A batch is sent at this many photos …
 const BATCH_PHOTOS: usize = 32;
 /// … or this many bytes, whichever comes first: what a backend holds of a COPY, beside one photo.
 const BATCH_BYTES: usize = 64 << 20;
 
-// The columns of the query.
-const KEY: i32 = 1;
-const IMAGE: i32 = 2;
-const PROJECT: i32 = 3;
-const IMAGE_BEFORE: i32 = 4;
-const KEY_IS_NEW: i32 = 5;
-
-/// Embeds what the query returns (see [`super::sql::inserted_photos`]) and writes it to the target.
-pub(super) fn embed(spi: &Spi, home: &Home, watched: &Watched, query: &str) -> Result<(), Error> {
-    let mut target = None;
-    let mut batch = Batch::default();
-    let mut photos = spi.open(query)?;
-    while let Some(row) = photos.next() {
-        if is_unchanged(&row) {
-            continue;
-        }
-        if target.is_none() {
-            // Only now: the target and clip.model may have moved to another model together.
-            provenance::lock(spi, watched)?;
-            let model = settings::model()?;
-            let fingerprint = client::describe(&model)?.fingerprint;
-            let (key, project) = (row.type_of(KEY), row.type_of(PROJECT));
-            let identity = identity(&model, &fingerprint);
-            provenance::check(spi, home, watched, &identity)?;
-            let rows = Target::prepare(spi, watched, identity, key, project)?;
-            target = Some(Writing { model, fingerprint, rows });
-        }
-        batch.add(row, watched)?;
-        if batch.photos.len() >= BATCH_PHOTOS || batch.bytes >= BATCH_BYTES {
-            std::mem::take(&mut batch).embed(watched, target.as_ref())?;
-        }
-    }
-    batch.embed(watched, target.as_ref())
-}
-
-/// Keeps the vectors of photos whose key changed, and returns the keys of those whose bytes have none: they are to be
-/// embedded. The query is as for [`embed`].
-pub(super) fn keep(spi: &Spi, watched: &Watched, query: &str) -> Result<Vec<String>, Error> {
-    with_portable_output(|| keep_each(spi, watched, query))
-}
-
-fn keep_each(spi: &Spi, watched: &Watched, query: &str) -> Result<Vec<String>, Error> {
-    let model = watched.registration.as_ref().and_then(|registration| registration.model.clone());
-    let mut target = None;
-    let mut without = Vec::new();
-    let mut photos = spi.open(query)?;
-    while let Some(row) = photos.next() {
-        if is_unchanged(&row) {
-            continue;
-        }
-        let Some(key) = row.value(KEY) else {
-            continue;
-        };
-        if let (Some(image), Some(model)) = (row.value(IMAGE).filter(|_| has_new_key(&row)), &model) {
-            if target.is_none() {
-                let (key, project) = (row.type_of(KEY), row.type_of(PROJECT));
-                target = Some(Target::prepare(spi, watched, model.clone(), key, project)?);
-            }
-            // SAFETY: a non-null bytea of a row at hand.
-            let checksum = checksum(unsafe { Bytes::new(image) }.as_slice());
-            if let Some(target) = &target
-                && let Some(copy) = target.vector_of(&checksum)?
-            {
-                let project = row.value(PROJECT);
-                target.put(&Row { key, checksum: &checksum, vector: copy.datum(), project })?;
-                continue;
-            }
-        }
-        without.extend(row.text(KEY));
-    }
-    Ok(without)
-}
-
-/// The sha256 of an image, as a `bytea`.
-fn checksum(image: &[u8]) -> Bytes {
-    let checksum = Sha256::digest(image).as_slice().into_datum().unwrap_or(0.into());
-    // SAFETY: a bytea that was made for this value.
-    unsafe { Bytes::own(checksum) }
-}
-
-fn has_new_key(row: &Rows) -> bool {
-    row.value(KEY_IS_NEW).is_some_and(|is_new| is_new.value() != 0)
-}
-
-fn is_unchanged(row: &Rows) -> bool {
-    match (row.value(IMAGE), row.value(IMAGE_BEFORE)) {
-        // SAFETY: both are non-null bytea values of a row at hand.
-        (Some(now), Some(before)) => unsafe { varlena::same(now, before) },
-        _ => false,
-    }
+/// Embeds photos within the transaction that wrote them, batch by batch. To be used inside of [`Watched::read`].
+pub(super) struct Photos<'a> {
+    spi: &'a Spi,
+    home: &'a Home,
+    watched: &'a Watched,
+    read: Plan<'a>,
+    writing: Option<Writing<'a>>,
+    batch: Vec<Photo<'a>>,
+    bytes: usize,
 }
 
 /// The target, and the model whose vectors it takes.
 struct Writing<'a> {
     model: String,
     fingerprint: Fingerprint,
-    rows: Target<'a>,
-}
-
-#[derive(Default)]
-struct Batch<'a> {
-    photos: Vec<Photo<'a>>,
-    bytes: usize,
+    target: Target<'a>,
 }
 
 struct Photo<'a> {
+    key: Key,
+    /// See [`sql::photo`].
     row: Rows<'a>,
-    key: pg_sys::Datum,
     image: Bytes,
-    /// The sha256 of the image, as a `bytea`.
-    checksum: Bytes,
+    checksum: Checksum,
 }
 
-impl<'a> Batch<'a> {
-    fn add(&mut self, row: Rows<'a>, watched: &Watched) -> Result<(), Error> {
-        let (Some(key), Some(image)) = (row.value(KEY), row.value(IMAGE)) else {
-            // A photo without a key belongs to nobody: a key column that is no primary key can be NULL.
-            return Ok(());
+/// The columns of [`sql::photo`].
+const IMAGE: i32 = 1;
+const PROJECT: i32 = 2;
+
+impl<'a> Photos<'a> {
+    pub(super) fn new(spi: &'a Spi, home: &'a Home, watched: &'a Watched) -> Result<Photos<'a>, Error> {
+        let read = spi.prepare(&sql::photo(watched), &[watched.key_type.oid])?;
+        Ok(Photos { spi, home, watched, read, writing: None, batch: Vec::new(), bytes: 0 })
+    }
+
+    /// Takes on the photo that is under a key now; where there is none, its embedding is deleted.
+    pub(super) fn touch(&mut self, key: Key) -> Result<(), Error> {
+        let row = self.read.run(&[Some(key.datum())])?;
+        let image = if row.len() > 0 { row.bytea(IMAGE)? } else { None };
+        let Some(image) = image else {
+            return target::delete_embedding(self.spi, self.watched, &key);
         };
-        // SAFETY: a non-null bytea of a row that the batch keeps.
-        let size = unsafe { varlena::size(image) };
-        client::check_image_size(size).map_err(|error| of_photo(&row, watched, error))?;
-        // SAFETY: as above.
-        let image = unsafe { Bytes::new(image) };
-        let checksum = checksum(image.as_slice());
+        let size = image.size();
+        client::check_image_size(size).map_err(|error| of_photo(&key, self.watched, error))?;
+        let image = image.copy();
+        let checksum = checksum_of(image.as_slice());
         self.bytes += size;
-        self.photos.push(Photo { row, key, image, checksum });
+        self.batch.push(Photo { key, row, image, checksum });
+        if self.batch.len() >= BATCH_PHOTOS || self.bytes >= BATCH_BYTES {
+            self.send()?;
+        }
         Ok(())
     }
 
-    /// Embeds the photos and writes their rows. The same bytes are embedded once, in this batch and ever.
-    fn embed(self, watched: &Watched, target: Option<&Writing>) -> Result<(), Error> {
-        let Some(Writing { model, fingerprint, rows: target }) = target else {
+    /// Embeds what is left.
+    pub(super) fn finish(mut self) -> Result<(), Error> {
+        self.send()
+    }
+
+    /// Embeds the photos of the batch and writes their rows. The same bytes are embedded once, in this batch and ever.
+    fn send(&mut self) -> Result<(), Error> {
+        let batch = std::mem::take(&mut self.batch);
+        self.bytes = 0;
+        if batch.is_empty() {
             return Ok(());
-        };
-        let mut vectors: HashMap<&[u8], Bytes> = HashMap::new();
+        }
+        let watched = self.watched;
+        let Writing { model, fingerprint, target } = self.writing()?;
+        let mut vectors: HashMap<Checksum, Vec<f32>> = HashMap::new();
         let mut fresh: Vec<&Photo> = Vec::new();
-        for photo in &self.photos {
-            let checksum = photo.checksum.as_slice();
-            if vectors.contains_key(checksum)
-                || fresh.iter().any(|other| other.checksum.as_slice() == checksum)
-            {
+        for photo in &batch {
+            let is_known = vectors.contains_key(&photo.checksum)
+                || fresh.iter().any(|other| other.checksum == photo.checksum);
+            if is_known {
                 continue;
             }
             match target.vector_of(&photo.checksum)? {
                 Some(copy) => {
-                    vectors.insert(checksum, copy);
+                    vectors.insert(photo.checksum, copy);
                 }
                 None => fresh.push(photo),
             }
@@ -180,30 +179,86 @@ impl<'a> Batch<'a> {
             // Where the embedder died of a photo, the one is known if it was alone.
             Err(error) => {
                 return Err(match fresh.as_slice() {
-                    [alone] => of_photo(&alone.row, watched, error),
+                    [alone] => of_photo(&alone.key, watched, error),
                     _ => error,
                 });
             }
         };
         for (photo, answer) in fresh.iter().zip(answers) {
-            let embedding = answer.map_err(|failure| of_photo(&photo.row, watched, failure.into()))?;
+            let embedding = answer.map_err(|failure| of_photo(&photo.key, watched, failure.into()))?;
             if embedding.fingerprint != *fingerprint {
                 return Err(Error::ModelChanged);
             }
-            // SAFETY: a vector that was made for this value.
-            let vector = unsafe { Bytes::own(vector::to_datum(&embedding.vector)) };
-            vectors.insert(photo.checksum.as_slice(), vector);
+            vectors.insert(photo.checksum, embedding.vector);
         }
-        for photo in &self.photos {
-            let vector = vectors.get(photo.checksum.as_slice()).ok_or(Error::OutOfTurn)?.datum();
-            let project = photo.row.value(PROJECT);
-            target.put(&Row { key: photo.key, checksum: &photo.checksum, vector, project })?;
+        for Photo { key, row, checksum, .. } in &batch {
+            let vector = vectors.get(checksum).ok_or(Error::OutOfTurn)?;
+            let project = match &watched.project {
+                Some((project, _)) => row.value(PROJECT, project.type_oid)?,
+                None => None,
+            };
+            target.put(&Row { key, checksum, vector, project })?;
         }
         Ok(())
     }
+
+    fn writing(&mut self) -> Result<&Writing<'a>, Error> {
+        if self.writing.is_none() {
+            let model = settings::model()?;
+            let fingerprint = client::describe(&model)?.fingerprint;
+            let identity = identity(&model, &fingerprint);
+            provenance::check(self.spi, self.home, self.watched, &identity)?;
+            let target = Target::prepare(self.spi, self.home, self.watched, &identity)?;
+            self.writing = Some(Writing { model, fingerprint, target });
+        }
+        self.writing.as_ref().ok_or(Error::OutOfTurn)
+    }
 }
 
-fn of_photo(row: &Rows, watched: &Watched, error: Error) -> Error {
-    let key = row.text(KEY).unwrap_or_default();
-    Error::Photo { key, table: watched.source.clone(), error: Box::new(error) }
+/// Gives photos whose key changed the vectors that their bytes have already, without the embedder: for tables whose
+/// photos are not embedded in the transaction. To be used inside of [`Watched::read`].
+pub(super) struct Renamed<'a> {
+    watched: &'a Watched,
+    read: Plan<'a>,
+    target: Target<'a>,
+}
+
+impl<'a> Renamed<'a> {
+    /// Nothing where the target has no vectors of a known model.
+    pub(super) fn new(
+        spi: &'a Spi,
+        home: &'a Home,
+        watched: &'a Watched,
+    ) -> Result<Option<Renamed<'a>>, Error> {
+        let Some(model) = watched.registration.as_ref().and_then(|registration| registration.model.as_ref())
+        else {
+            return Ok(None);
+        };
+        let read = spi.prepare(&sql::photo(watched), &[watched.key_type.oid])?;
+        Ok(Some(Renamed { watched, read, target: Target::prepare(spi, home, watched, model)? }))
+    }
+
+    /// Whether the photo under this key has its vector now.
+    pub(super) fn keep(&self, key: &Key) -> Result<bool, Error> {
+        let row = self.read.run(&[Some(key.datum())])?;
+        let image = if row.len() > 0 { row.bytea(IMAGE)? } else { None };
+        let Some(image) = image else {
+            return Ok(false);
+        };
+        let checksum = checksum_of(image.copy().as_slice());
+        let Some(vector) = self.target.vector_of(&checksum)? else {
+            return Ok(false);
+        };
+        let project = match &self.watched.project {
+            Some((project, _)) => row.value(PROJECT, project.type_oid)?,
+            None => None,
+        };
+        self.target.put(&Row { key, checksum: &checksum, vector: &vector, project })?;
+        Ok(true)
+    }
+}
+
+fn of_photo(key: &Key, watched: &Watched, error: Error) -> Error {
+    let key = watched.key_type.print(key);
+    Error::Photo { key, table: watched.source.name.clone(), error: Box::new(error) }
 }

@@ -5,9 +5,9 @@
 use std::fmt::Write;
 
 use pg_clip_wire::Fingerprint;
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 
-use super::home::{Home, oid};
+use super::home::Home;
 use super::role::act_as;
 use super::sql;
 use super::watched::Watched;
@@ -30,19 +30,10 @@ pub(crate) fn name_of(identity: &str) -> &str {
     identity.rsplit_once('@').map_or(identity, |(name, _)| name)
 }
 
-/// Keeps a migration from giving the target another model before the transaction's end.
-pub(crate) fn lock(spi: &Spi, watched: &Watched) -> Result<(), Error> {
-    if watched.registration.is_some() {
-        let lock = format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", watched.target);
-        act_as(watched.writer, || spi.run(&lock, &[]))?;
-    }
-    Ok(())
-}
-
 /// Refuses to write vectors of a model beside those of another one, and keeps it so until the transaction's end.
 ///
-/// The first vector that is written to an empty target decides, under the lock of the watch's row: who comes at the
-/// same time waits for it.
+/// The first vector that is written to an empty target decides, under the lock of the watch's row: what is written at
+/// the same time waits for it. The lock that `watched` has on the target keeps a migration away until then.
 pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> Result<(), Error> {
     let Some(registration) = &watched.registration else {
         return match held(spi, watched, &sql::any_model(watched), &[])? {
@@ -50,11 +41,10 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
             _ => Ok(()),
         };
     };
-    lock(spi, watched)?;
-    let text = Argument { oid: pg_sys::TEXTOID, value: model.into_datum() };
-    let source = oid(registration.source);
+    let text = Argument::text(model);
+    let source = Argument::oid(watched.source.oid);
     let now = act_as(home.owner, || spi.run_now(&sql::model(&home.schema), &[source]))?;
-    let now = if now.len() > 0 { now.text(1) } else { None };
+    let now = if now.len() > 0 { now.printed(1) } else { None };
     if registration.model != now && keeps_its_snapshot() {
         // A migration's last vectors may be younger than the snapshot.
         return Err(Error::ModelChanged);
@@ -63,7 +53,7 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
         return Ok(());
     }
     let row = act_as(home.owner, || spi.run(&sql::lock_model(&home.schema), &[source]))?;
-    if row.len() > 0 && row.text(1).as_deref() == Some(model) {
+    if row.len() > 0 && row.printed(1).as_deref() == Some(model) {
         return Ok(());
     }
     if let Some(other) = held(spi, watched, &sql::other_model(watched), &[text])? {
@@ -86,10 +76,10 @@ fn keeps_its_snapshot() -> bool {
 
 /// The model that a query on the target finds.
 fn held(spi: &Spi, watched: &Watched, query: &str, arguments: &[Argument]) -> Result<Option<String>, Error> {
-    let row = act_as(watched.writer, || spi.run(query, arguments))?;
-    Ok(if row.len() > 0 { row.text(1) } else { None })
+    let row = watched.write(|| spi.run(query, arguments))?;
+    Ok(if row.len() > 0 { row.printed(1) } else { None })
 }
 
 fn mixed(watched: &Watched, held: String, model: &str) -> Error {
-    Error::OtherModel { table: watched.target.clone(), held, model: model.to_owned() }
+    Error::OtherModel { table: watched.target.name.clone(), held, model: model.to_owned() }
 }

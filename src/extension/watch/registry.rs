@@ -4,13 +4,15 @@
 //! it for the owner of a table, who is the caller: hence they are no SECURITY DEFINER functions in SQL, which would not
 //! know their caller.
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::{FromDatum, IntoDatum, pg_sys};
 
-use super::home::{Home, oid, oid_of};
+use super::home::Home;
 use super::role::act_as;
 use super::sql;
+use super::watched::{Patience, Watched};
+use crate::catalog;
 use crate::error::Error;
-use crate::queue::enqueue::Jobs;
+use crate::queue::enqueue;
 use crate::spi::{Argument, Spi};
 use crate::sql_function;
 
@@ -28,7 +30,7 @@ sql_function! {
         let values: Vec<Option<pg_sys::Datum>> = (0..COLUMNS).map(|index| unsafe { argument(fcinfo, index) }).collect();
         let spi = Spi::connect()?;
         for table in [values[SOURCE], values[TARGET]] {
-            check_owner(&spi, table)?;
+            check_owner(table)?;
         }
         let arguments: Vec<Argument> = values
             .iter()
@@ -49,6 +51,8 @@ sql_function! {
             spi.run(&sql::forget_jobs_of_dropped(&home.schema), &[])?;
             spi.run(&sql::register(&home.schema), &arguments)
         })?;
+        // What cannot be watched is refused here, by the same look that each statement on the table will take.
+        Watched::registered(&spi, &home, oid_of(values[SOURCE]), Patience::Wait)?;
         Ok(pg_sys::Datum::from(0))
     }
 }
@@ -59,11 +63,11 @@ sql_function! {
         // SAFETY: SQL declares the function with this argument.
         let source = unsafe { argument(fcinfo, 0) };
         let spi = Spi::connect()?;
-        check_owner(&spi, source)?;
+        check_owner(source)?;
         // SAFETY: `flinfo` is that of the running function.
         let home = Home::of(&spi, unsafe { (*(*fcinfo).flinfo).fn_oid })?;
-        Jobs { spi: &spi, home: &home, source: source.map_or(pg_sys::InvalidOid, oid_of) }.clear()?;
-        let source = Argument { oid: pg_sys::REGCLASSOID, value: source };
+        enqueue::clear(&spi, &home, oid_of(source))?;
+        let source = Argument::oid(oid_of(source));
         let deleted = act_as(home.owner, || spi.run(&sql::unregister(&home.schema), &[source]))?;
         Ok((deleted.len() > 0).into_datum().unwrap_or(0.into()))
     }
@@ -75,11 +79,11 @@ sql_function! {
         // SAFETY: SQL declares the function with these arguments.
         let (source, model) = unsafe { (argument(fcinfo, 0), argument(fcinfo, 1)) };
         let spi = Spi::connect()?;
-        check_owner(&spi, source)?;
+        check_owner(source)?;
         // SAFETY: `flinfo` is that of the running function.
         let home = Home::of(&spi, unsafe { (*(*fcinfo).flinfo).fn_oid })?;
         let arguments = [
-            Argument { oid: pg_sys::OIDOID, value: source },
+            Argument::oid(oid_of(source)),
             Argument { oid: pg_sys::TEXTOID, value: model },
         ];
         act_as(home.owner, || spi.run(&sql::set_model(&home.schema), &arguments))?;
@@ -88,15 +92,21 @@ sql_function! {
 }
 
 /// Refuses a table that is not the caller's.
-pub(crate) fn check_owner(spi: &Spi, table: Option<pg_sys::Datum>) -> Result<(), Error> {
-    let table = table.map_or(pg_sys::InvalidOid, oid_of);
-    let row = spi.run(sql::OWNS, &[oid(table)])?;
-    let owns = row.len() > 0 && row.value(2).is_some_and(|owns| owns.value() != 0);
-    if owns {
+pub(crate) fn check_owner(table: Option<pg_sys::Datum>) -> Result<(), Error> {
+    let table = oid_of(table);
+    let owner = catalog::owner_of(table).ok_or_else(|| Error::NoTable(u32::from(table).to_string()))?;
+    // SAFETY: a plain read of the current role; the function looks any two numbers up in the catalogs.
+    if unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), owner) } {
         return Ok(());
     }
-    let name = if row.len() > 0 { row.text(1).unwrap_or_default() } else { u32::from(table).to_string() };
-    Err(Error::NotOwner(name))
+    Err(Error::NotOwner(catalog::name_of(table)))
+}
+
+/// The oid that an argument of type `oid` or `regclass` holds; that of no object where it is NULL.
+pub(crate) fn oid_of(argument: Option<pg_sys::Datum>) -> pg_sys::Oid {
+    // SAFETY: SQL declares the argument with one of these types, which are passed by value.
+    unsafe { pg_sys::Oid::from_datum(argument.unwrap_or(0.into()), argument.is_none()) }
+        .unwrap_or(pg_sys::InvalidOid)
 }
 
 /// An argument of the running function; nothing where it is NULL.

@@ -1,11 +1,16 @@
 //! Acting as another role for a moment.
+//!
+//! What a user wrote (triggers, defaults, checks, types, operators, policies) runs with the rights of the owner of the
+//! table that it belongs to, and never with those of the caller, of the reader of a view, or of a superuser that the
+//! queue worker is: each access to a watched table or its target goes through [`act_as`] or [`read_as`].
 
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
 /// Runs `act` as `role`, in a security-restricted operation and with `search_path = pg_catalog, pg_temp`, as
-/// PostgreSQL itself does when it runs code that a table's owner controls (REFRESH, REINDEX, logical replication).
+/// PostgreSQL itself does when it runs code that a table's owner controls (REFRESH, REINDEX, logical replication). As for
+/// a foreign key's queries, FORCE ROW LEVEL SECURITY does not hide an owner's rows from the owner.
 ///
 /// If `act` raises an ERROR, the end of the (sub)transaction restores the role and the settings.
 pub(crate) fn act_as<R>(role: pg_sys::Oid, act: impl FnOnce() -> R) -> R {
@@ -32,6 +37,7 @@ pub(crate) fn with_portable_output<R>(act: impl FnOnce() -> R) -> R {
     set(c"intervalstyle", c"postgres");
     set(c"extra_float_digits", c"3");
     set(c"bytea_output", c"hex");
+    set(c"timezone", c"UTC");
     let result = act();
     // SAFETY: the level from above.
     unsafe { pg_sys::AtEOXact_GUC(false, level) };
@@ -69,7 +75,9 @@ impl Acting {
             pg_sys::GetUserIdAndSecContext(&mut acting.role_before, &mut acting.context_before);
             acting.settings_level = pg_sys::NewGUCNestLevel();
             set(c"search_path", c"pg_catalog, pg_temp");
-            let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+            let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE
+                | pg_sys::SECURITY_RESTRICTED_OPERATION
+                | pg_sys::SECURITY_NOFORCE_RLS;
             pg_sys::SetUserIdAndSecContext(role, acting.context_before | restricted as i32);
         }
         acting

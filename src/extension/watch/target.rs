@@ -1,32 +1,43 @@
 //! Writing to the target, as its owner.
 
 use pgrx::{IntoDatum, pg_sys};
+use sha2::{Digest, Sha256};
 
-use super::role::act_as;
+use super::home::Home;
+use super::key::Key;
 use super::sql;
 use super::watched::Watched;
 use crate::error::Error;
-use crate::spi::{Plan, Spi};
+use crate::spi::{Argument, Plan, Spi, text_datum};
 use crate::varlena::Bytes;
+use crate::vector;
+
+/// The sha256 of an image.
+pub(crate) type Checksum = [u8; 32];
+
+pub(crate) fn checksum_of(image: &[u8]) -> Checksum {
+    Sha256::digest(image).into()
+}
 
 /// Runs an UPDATE of the target. An empty one is none.
 pub(super) fn update(spi: &Spi, watched: &Watched, statement: &str) -> Result<(), Error> {
     if !statement.is_empty() {
-        act_as(watched.writer, || watched.constraints.written.at_once(spi, || spi.run(statement, &[])))?;
+        watched.write(|| watched.constraints.written.at_once(spi, || spi.run(statement, &[])))?;
     }
     Ok(())
 }
 
 /// Runs a DELETE of the target.
 pub(super) fn delete(spi: &Spi, watched: &Watched, statement: &str) -> Result<(), Error> {
-    act_as(watched.writer, || watched.constraints.deleted.at_once(spi, || spi.run(statement, &[])))?;
+    watched.write(|| watched.constraints.deleted.at_once(spi, || spi.run(statement, &[])))?;
     Ok(())
 }
 
-/// The prepared statements of one trigger call.
+/// The prepared statements on the target, to be used inside of [`Watched::read`].
 pub(crate) struct Target<'a> {
     spi: &'a Spi,
     watched: &'a Watched,
+    vector_type: pg_sys::Oid,
     find: Plan<'a>,
     write: Plan<'a>,
     model: Bytes,
@@ -34,9 +45,10 @@ pub(crate) struct Target<'a> {
 
 /// The row that is written for a photo.
 pub(crate) struct Row<'a> {
-    pub(crate) key: pg_sys::Datum,
-    pub(crate) checksum: &'a Bytes,
-    pub(crate) vector: pg_sys::Datum,
+    pub(crate) key: &'a Key,
+    pub(crate) checksum: &'a Checksum,
+    pub(crate) vector: &'a [f32],
+    /// Of the type of the project's columns.
     pub(crate) project: Option<pg_sys::Datum>,
 }
 
@@ -44,47 +56,80 @@ impl<'a> Target<'a> {
     /// `model` is what the rows' model column gets: the model's name and fingerprint.
     pub(crate) fn prepare(
         spi: &'a Spi,
+        home: &Home,
         watched: &'a Watched,
-        model: String,
-        key_type: pg_sys::Oid,
-        project_type: pg_sys::Oid,
+        model: &str,
     ) -> Result<Target<'a>, Error> {
-        let mut types = vec![key_type, watched.vector_type, pg_sys::BYTEAOID, pg_sys::TEXTOID];
-        if watched.project.is_some() {
-            types.push(project_type);
-        }
-        act_as(watched.writer, || {
+        let key = watched.key_type.oid;
+        let mut types = vec![key, home.vector_type, pg_sys::BYTEAOID, pg_sys::TEXTOID];
+        types.extend(watched.project.as_ref().map(|(project, _)| project.type_oid));
+        watched.write(|| {
             Ok(Target {
+                vector_type: home.vector_type,
                 find: spi.prepare(&sql::find_vector(watched), &[pg_sys::BYTEAOID, pg_sys::TEXTOID])?,
                 write: spi.prepare(&sql::write_vector(watched), &types)?,
                 spi,
                 watched,
                 // SAFETY: a text that was made for this value.
-                model: unsafe { Bytes::own(model.into_datum().unwrap_or(0.into())) },
+                model: unsafe { Bytes::own(text_datum(model)) },
             })
         })
     }
 
     /// A copy of the vector that the same bytes have already, from any photo that this transaction sees.
-    pub(crate) fn vector_of(&self, checksum: &Bytes) -> Result<Option<Bytes>, Error> {
-        let arguments = [Some(checksum.datum()), Some(self.model.datum())];
-        let rows = act_as(self.watched.writer, || self.find.run(&arguments))?;
-        if rows.len() == 0 {
-            return Ok(None);
-        }
-        // SAFETY: a non-null vector is a varlena. The copy outlives the rows.
-        Ok(rows.value(1).map(|datum| unsafe { Bytes::copy(datum) }))
+    pub(crate) fn vector_of(&self, checksum: &Checksum) -> Result<Option<Vec<f32>>, Error> {
+        let checksum = bytea(checksum);
+        let values = [Some(checksum.datum()), Some(self.model.datum())];
+        let rows = self.watched.write(|| self.find.run(&values))?;
+        if rows.len() == 0 { Ok(None) } else { rows.vector(1, self.vector_type) }
     }
 
     /// Writes the row of a photo, in place of one with its key.
     pub(crate) fn put(&self, row: &Row) -> Result<(), Error> {
-        let mut arguments =
-            vec![Some(row.key), Some(row.vector), Some(row.checksum.datum()), Some(self.model.datum())];
+        let checksum = bytea(row.checksum);
+        // SAFETY: a vector that was made for this value.
+        let vector = unsafe { Bytes::own(vector::to_datum(row.vector)) };
+        let mut values = vec![
+            Some(row.key.datum()),
+            Some(vector.datum()),
+            Some(checksum.datum()),
+            Some(self.model.datum()),
+        ];
         if self.watched.project.is_some() {
-            arguments.push(row.project);
+            values.push(row.project);
         }
         let constraints = &self.watched.constraints.written;
-        act_as(self.watched.writer, || constraints.at_once(self.spi, || self.write.run(&arguments)))?;
+        self.watched.write(|| constraints.at_once(self.spi, || self.write.run(&values)))?;
         Ok(())
     }
+}
+
+/// Deletes the row of a photo.
+pub(crate) fn delete_embedding(spi: &Spi, watched: &Watched, key: &Key) -> Result<(), Error> {
+    let key = Argument { oid: watched.key_type.oid, value: Some(key.datum()) };
+    let run = || spi.run(&sql::delete_embedding(watched), &[key]);
+    watched.write(|| watched.constraints.deleted.at_once(spi, run))?;
+    Ok(())
+}
+
+/// Deletes the row of a photo if it is of other bytes.
+pub(crate) fn delete_stale(
+    spi: &Spi,
+    watched: &Watched,
+    key: &Key,
+    checksum: &Checksum,
+) -> Result<(), Error> {
+    let bytes = bytea(checksum);
+    let arguments = [
+        Argument { oid: watched.key_type.oid, value: Some(key.datum()) },
+        Argument { oid: pg_sys::BYTEAOID, value: Some(bytes.datum()) },
+    ];
+    let run = || spi.run(&sql::delete_stale(watched), &arguments);
+    watched.write(|| watched.constraints.deleted.at_once(spi, run))?;
+    Ok(())
+}
+
+fn bytea(checksum: &Checksum) -> Bytes {
+    // SAFETY: a bytea that was made for this value.
+    unsafe { Bytes::own(checksum.as_slice().into_datum().unwrap_or(0.into())) }
 }

@@ -1,0 +1,255 @@
+//! What the catalogs say of a table now.
+//!
+//! Types, owners, names and indexes change between two transactions. So a table is locked first and looked up then, in
+//! the transaction that uses what is found: under the lock none of it changes before the transaction's end.
+
+use std::ffi::CString;
+
+use pgrx::pg_sys;
+
+use crate::encoding;
+use crate::error::Error;
+
+/// A table that this transaction has locked.
+pub(crate) struct Table {
+    pub(crate) oid: pg_sys::Oid,
+    pub(crate) owner: pg_sys::Oid,
+    /// Quoted, with its schema.
+    pub(crate) name: String,
+    pub(crate) has_triggers: bool,
+}
+
+/// A column of a table, by its name.
+pub(crate) struct Column {
+    number: pg_sys::AttrNumber,
+    /// Quoted.
+    pub(crate) name: String,
+    pub(crate) type_oid: pg_sys::Oid,
+}
+
+/// How a table is locked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lock {
+    /// As a statement that reads with `FOR SHARE`.
+    RowShare,
+    /// As a statement that writes.
+    RowExclusive,
+}
+
+impl Lock {
+    fn mode(self) -> pg_sys::LOCKMODE {
+        match self {
+            Lock::RowShare => pg_sys::RowShareLock as pg_sys::LOCKMODE,
+            Lock::RowExclusive => pg_sys::RowExclusiveLock as pg_sys::LOCKMODE,
+        }
+    }
+
+    /// Waits for the lock as long as `lock_timeout` allows.
+    pub(crate) fn take(self, table: pg_sys::Oid) {
+        // SAFETY: any number may be locked; the transaction's end releases it.
+        unsafe { pg_sys::LockRelationOid(table, self.mode()) };
+    }
+
+    /// Takes the lock if it is free now.
+    pub(crate) fn try_take(self, table: pg_sys::Oid) -> bool {
+        // SAFETY: as in `take`.
+        unsafe { pg_sys::ConditionalLockRelationOid(table, self.mode()) }
+    }
+}
+
+impl Table {
+    /// Looks up a table that this transaction has locked. Only ordinary and partitioned tables count: what a view,
+    /// a foreign table or a rule does with rows is not known here. Nothing where there is no such relation.
+    pub(crate) fn find(oid: pg_sys::Oid) -> Result<Option<Table>, Error> {
+        // SAFETY: a row of the cache is read before it is released; its first part is the struct of pg_class.
+        let found = unsafe {
+            let row = search(pg_sys::SysCacheIdentifier::RELOID, oid.into());
+            if row.is_null() {
+                return Ok(None);
+            }
+            let class = &*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_class>();
+            let name = encoding::name(&class.relname);
+            let found = (class.relowner, class.relnamespace, name, class.relkind, class.relhastriggers);
+            pg_sys::ReleaseSysCache(row);
+            found
+        };
+        let (owner, schema, name, kind, has_triggers) = found;
+        let name = qualified(schema, &name);
+        if ![pg_sys::RELKIND_RELATION, pg_sys::RELKIND_PARTITIONED_TABLE].contains(&kind.cast_unsigned()) {
+            return Err(Error::NotATable(name));
+        }
+        Ok(Some(Table { oid, owner, name, has_triggers }))
+    }
+
+    /// A column that can be read from transition tables as from the table itself.
+    pub(crate) fn column(&self, name: &str) -> Result<Column, Error> {
+        let missing = || Error::NoColumn { column: name.to_owned(), table: self.name.clone() };
+        let text = CString::new(encoding::to_server(name)).map_err(|_| missing())?;
+        let (mut type_oid, mut modifier, mut collation) = (pg_sys::InvalidOid, 0, pg_sys::InvalidOid);
+        // SAFETY: the string ends with a zero byte; the table is locked, so that the column stays what it is.
+        let (number, generated) = unsafe {
+            let number = pg_sys::get_attnum(self.oid, text.as_ptr());
+            if number <= 0 {
+                return Err(missing());
+            }
+            pg_sys::get_atttypetypmodcoll(self.oid, number, &mut type_oid, &mut modifier, &mut collation);
+            (number, pg_sys::get_attgenerated(self.oid, number))
+        };
+        if generated.cast_unsigned() == ATTRIBUTE_GENERATED_VIRTUAL {
+            return Err(Error::VirtualColumn { column: name.to_owned(), table: self.name.clone() });
+        }
+        Ok(Column { number, name: identifier(name), type_oid })
+    }
+
+    /// As [`Table::column`], of this type.
+    pub(crate) fn column_of(&self, name: &str, wanted: pg_sys::Oid) -> Result<Column, Error> {
+        let column = self.column(name)?;
+        if column.type_oid != wanted {
+            return Err(Error::ColumnType {
+                column: name.to_owned(),
+                table: self.name.clone(),
+                found: type_name(column.type_oid),
+                wanted: type_name(wanted),
+            });
+        }
+        Ok(column)
+    }
+
+    /// Refuses a column in which two rows can have the same value, at any moment.
+    pub(crate) fn check_unique(&self, column: &Column) -> Result<(), Error> {
+        // SAFETY: the table is locked and exists; the list holds oids of its indexes, and is freed once.
+        unsafe {
+            let relation = pg_sys::RelationIdGetRelation(self.oid);
+            if relation.is_null() {
+                return Err(Error::NotATable(self.name.clone()));
+            }
+            let indexes = pg_sys::RelationGetIndexList(relation);
+            let count = if indexes.is_null() { 0 } else { (*indexes).length };
+            let is_unique = (0..usize::try_from(count).unwrap_or_default())
+                .any(|index| is_unique_index((*(*indexes).elements.add(index)).oid_value, column.number));
+            pg_sys::list_free(indexes);
+            pg_sys::RelationClose(relation);
+            if is_unique {
+                return Ok(());
+            }
+        }
+        Err(Error::NotUnique { column: column.name.clone(), table: self.name.clone() })
+    }
+}
+
+impl Column {
+    /// Whether the column is among those that a statement names in its SET clause or computes from them.
+    ///
+    /// # Safety
+    /// `columns` is null or a set of the numbers of columns as `TriggerData` has it.
+    pub(crate) unsafe fn is_in(&self, columns: *const pg_sys::Bitmapset) -> bool {
+        let member = i32::from(self.number) - pg_sys::FirstLowInvalidHeapAttributeNumber;
+        // SAFETY: the caller vouches for the set.
+        unsafe { pg_sys::bms_is_member(member, columns) }
+    }
+}
+
+/// As in `catalog/pg_attribute.h` from PostgreSQL 18 on.
+const ATTRIBUTE_GENERATED_VIRTUAL: u8 = b'v';
+
+/// Whether an index lets one row have a value of the column, at the end of each statement and not only at the commit.
+///
+/// # Safety
+/// `index` is an index of a table that is locked.
+unsafe fn is_unique_index(index: pg_sys::Oid, column: pg_sys::AttrNumber) -> bool {
+    // SAFETY: a row of the cache is read before it is released; its first part is the struct of pg_index, whose
+    // array of keys has one element at least.
+    unsafe {
+        let row = search(pg_sys::SysCacheIdentifier::INDEXRELID, index.into());
+        if row.is_null() {
+            return false;
+        }
+        let entry = &*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_index>();
+        let is_unique = entry.indisunique
+            && entry.indimmediate
+            && entry.indisvalid
+            && entry.indnkeyatts == 1
+            && entry.indkey.values.as_ptr().read() == column
+            && pg_sys::heap_attisnull(row, pg_sys::Anum_pg_index_indpred as i32, std::ptr::null_mut());
+        pg_sys::ReleaseSysCache(row);
+        is_unique
+    }
+}
+
+/// The operator by which a type's values are equal, as SQL writes it: that of its default operator class.
+pub(crate) fn equality_of(type_oid: pg_sys::Oid) -> Result<String, Error> {
+    let without = || Error::NoEquality(type_name(type_oid));
+    // SAFETY: the entry of a type that a column has stays; the row of the cache is read before it is released.
+    unsafe {
+        let entry = pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32);
+        if (*entry).eq_opr == pg_sys::InvalidOid {
+            return Err(without());
+        }
+        let row = search(pg_sys::SysCacheIdentifier::OPEROID, (*entry).eq_opr.into());
+        if row.is_null() {
+            return Err(without());
+        }
+        let operator = &*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_operator>();
+        let (schema, name) = (operator.oprnamespace, encoding::name(&operator.oprname));
+        pg_sys::ReleaseSysCache(row);
+        Ok(format!("OPERATOR({}.{name})", schema_name(schema)))
+    }
+}
+
+/// Quotes a name where it needs it.
+pub(crate) fn identifier(name: &str) -> String {
+    let text = CString::new(encoding::to_server(name)).unwrap_or_default();
+    // SAFETY: `quote_identifier` returns its argument or a string in the current memory context.
+    unsafe { encoding::c_string(pg_sys::quote_identifier(text.as_ptr())) }
+}
+
+/// A relation's quoted name with its schema, or its number where there is none.
+pub(crate) fn name_of(relation: pg_sys::Oid) -> String {
+    // SAFETY: the function takes any number, and returns null or a string in the current memory context.
+    unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        if name.is_null() {
+            return u32::from(relation).to_string();
+        }
+        qualified(pg_sys::get_rel_namespace(relation), &encoding::c_string(name))
+    }
+}
+
+/// The owner of a relation, where there is one of this number.
+pub(crate) fn owner_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a row of the cache is read before it is released; its first part is the struct of pg_class.
+    unsafe {
+        let row = search(pg_sys::SysCacheIdentifier::RELOID, relation.into());
+        if row.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_class>()).relowner;
+        pg_sys::ReleaseSysCache(row);
+        Some(owner)
+    }
+}
+
+fn qualified(schema: pg_sys::Oid, name: &str) -> String {
+    format!("{}.{}", schema_name(schema), identifier(name))
+}
+
+/// Quoted.
+fn schema_name(schema: pg_sys::Oid) -> String {
+    // SAFETY: the function takes any number, and returns null or a string in the current memory context.
+    unsafe {
+        let name = pg_sys::get_namespace_name(schema);
+        if name.is_null() { u32::from(schema).to_string() } else { identifier(&encoding::c_string(name)) }
+    }
+}
+
+fn type_name(type_oid: pg_sys::Oid) -> String {
+    // SAFETY: takes any number, and returns a string in the current memory context.
+    unsafe { encoding::c_string(pg_sys::format_type_be(type_oid)) }
+}
+
+/// # Safety
+/// The cache has one key, of this type.
+unsafe fn search(cache: pg_sys::SysCacheIdentifier::Type, key: pg_sys::Datum) -> pg_sys::HeapTuple {
+    // SAFETY: the caller vouches for the cache and its key.
+    unsafe { pg_sys::SearchSysCache1(cache as i32, key) }
+}

@@ -1,0 +1,54 @@
+//! The two lanes of a database's queue, each with a worker of its own.
+//!
+//! A target whose triggers sleep would stop the photos of all others, because a worker can do one thing at a time. So
+//! the prompt lane gives a transaction little time. A table that takes more goes to the slow lane, whose worker waits
+//! longer, and where only slow tables wait for one another.
+
+use std::time::Duration;
+
+/// A lane, by how long its worker waits for a table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Lane {
+    Prompt,
+    Slow,
+}
+
+impl Lane {
+    pub(super) const ALL: [Lane; 2] = [Lane::Prompt, Lane::Slow];
+
+    /// How long a transaction on a table may take.
+    pub(super) fn patience(self) -> Duration {
+        match self {
+            Lane::Prompt => Duration::from_millis(500),
+            Lane::Slow => Duration::from_secs(60),
+        }
+    }
+
+    /// The most photos that are embedded at once. A transaction writes their vectors.
+    pub(super) fn batch(self) -> i64 {
+        match self {
+            Lane::Prompt => 32,
+            Lane::Slow => 4,
+        }
+    }
+
+    /// The jobs that wait in this lane, as a condition of SQL.
+    pub(super) fn condition(self) -> &'static str {
+        match self {
+            Lane::Prompt => "NOT dead AND NOT slow",
+            Lane::Slow => "NOT dead AND slow",
+        }
+    }
+
+    /// Stands in names of files and in messages to the launcher.
+    pub(super) fn letter(self) -> char {
+        match self {
+            Lane::Prompt => 'p',
+            Lane::Slow => 's',
+        }
+    }
+
+    pub(super) fn from_letter(letter: u8) -> Option<Lane> {
+        Lane::ALL.into_iter().find(|lane| lane.letter() == char::from(letter))
+    }
+}
