@@ -41,6 +41,8 @@ CREATE INDEX clip_queue_due ON clip_queue (source, run_at) WHERE NOT dead AND NO
 COMMENT ON INDEX clip_queue_due IS 'the order in which jobs of a table are claimed';
 CREATE INDEX clip_queue_due_slow ON clip_queue (source, run_at) WHERE NOT dead AND slow;
 COMMENT ON INDEX clip_queue_due_slow IS 'the order in which jobs of a slow table are claimed';
+CREATE INDEX clip_queue_failed ON clip_queue (source, key) WHERE dead;
+COMMENT ON INDEX clip_queue_failed IS 'the failed jobs of a table';
 
 CREATE TABLE clip_queue_pauses (
 	source pg_catalog.regclass PRIMARY KEY,

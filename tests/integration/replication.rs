@@ -73,8 +73,10 @@ fn a_subscriber_to_all_tables_leaves_the_publishers_queue_alone() {
     let mut holds = source.connect();
     run(&mut holds, "BEGIN; LOCK image_embeddings IN SHARE MODE");
     insert(&mut writer, 1, 20);
-    wait_until("the jobs are on the subscriber", DEADLINE, || {
-        value::<i64>(&mut reader, "SELECT count(*) FROM clip_queue") == 20
+    wait_until("the jobs and the watch are on the subscriber", DEADLINE, || {
+        let there =
+            "SELECT (SELECT count(*) FROM clip_queue) = 20 AND (SELECT count(*) FROM clip_watches) = 1";
+        value::<bool>(&mut reader, there)
     });
     // A photo of its own wakes the subscriber's worker, which leaves that one, too.
     insert(&mut reader, 21, 21);

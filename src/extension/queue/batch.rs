@@ -52,6 +52,8 @@ pub(super) struct Batches {
     unwritten: HashMap<(String, Checksum), Vec<f32>>,
 }
 
+type Read = (Vec<Found>, HashMap<Checksum, Vec<f32>>);
+
 /// Which model photos are embedded with.
 struct Model {
     name: String,
@@ -97,7 +99,7 @@ impl Batches {
         let home = &self.home;
         let found = transaction(self.lane.patience(), |spi| {
             match Watched::registered(spi, home, source, Patience::None)? {
-                Some(watched) => Ok(Some((watched.source.name.clone(), model_of(spi, &watched)?))),
+                Some(watched) => Ok(Some((watched.source.table.name.clone(), model_of(spi, &watched)?))),
                 None => Ok(None),
             }
         });
@@ -127,24 +129,21 @@ impl Batches {
 
     fn embed_with(&mut self, model: &Model, jobs: Vec<Job>) {
         match self.read(model, &jobs) {
-            Ok((found, known)) => self.embed_found(model, found, known),
+            Ok(Some((found, known))) => self.embed_found(model, found, known),
+            Ok(None) => self.settle_all(jobs, &Fate::Retire),
             Err(failure) => {
                 self.one_by_one(jobs, failure, |batches, job| batches.embed_with(model, vec![job]))
             }
         }
     }
 
-    /// The photos of the jobs, and the vectors that some of them have already.
-    fn read(
-        &self,
-        model: &Model,
-        jobs: &[Job],
-    ) -> Result<(Vec<Found>, HashMap<Checksum, Vec<f32>>), Failure> {
+    /// The photos of the jobs, and the vectors that some of them have already. Nothing where the table is watched no more.
+    fn read(&self, model: &Model, jobs: &[Job]) -> Result<Option<Read>, Failure> {
         let home = &self.home;
         transaction(self.lane.patience(), |spi| {
             let source = jobs.first().map_or(pg_sys::InvalidOid, |job| job.source);
             let Some(watched) = Watched::registered(spi, home, source, Patience::None)? else {
-                return Ok(Default::default());
+                return Ok(None);
             };
             let found = read::read(spi, &watched, jobs)?;
             let checksums: Vec<Checksum> = found
@@ -155,7 +154,7 @@ impl Batches {
                 })
                 .collect();
             let known = finish::known(spi, home, &watched, &model.identity, &checksums)?;
-            Ok((found, known))
+            Ok(Some((found, known)))
         })
     }
 

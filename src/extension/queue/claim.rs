@@ -34,9 +34,15 @@ impl Job {
     }
 }
 
-/// Gives up the claims of workers before this one. Only the one that has the lane's lock may call this.
-pub(super) fn recover(spi: &Spi, home: &Home, lane: Lane) -> Result<(), Error> {
-    act_as(home.owner, || spi.run(&sql::recover(&home.schema, lane), &[]))?;
+/// Gives up the claims of workers before this one. Only the one that has the lane's lock may call this. `was_slow` says
+/// that a table held the last one up until its end: then the tables that it was at work on count as slow.
+pub(super) fn recover(spi: &Spi, home: &Home, lane: Lane, was_slow: bool) -> Result<(), Error> {
+    act_as(home.owner, || {
+        if was_slow {
+            spi.run(&sql::note_claimed_slow(&home.schema, lane), &[])?;
+        }
+        spi.run(&sql::recover(&home.schema, lane), &[])
+    })?;
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! The triggers' side of the queue.
 //!
 //! Keys are read as the owner of their table and written as the extension's owner, to whom `clip_queue` belongs: who
-//! writes photos needs no right on it, and gains none. A trigger adds jobs and never looks for any: what it costs does
-//! not grow with the queue. A job whose photo is gone, or has its vector, is retired by the worker that claims it.
+//! writes photos needs no right on it, and gains none. A trigger adds jobs and looks for failed ones only: what it costs
+//! does not grow with the queue, nor with the rows that finished jobs left. A job whose photo is gone, or has its vector,
+//! is retired by the worker that claims it.
 
 use pgrx::pg_sys;
 
@@ -11,40 +12,61 @@ use crate::error::Error;
 use crate::spi::{Argument, Spi};
 use crate::watch::home::Home;
 use crate::watch::role::act_as;
-use crate::watch::watched::Watched;
+use crate::watch::watched::Source;
 
 /// The jobs of one source.
 pub(crate) struct Jobs<'a> {
-    pub(crate) spi: &'a Spi,
-    pub(crate) home: &'a Home,
-    pub(crate) watched: &'a Watched,
+    spi: &'a Spi,
+    home: &'a Home,
+    source: pg_sys::Oid,
 }
 
 /// So many keys go into one statement.
 const KEYS_A_STATEMENT: usize = 10_000;
 
-impl Jobs<'_> {
-    /// Has the photos embedded once the transaction is committed. In the order of the keys, so that two statements on
-    /// the same photos wait for one another in one order.
-    pub(crate) fn add(&self, mut keys: Vec<String>) -> Result<(), Error> {
-        if keys.is_empty() {
+impl<'a> Jobs<'a> {
+    pub(crate) fn of(spi: &'a Spi, home: &'a Home, source: &Source) -> Jobs<'a> {
+        Jobs { spi, home, source: source.table.oid }
+    }
+
+    /// Has the photos embedded once the transaction is committed.
+    pub(crate) fn add(&self, keys: Vec<String>) -> Result<(), Error> {
+        if !keys.is_empty() {
+            self.run(&sql::add(&self.home.schema), keys)?;
+            wake::at_commit();
+        }
+        Ok(())
+    }
+
+    /// Whether photos of the source are among the failures. Looks at these only.
+    pub(crate) fn have_failed(&self) -> Result<bool, Error> {
+        let statement = sql::have_failed(&self.home.schema);
+        let source = Argument::oid(self.source);
+        Ok(act_as(self.home.owner, || self.spi.run_kept(&statement, &[source]))?.len() > 0)
+    }
+
+    /// Takes photos off the failures: they are gone, or have other bytes.
+    pub(crate) fn forget_failed(&self, keys: Vec<String>) -> Result<(), Error> {
+        if keys.is_empty() || !self.have_failed()? {
             return Ok(());
         }
-        keys.sort_unstable();
-        keys.dedup();
-        let source = Argument::oid(self.watched.source.oid);
-        let statement = sql::add(&self.home.schema);
-        for some in keys.chunks(KEYS_A_STATEMENT) {
-            let keys = Argument::texts(some);
-            act_as(self.home.owner, || self.spi.run_kept(&statement, &[source, keys]))?;
-        }
-        wake::at_commit();
-        Ok(())
+        self.run(&sql::forget_failed(&self.home.schema), keys)
     }
 
     /// Forgets all photos.
     pub(crate) fn clear(&self) -> Result<(), Error> {
-        clear(self.spi, self.home, self.watched.source.oid)
+        clear(self.spi, self.home, self.source)
+    }
+
+    /// In the order of the keys, so that two statements on the same photos wait for one another in one order.
+    fn run(&self, statement: &str, mut keys: Vec<String>) -> Result<(), Error> {
+        keys.sort_unstable();
+        keys.dedup();
+        for some in keys.chunks(KEYS_A_STATEMENT) {
+            let arguments = [Argument::oid(self.source), Argument::texts(some)];
+            act_as(self.home.owner, || self.spi.run_kept(statement, &arguments))?;
+        }
+        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::spi::{Argument, Bytea, Plan, Rows, Spi};
 use crate::watch::home::Home;
 use crate::watch::key::Key;
 use crate::watch::provenance;
-use crate::watch::role::act_as;
+use crate::watch::role::{PortableOutput, act_as};
 use crate::watch::sql;
 use crate::watch::target::{self, Checksum, Row, Target, checksum_of};
 use crate::watch::watched::{Patience, Watched};
@@ -68,7 +68,7 @@ pub(super) fn finish(spi: &Spi, home: &Home, finished: &[Finished], model: &str)
     spi.run("SET LOCAL synchronous_commit = off", &[])?;
     // What is deferred would run at the commit, as the worker.
     spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
-    let table = watched.as_ref().map(|watched| watched.source.name.clone()).unwrap_or_default();
+    let table = watched.as_ref().map(|watched| watched.source.table.name.clone()).unwrap_or_default();
     let mut done = Done { table, ..Done::default() };
     let mut write = None;
     for Finished { job, outcome } in finished {
@@ -113,7 +113,7 @@ impl<'a> Write<'a> {
         watched: &'a Watched,
         model: &'a str,
     ) -> Result<Write<'a>, Error> {
-        let key = [watched.key_type.oid];
+        let key = [watched.source.key_type.oid];
         watched.read(|| {
             let lock = spi.prepare(&sql::lock_photo(watched), &key)?;
             let look = spi.prepare(&sql::photo(watched), &key)?;
@@ -122,7 +122,7 @@ impl<'a> Write<'a> {
     }
 
     fn one(&self, job: &Job, outcome: &Outcome) -> Result<Fate, Error> {
-        let key = self.watched.key_type.read(&job.key);
+        let key = self.watched.source.key_type.read(&job.key, &PortableOutput::begin());
         let row = self.lock.run(&[Some(key.datum())])?;
         if row.len() == 0 {
             return if has_image(&self.look.run(&[Some(key.datum())])?)? {
@@ -168,7 +168,7 @@ impl<'a> Write<'a> {
     /// transaction that brings one meanwhile writes the embedding, and waits for the lock.
     fn clear(&self, key: &Key) -> Result<Fate, Error> {
         let watched = self.watched;
-        let argument = Argument { oid: watched.key_type.oid, value: Some(key.datum()) };
+        let argument = Argument { oid: watched.source.key_type.oid, value: Some(key.datum()) };
         let run = |statement: &str| watched.write(|| self.spi.run(statement, &[argument]));
         if run(&sql::lock_embedding(watched))?.len() == 0 {
             let exists = run(&sql::embedding_exists(watched))?.len() > 0;

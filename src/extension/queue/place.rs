@@ -16,6 +16,11 @@ pub(super) fn worker_lock(database: pg_sys::Oid, lane: Lane) -> String {
     format!("pg_stat_tmp/pg_clip.queue.{}.{}.lock", u32::from(database), lane.letter())
 }
 
+/// Left by a queue worker that a table held up until its end.
+pub(super) fn slow_mark(database: pg_sys::Oid, lane: Lane) -> String {
+    format!("pg_stat_tmp/pg_clip.queue.{}.{}.slow", u32::from(database), lane.letter())
+}
+
 /// Where the queue worker of a lane of a database is rung.
 pub(super) fn worker_bell(database: pg_sys::Oid, lane: Lane) -> String {
     format!("pg_stat_tmp/pg_clip.queue.{}.{}.bell", u32::from(database), lane.letter())

@@ -4,6 +4,7 @@ use super::claim::Job;
 use crate::client;
 use crate::error::Error;
 use crate::spi::{Plan, Spi};
+use crate::watch::role::PortableOutput;
 use crate::watch::sql;
 use crate::watch::target::{Checksum, checksum_of};
 use crate::watch::watched::Watched;
@@ -40,7 +41,7 @@ pub(super) const VERSION: i32 = 3;
 /// Reads the photos of jobs of one source.
 pub(super) fn read(spi: &Spi, watched: &Watched, jobs: &[Job]) -> Result<Vec<Found>, Error> {
     watched.read(|| {
-        let plan = spi.prepare(&sql::photo(watched), &[watched.key_type.oid])?;
+        let plan = spi.prepare(&sql::photo(watched), &[watched.source.key_type.oid])?;
         let mut bytes = 0;
         let mut found = Vec::with_capacity(jobs.len());
         for job in jobs {
@@ -55,7 +56,7 @@ pub(super) fn read(spi: &Spi, watched: &Watched, jobs: &[Job]) -> Result<Vec<Fou
 }
 
 fn read_one(plan: &Plan, watched: &Watched, job: &Job) -> Result<Photo, Error> {
-    let key = watched.key_type.read(&job.key);
+    let key = watched.source.key_type.read(&job.key, &PortableOutput::begin());
     let row = plan.run(&[Some(key.datum())])?;
     let image = if row.len() > 0 { row.bytea(IMAGE)? } else { None };
     let Some(image) = image else {

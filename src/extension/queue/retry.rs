@@ -30,7 +30,7 @@ sql_function! {
         ];
         let revived = act_as(home.owner, || spi.run(&sql::revive(&home.schema), &arguments))?.len();
         if revived > 0 {
-            wake::at_commit();
+            wake::to_try_again_at_commit();
         }
         let revived = i64::try_from(revived).expect("fewer rows than that");
         Ok(revived.into_datum().unwrap_or(0.into()))

@@ -56,22 +56,27 @@ pub(super) fn end_backfill(schema: &str) -> String {
     format!("DELETE FROM {schema}.clip_backfill_notes WHERE source = $1 AND pid = pg_backend_pid()")
 }
 
+/// Whether source `$1` has dead jobs.
+pub(super) fn have_failed(schema: &str) -> String {
+    format!("SELECT FROM {schema}.clip_queue WHERE source = $1 AND dead LIMIT 1")
+}
+
+/// Deletes the dead jobs of the keys `$2` of source `$1`.
+pub(super) fn forget_failed(schema: &str) -> String {
+    format!("DELETE FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2) AND dead")
+}
+
 /// Deletes all jobs of source `$1`.
 pub(super) fn clear(schema: &str) -> String {
     format!("DELETE FROM {schema}.clip_queue WHERE source = $1")
 }
 
-/// Gives up the claims of a worker of a lane before this one. What it was at work on is embedded alone from now on, and in
-/// the slow lane, for a table can have ended it; a job that has been alone already, as often as it may, is dead.
+/// Gives up the claims of a worker of a lane before this one. What it was at work on is embedded alone from now on; a job
+/// that has been alone already, as often as it may, is dead.
 pub(super) fn recover(schema: &str, lane: Lane) -> String {
     let condition = lane.condition();
     format!(
-        "WITH slow AS (
-            INSERT INTO {schema}.clip_queue_pauses (source, slow_until)
-            SELECT DISTINCT source, now() + interval '{SLOW}' FROM {schema}.clip_queue
-            WHERE claimed AND {condition}
-            ON CONFLICT (source) DO UPDATE SET slow_until = EXCLUDED.slow_until)
-        UPDATE {schema}.clip_queue SET claimed = false, suspect = true, run_at = now(),
+        "UPDATE {schema}.clip_queue SET claimed = false, suspect = true, run_at = now(),
             attempts = CASE WHEN suspect THEN attempts ELSE attempts - 1 END,
             dead = suspect AND attempts >= {MOST_ATTEMPTS},
             sqlstate = CASE WHEN suspect THEN '57P02' ELSE sqlstate END,
@@ -142,6 +147,16 @@ pub(super) fn note_pause(schema: &str) -> String {
 pub(super) fn note_slow(schema: &str) -> String {
     format!(
         "INSERT INTO {schema}.clip_queue_pauses (source, slow_until) VALUES ($1, now() + interval '{SLOW}')
+        ON CONFLICT (source) DO UPDATE SET slow_until = EXCLUDED.slow_until"
+    )
+}
+
+/// Writes down that the sources of claimed jobs of a lane are slow.
+pub(super) fn note_claimed_slow(schema: &str, lane: Lane) -> String {
+    let condition = lane.condition();
+    format!(
+        "INSERT INTO {schema}.clip_queue_pauses (source, slow_until)
+        SELECT DISTINCT source, now() + interval '{SLOW}' FROM {schema}.clip_queue WHERE claimed AND {condition}
         ON CONFLICT (source) DO UPDATE SET slow_until = EXCLUDED.slow_until"
     )
 }

@@ -1,6 +1,6 @@
 //! A transaction of the worker.
 
-use std::ffi::c_int;
+use std::ffi::{CString, c_int};
 use std::panic::AssertUnwindSafe;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -63,12 +63,26 @@ const USER_TIMEOUT: c_int = 12;
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 const USER_TIMEOUT: c_int = 13;
 
+static MARK: OnceLock<CString> = OnceLock::new();
+
+/// Has this process leave a file under this name if a transaction has to end it. Returns whether the one before did.
+pub(super) fn mark_a_slow_end(path: &str) -> bool {
+    let was_marked = std::fs::remove_file(path).is_ok();
+    // Set once: a process has one lane.
+    let _ = CString::new(path).map(|path| MARK.set(path));
+    was_marked
+}
+
 /// The timeout that ends the process.
 fn end_of_process() -> c_int {
-    /// As SIGTERM does it: the next check for interrupts is the last.
+    /// As SIGTERM does it: the next check for interrupts is the last. The mark is for the process after this one.
     unsafe extern "C-unwind" fn end() {
-        // SAFETY: plain writes of this process's flags, and a set latch, as the server's own handlers do it.
+        // SAFETY: a system call that a signal handler may make, with a string that ends with a zero byte; plain writes
+        // of this process's flags, and a set latch, as the server's own handlers do it.
         unsafe {
+            if let Some(mark) = MARK.get() {
+                libc::close(libc::open(mark.as_ptr(), libc::O_CREAT | libc::O_CLOEXEC, 0o600));
+            }
             pg_sys::ProcDiePending = 1;
             pg_sys::InterruptPending = 1;
             pg_sys::SetLatch(pg_sys::MyLatch);

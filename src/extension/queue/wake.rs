@@ -19,6 +19,19 @@ use super::place::{LAUNCHER_BELL, worker_bell};
 thread_local! {
     /// Whether the current transaction has put jobs into the queue.
     static ENQUEUED: Cell<bool> = const { Cell::new(false) };
+    /// What the worker is rung with when it commits.
+    static RING: Cell<&'static [u8]> = const { Cell::new(NEW) };
+}
+
+/// There are new photos.
+const NEW: &[u8] = b"n";
+/// Photos are to be tried again, and so are tables that were put aside.
+pub(super) const AGAIN: &[u8] = b"a";
+
+/// As [`at_commit`], and ends the worker's pauses.
+pub(super) fn to_try_again_at_commit() {
+    at_commit();
+    RING.set(AGAIN);
 }
 
 /// Wakes the worker when the current transaction commits.
@@ -33,7 +46,11 @@ pub(super) fn at_commit() {
 
 /// Wakes the worker of a lane of a database, or has it started.
 pub(super) fn want(database: pg_sys::Oid, lane: Lane) {
-    if !ring(&worker_bell(database, lane), b"\0") {
+    want_with(database, lane, NEW);
+}
+
+fn want_with(database: pg_sys::Oid, lane: Lane, message: &[u8]) {
+    if !ring(&worker_bell(database, lane), message) {
         ring(LAUNCHER_BELL, &Message::Wanted(Place { database, lane }).encode());
     }
 }
@@ -57,9 +74,12 @@ unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type
             ENQUEUED.set(false);
             // SAFETY: a plain read of a variable of this process.
             let database = unsafe { pg_sys::MyDatabaseId };
-            want(database, Lane::Prompt);
+            want_with(database, Lane::Prompt, RING.replace(NEW));
         }
-        XACT_EVENT_ABORT | XACT_EVENT_PREPARE => ENQUEUED.set(false),
+        XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
+            ENQUEUED.set(false);
+            RING.set(NEW);
+        }
         _ => {}
     }
 }

@@ -11,9 +11,9 @@ use super::claim::{self, Job, Turns, Waiting};
 use super::failure::is_passing;
 use super::lane::Lane;
 use super::launcher::{Message, Place};
-use super::pause;
-use super::place::{LAUNCHER_BELL, worker_bell, worker_lock};
-use super::transaction::{Failure, LONGEST, transaction};
+use super::pause::{self, Pauses};
+use super::place::{LAUNCHER_BELL, slow_mark, worker_bell, worker_lock};
+use super::transaction::{Failure, LONGEST, mark_a_slow_end, transaction};
 use super::wake;
 use crate::client::{Interest, run_while_waiting, wait};
 use crate::error::Error;
@@ -45,9 +45,10 @@ fn work(place: Place) -> Result<(), Error> {
     };
     let bell = Bell::hang(worker_bell(place.database, place.lane))?;
     connect(place.database);
+    let was_slow = mark_a_slow_end(&slow_mark(place.database, place.lane));
     let home = transaction(LONGEST, |spi| {
         let home = Home::installed(spi)?;
-        home.as_ref().map_or(Ok(()), |home| claim::recover(spi, home, place.lane))?;
+        home.as_ref().map_or(Ok(()), |home| claim::recover(spi, home, place.lane, was_slow))?;
         Ok(home)
     })?;
     run_while_waiting(leave_if_wanted);
@@ -116,7 +117,9 @@ impl Worker {
         let mut last_work = None;
         loop {
             reload_settings();
-            self.bell.messages();
+            if self.bell.messages().iter().any(|message| message == wake::AGAIN) {
+                self.batches.pauses = Pauses::default();
+            }
             leave_if_wanted();
             self.batches.settle_rest();
             let pause_ends = self.batches.pause_ends();

@@ -7,7 +7,7 @@ use std::ffi::{CString, c_int};
 
 use pgrx::pg_sys;
 
-use super::role::with_portable_output;
+use super::role::PortableOutput;
 use crate::catalog::equality_of;
 use crate::encoding;
 use crate::error::Error;
@@ -52,27 +52,27 @@ impl KeyType {
         Key { datum, by_value: self.by_value }
     }
 
-    /// Reads a key that was printed; its type's input function refuses what is none.
-    pub(crate) fn read(&self, text: &str) -> Key {
+    /// Reads a key that was printed, under the same settings; its type's input function refuses what is none.
+    pub(crate) fn read(&self, text: &str, _settings: &PortableOutput) -> Key {
         let text = CString::new(encoding::to_server(text)).expect("a text of the server has no NUL byte");
         let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
         // SAFETY: the type is that of a column of a table that is locked; its input function takes these arguments,
         // leaves the string alone and returns a new value.
-        let datum = with_portable_output(|| unsafe {
+        let datum = unsafe {
             pg_sys::getTypeInputInfo(self.oid, &mut input, &mut parameter);
             pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), parameter, -1)
-        });
+        };
         Key { datum, by_value: self.by_value }
     }
 
     /// Prints a key of this type.
-    pub(crate) fn print(&self, key: &Key) -> String {
+    pub(crate) fn print(&self, key: &Key, _settings: &PortableOutput) -> String {
         let (mut output, mut is_varlena) = (pg_sys::InvalidOid, false);
         // SAFETY: the key is a value of this type; its output function returns a string in the current memory context.
-        with_portable_output(|| unsafe {
+        unsafe {
             pg_sys::getTypeOutputInfo(self.oid, &mut output, &mut is_varlena);
             encoding::c_string(pg_sys::OidOutputFunctionCall(output, key.datum))
-        })
+        }
     }
 }
 

@@ -23,8 +23,9 @@ use pgrx::pg_sys;
 
 use self::home::Home;
 use self::photos::{Photos, Renamed};
-use self::watched::{Mode, Watched};
-use crate::catalog::{Column, identifier};
+use self::role::PortableOutput;
+use self::watched::{Mode, Patience, Source, Watch, Watched};
+use crate::catalog::{self, Column, identifier};
 use crate::encoding::c_string;
 use crate::error::Error;
 use crate::queue::enqueue::Jobs;
@@ -115,8 +116,8 @@ impl Firing {
             let columns = (*self.data).tg_updatedcols;
             let is_named = |column: &Column| column.is_in(columns);
             (*triggers).trig_update_before_row
-                || is_named(&watched.image)
-                || is_named(&watched.key)
+                || is_named(&watched.source.image)
+                || is_named(&watched.source.key)
                 || watched.project.as_ref().is_some_and(|(project, _)| is_named(project))
         }
     }
@@ -139,44 +140,49 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
     // SAFETY: `firing` was made from the running trigger.
     unsafe { spi.register_transition_tables(firing.data)? };
     let home = Home::of(&spi, function)?;
-    let watched = Watched::find(&spi, &home, firing)?;
+    let watch = Watch::find(&spi, &home, firing)?;
+    let gone = || Error::NotWatched(catalog::name_of(firing.table));
+    let source = watch.source(Patience::Wait)?.ok_or_else(gone)?;
     let mode = settings::enabled().then(|| {
-        let registration = watched.registration.as_ref();
+        let registration = watch.registration.as_ref();
         registration.map_or(Mode::Sync, |registration| registration.mode)
     });
+    if firing.event == Event::Insert && mode != Some(Mode::Sync) {
+        // Without a look at the target: a photo is stored, whatever its state is.
+        return match mode {
+            Some(_) => source.read(|| enqueue_inserted(&spi, &home, &source, &firing.new_rows()?)),
+            None => Ok(()),
+        };
+    }
+    let watched = watch.with_target(source, Patience::Wait)?.ok_or_else(gone)?;
     watched.read(|| match firing.event {
-        Event::Insert => inserted(&spi, &home, &watched, mode, &firing.new_rows()?),
+        Event::Insert => inserted(&spi, &home, &watched, &firing.new_rows()?),
         Event::Update => updated(&spi, &home, &watched, mode, firing),
-        Event::Delete => target::delete(&spi, &watched, &sql::delete_gone(&watched, &firing.old_rows()?)),
+        Event::Delete => {
+            let keys = sql::all_keys(&watched.source, &firing.old_rows()?);
+            remove_gone(&spi, &home, &watched, &keys)
+        }
         Event::Truncate => {
-            Jobs { spi: &spi, home: &home, watched: &watched }.clear()?;
+            Jobs::of(&spi, &home, &watched.source).clear()?;
             target::delete(&spi, &watched, &sql::delete_all_gone(&watched))
         }
     })
 }
 
-/// `mode` is nothing where photos are not to be embedded.
-fn inserted(spi: &Spi, home: &Home, watched: &Watched, mode: Option<Mode>, new: &str) -> Result<(), Error> {
-    let keys = sql::inserted_keys(watched, new);
-    match mode {
-        Some(Mode::Sync) => {
-            let mut photos = Photos::new(spi, home, watched)?;
-            photos::each_key(spi, watched, &keys, |key| photos.touch(key))?;
-            photos.finish()
-        }
-        Some(Mode::Async) => {
-            let mut jobs = Vec::new();
-            photos::each_key(spi, watched, &keys, |key| {
-                jobs.push(watched.key_type.print(&key));
-                Ok(())
-            })?;
-            Jobs { spi, home, watched }.add(jobs)
-        }
-        None => Ok(()),
-    }
+fn inserted(spi: &Spi, home: &Home, watched: &Watched, new: &str) -> Result<(), Error> {
+    let mut photos = Photos::new(spi, home, watched)?;
+    let keys = sql::inserted_keys(&watched.source, new);
+    photos::each_key(spi, &watched.source, &keys, |key| photos.touch(key))?;
+    photos.finish()
 }
 
-/// As [`inserted`]. What is copied to a key that is new comes before what is deleted under the old one.
+fn enqueue_inserted(spi: &Spi, home: &Home, source: &Source, new: &str) -> Result<(), Error> {
+    let keys = printed_keys(spi, source, &sql::inserted_keys(source, new))?;
+    Jobs::of(spi, home, source).add(keys)
+}
+
+/// `mode` is nothing where photos are not to be embedded. What is copied to a key that is new comes before what is
+/// deleted under the old one.
 fn updated(
     spi: &Spi,
     home: &Home,
@@ -188,18 +194,28 @@ fn updated(
     if !firing.can_have_changed(watched) {
         return Ok(());
     }
+    let jobs = Jobs::of(spi, home, &watched.source);
+    let key_type = &watched.source.key_type;
     let changes = sql::changes(watched, &new, &old);
     let mut has_new_projects = false;
+    let mut with_new_images = Vec::new();
     if mode == Some(Mode::Sync) {
         let mut photos = Photos::new(spi, home, watched)?;
+        let settings = jobs.have_failed()?.then(PortableOutput::begin);
         photos::each_change(spi, watched, &changes, |change| {
             has_new_projects |= change.has_new_project;
-            if change.has_new_image { photos.touch(change.key) } else { Ok(()) }
+            if !change.has_new_image {
+                return Ok(());
+            }
+            with_new_images.extend(settings.as_ref().map(|settings| key_type.print(&change.key, settings)));
+            photos.touch(change.key)
         })?;
         photos.finish()?;
+        drop(settings);
+        jobs.forget_failed(with_new_images)?;
     } else {
         let mut renamed = None;
-        let mut jobs = Vec::new();
+        let settings = PortableOutput::begin();
         photos::each_change(spi, watched, &changes, |change| {
             has_new_projects |= change.has_new_project;
             if !change.has_new_image {
@@ -215,17 +231,39 @@ fn updated(
                     return Ok(());
                 }
             }
-            if mode == Some(Mode::Async) {
-                jobs.push(watched.key_type.print(&change.key));
-                Ok(())
-            } else {
-                target::delete_embedding(spi, watched, &change.key)
+            if mode.is_none() {
+                target::delete_embedding(spi, watched, &change.key)?;
             }
+            with_new_images.push(key_type.print(&change.key, &settings));
+            Ok(())
         })?;
-        Jobs { spi, home, watched }.add(jobs)?;
+        drop(settings);
+        match mode {
+            Some(_) => jobs.add(with_new_images)?,
+            None => jobs.forget_failed(with_new_images)?,
+        }
     }
     if has_new_projects {
         target::update(spi, watched, &sql::carry_projects_over(watched, &new))?;
     }
-    target::delete(spi, watched, &sql::delete_left(watched, &new, &old))
+    remove_gone(spi, home, watched, &sql::left_keys(&watched.source, &new, &old))
+}
+
+/// Removes what is left of photos under these keys that are gone.
+fn remove_gone(spi: &Spi, home: &Home, watched: &Watched, keys: &str) -> Result<(), Error> {
+    let jobs = Jobs::of(spi, home, &watched.source);
+    if jobs.have_failed()? {
+        jobs.forget_failed(printed_keys(spi, &watched.source, keys)?)?;
+    }
+    target::delete(spi, watched, &sql::delete_gone(watched, keys))
+}
+
+fn printed_keys(spi: &Spi, source: &Source, query: &str) -> Result<Vec<String>, Error> {
+    let mut keys = Vec::new();
+    let settings = PortableOutput::begin();
+    photos::each_key(spi, source, query, |key| {
+        keys.push(source.key_type.print(&key, &settings));
+        Ok(())
+    })?;
+    Ok(keys)
 }

@@ -10,9 +10,10 @@ use pg_clip_wire::{Fingerprint, Priority};
 use super::home::Home;
 use super::key::Key;
 use super::provenance::{self, identity};
+use super::role::PortableOutput;
 use super::sql;
 use super::target::{self, Checksum, Row, Target, checksum_of};
-use super::watched::Watched;
+use super::watched::{Source, Watched};
 use crate::client::{self, Input};
 use crate::error::Error;
 use crate::settings;
@@ -32,14 +33,14 @@ pub(super) struct Change {
 /// Goes through the keys that a query returns as its first column, see [`sql::inserted_keys`].
 pub(super) fn each_key(
     spi: &Spi,
-    watched: &Watched,
+    source: &Source,
     query: &str,
     mut then: impl FnMut(Key) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut rows = spi.open(query)?;
     while let Some(row) = rows.next() {
         // A photo without a key has no place in the target.
-        if let Some(key) = key_of(&row, watched)? {
+        if let Some(key) = key_of(&row, source)? {
             then(key)?;
         }
     }
@@ -70,18 +71,18 @@ pub(super) fn each_change(
         if !(has_new_image || has_new_key || has_new_project) {
             continue;
         }
-        if let Some(key) = key_of(&row, watched)? {
+        if let Some(key) = key_of(&row, &watched.source)? {
             then(Change { key, has_new_image, has_new_key, has_new_project })?;
         }
     }
     Ok(())
 }
 
-fn key_of(row: &Rows, watched: &Watched) -> Result<Option<Key>, Error> {
+fn key_of(row: &Rows, source: &Source) -> Result<Option<Key>, Error> {
     const KEY: i32 = 1;
-    let datum = row.value(KEY, watched.key_type.oid)?;
+    let datum = row.value(KEY, source.key_type.oid)?;
     // SAFETY: the value is of the key's type.
-    Ok(datum.map(|datum| unsafe { watched.key_type.copy(datum) }))
+    Ok(datum.map(|datum| unsafe { source.key_type.copy(datum) }))
 }
 
 /// A batch is sent at this many photos …
@@ -121,7 +122,7 @@ const PROJECT: i32 = 2;
 
 impl<'a> Photos<'a> {
     pub(super) fn new(spi: &'a Spi, home: &'a Home, watched: &'a Watched) -> Result<Photos<'a>, Error> {
-        let read = spi.prepare(&sql::photo(watched), &[watched.key_type.oid])?;
+        let read = spi.prepare(&sql::photo(watched), &[watched.source.key_type.oid])?;
         Ok(Photos { spi, home, watched, read, writing: None, batch: Vec::new(), bytes: 0 })
     }
 
@@ -234,7 +235,7 @@ impl<'a> Renamed<'a> {
         else {
             return Ok(None);
         };
-        let read = spi.prepare(&sql::photo(watched), &[watched.key_type.oid])?;
+        let read = spi.prepare(&sql::photo(watched), &[watched.source.key_type.oid])?;
         Ok(Some(Renamed { watched, read, target: Target::prepare(spi, home, watched, model)? }))
     }
 
@@ -259,6 +260,6 @@ impl<'a> Renamed<'a> {
 }
 
 fn of_photo(key: &Key, watched: &Watched, error: Error) -> Error {
-    let key = watched.key_type.print(key);
-    Error::Photo { key, table: watched.source.name.clone(), error: Box::new(error) }
+    let key = watched.source.key_type.print(key, &PortableOutput::begin());
+    Error::Photo { key, table: watched.source.table.name.clone(), error: Box::new(error) }
 }

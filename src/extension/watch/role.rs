@@ -28,20 +28,32 @@ pub(crate) fn read_as<R>(role: pg_sys::Oid, act: impl FnOnce() -> R) -> R {
     })
 }
 
-/// Runs `act` with settings under which each type prints a value as it can be read again anywhere, as pg_dump and
-/// postgres_fdw have it.
-pub(crate) fn with_portable_output<R>(act: impl FnOnce() -> R) -> R {
-    // SAFETY: opens a nest level of settings, which the line after next closes; an abort closes it too.
-    let level = unsafe { pg_sys::NewGUCNestLevel() };
-    set(c"datestyle", c"ISO");
-    set(c"intervalstyle", c"postgres");
-    set(c"extra_float_digits", c"3");
-    set(c"bytea_output", c"hex");
-    set(c"timezone", c"UTC");
-    let result = act();
-    // SAFETY: the level from above.
-    unsafe { pg_sys::AtEOXact_GUC(false, level) };
-    result
+/// Settings under which each type prints a value as it can be read again anywhere, as pg_dump and postgres_fdw have it,
+/// and the same whatever the session's are. They last as long as this, or up to the end of the (sub)transaction.
+pub(crate) struct PortableOutput {
+    settings_level: i32,
+}
+
+impl PortableOutput {
+    pub(crate) fn begin() -> PortableOutput {
+        // SAFETY: opens a nest level of settings, which `drop` closes; an abort closes it too.
+        let settings_level = unsafe { pg_sys::NewGUCNestLevel() };
+        set(c"datestyle", c"ISO");
+        set(c"intervalstyle", c"postgres");
+        set(c"extra_float_digits", c"3");
+        set(c"bytea_output", c"hex");
+        set(c"timezone", c"UTC");
+        PortableOutput { settings_level }
+    }
+}
+
+impl Drop for PortableOutput {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: the level that `begin` opened; levels that were opened since are closed.
+            unsafe { pg_sys::AtEOXact_GUC(false, self.settings_level) };
+        }
+    }
 }
 
 /// Sets a setting up to the end of the current nest level.

@@ -6,7 +6,7 @@
 //! A transition table is never joined to a table that is written: PostgreSQL would carry its whole rows along, and read
 //! each photo for that. Its keys are taken out of it first.
 
-use super::watched::Watched;
+use super::watched::{Source, Watched};
 
 /// Deletes the rows of tables that were dropped, unless another session is about to.
 pub(crate) fn forget_dropped(schema: &str) -> String {
@@ -138,8 +138,9 @@ pub(crate) fn other_model(watched: &Watched) -> String {
 
 /// The photo with key `$1` as it is now: its image, its project, and which version of its row that is.
 pub(crate) fn photo(watched: &Watched) -> String {
-    let (source, key, image) = (&watched.source.name, &watched.key.name, &watched.image.name);
-    let (equals, project) = (&watched.key_type.equals, project_of(watched, "s"));
+    let (source, key, image) =
+        (&watched.source.table.name, &watched.source.key.name, &watched.source.image.name);
+    let (equals, project) = (&watched.source.key_type.equals, project_of(watched, "s"));
     format!("SELECT s.{image}, {project}, {VERSION} FROM {source} AS s WHERE s.{key} {equals} $1")
 }
 
@@ -153,15 +154,16 @@ pub(crate) fn lock_photo(watched: &Watched) -> String {
 const VERSION: &str = "pg_catalog.concat_ws(' ', s.tableoid, s.ctid, s.xmin)";
 
 /// The keys of photos that a statement inserted.
-pub(crate) fn inserted_keys(watched: &Watched, new: &str) -> String {
-    let (key, image) = (&watched.key.name, &watched.image.name);
+pub(crate) fn inserted_keys(source: &Source, new: &str) -> String {
+    let (key, image) = (&source.key.name, &source.image.name);
     format!("SELECT n.{key} FROM {new} AS n WHERE n.{image} IS NOT NULL")
 }
 
 /// What a statement changed under each key that it left: the key, the image after and before, whether the key was there
 /// before, and whether its project is another now. A project is compared by its bytes: not each type has an operator.
 pub(crate) fn changes(watched: &Watched, new: &str, old: &str) -> String {
-    let (key, image, equals) = (&watched.key.name, &watched.image.name, &watched.key_type.equals);
+    let (key, image, equals) =
+        (&watched.source.key.name, &watched.source.image.name, &watched.source.key_type.equals);
     let project_changed = match &watched.project {
         Some((project, _)) => {
             format!("NOT pg_catalog.record_image_eq(ROW(n.{0}), ROW(o.{0}))", project.name)
@@ -210,8 +212,9 @@ pub(crate) fn carry_projects_over(watched: &Watched, new: &str) -> String {
     let Some((project, target_project)) = &watched.project else {
         return String::new();
     };
-    let (source, target) = (&watched.source.name, &watched.target.name);
-    let (key, target_key, equals) = (&watched.key.name, &watched.target_key.name, &watched.key_type.equals);
+    let (source, target) = (&watched.source.table.name, &watched.target.name);
+    let (key, target_key, equals) =
+        (&watched.source.key.name, &watched.target_key.name, &watched.source.key_type.equals);
     let (project, target_project) = (&project.name, &target_project.name);
     format!(
         "WITH touched AS MATERIALIZED (SELECT n.{key} FROM {new} AS n)
@@ -222,28 +225,26 @@ pub(crate) fn carry_projects_over(watched: &Watched, new: &str) -> String {
     )
 }
 
-/// Deletes the embeddings under the keys of a statement's rows that have no photo now.
-pub(crate) fn delete_gone(watched: &Watched, rows: &str) -> String {
-    let key = &watched.key.name;
-    delete_without_photo(watched, &format!("SELECT r.{key} FROM {rows} AS r"))
-}
-
-/// As [`delete_gone`], under the keys where the statement itself left no photo.
-pub(crate) fn delete_left(watched: &Watched, new: &str, old: &str) -> String {
-    let (key, image, equals) = (&watched.key.name, &watched.image.name, &watched.key_type.equals);
-    delete_without_photo(
-        watched,
-        &format!(
-            "SELECT o.{key} FROM {old} AS o WHERE NOT EXISTS (
-                SELECT FROM {new} AS n WHERE n.{key} {equals} o.{key} AND n.{image} IS NOT NULL)"
-        ),
+/// The keys under which an UPDATE left no photo.
+pub(crate) fn left_keys(source: &Source, new: &str, old: &str) -> String {
+    let (key, image, equals) = (&source.key.name, &source.image.name, &source.key_type.equals);
+    format!(
+        "SELECT o.{key} FROM {old} AS o WHERE NOT EXISTS (
+            SELECT FROM {new} AS n WHERE n.{key} {equals} o.{key} AND n.{image} IS NOT NULL)"
     )
 }
 
-fn delete_without_photo(watched: &Watched, keys: &str) -> String {
-    let (source, target) = (&watched.source.name, &watched.target.name);
-    let (key, target_key, equals) = (&watched.key.name, &watched.target_key.name, &watched.key_type.equals);
-    let image = &watched.image.name;
+/// The keys of a statement's rows.
+pub(crate) fn all_keys(source: &Source, rows: &str) -> String {
+    format!("SELECT r.{} FROM {rows} AS r", source.key.name)
+}
+
+/// Deletes the embeddings under keys that have no photo now. `keys` is [`all_keys`] or [`left_keys`].
+pub(crate) fn delete_gone(watched: &Watched, keys: &str) -> String {
+    let (source, target) = (&watched.source.table.name, &watched.target.name);
+    let (key, target_key, equals) =
+        (&watched.source.key.name, &watched.target_key.name, &watched.source.key_type.equals);
+    let image = &watched.source.image.name;
     format!(
         "WITH touched AS MATERIALIZED ({keys})
         DELETE FROM {target} AS t USING touched WHERE t.{target_key} {equals} touched.{key} AND NOT EXISTS (
@@ -254,9 +255,10 @@ fn delete_without_photo(watched: &Watched, keys: &str) -> String {
 /// Deletes all embeddings that have no photo. Not TRUNCATE: a foreign key may have truncated the target in the same
 /// command.
 pub(crate) fn delete_all_gone(watched: &Watched) -> String {
-    let (source, target) = (&watched.source.name, &watched.target.name);
-    let (key, target_key, equals) = (&watched.key.name, &watched.target_key.name, &watched.key_type.equals);
-    let image = &watched.image.name;
+    let (source, target) = (&watched.source.table.name, &watched.target.name);
+    let (key, target_key, equals) =
+        (&watched.source.key.name, &watched.target_key.name, &watched.source.key_type.equals);
+    let image = &watched.source.image.name;
     format!(
         "DELETE FROM {target} AS t WHERE NOT EXISTS (
             SELECT FROM {source} AS s WHERE s.{key} {equals} t.{target_key} AND s.{image} IS NOT NULL)"
@@ -266,7 +268,7 @@ pub(crate) fn delete_all_gone(watched: &Watched) -> String {
 /// Deletes the embedding under key `$1`.
 pub(crate) fn delete_embedding(watched: &Watched) -> String {
     let (target, target_key, equals) =
-        (&watched.target.name, &watched.target_key.name, &watched.key_type.equals);
+        (&watched.target.name, &watched.target_key.name, &watched.source.key_type.equals);
     format!("DELETE FROM {target} AS t WHERE t.{target_key} {equals} $1")
 }
 
@@ -278,14 +280,14 @@ pub(crate) fn delete_stale(watched: &Watched) -> String {
 /// Locks the embedding under key `$1` as its deletion would. No row also where another transaction has it.
 pub(crate) fn lock_embedding(watched: &Watched) -> String {
     let (target, target_key, equals) =
-        (&watched.target.name, &watched.target_key.name, &watched.key_type.equals);
+        (&watched.target.name, &watched.target_key.name, &watched.source.key_type.equals);
     format!("SELECT FROM {target} AS t WHERE t.{target_key} {equals} $1 FOR UPDATE SKIP LOCKED")
 }
 
 /// Whether there is an embedding under key `$1`, locked or not.
 pub(crate) fn embedding_exists(watched: &Watched) -> String {
     let (target, target_key, equals) =
-        (&watched.target.name, &watched.target_key.name, &watched.key_type.equals);
+        (&watched.target.name, &watched.target_key.name, &watched.source.key_type.equals);
     format!("SELECT FROM {target} AS t WHERE t.{target_key} {equals} $1")
 }
 

@@ -60,7 +60,7 @@ impl<'a> Target<'a> {
         watched: &'a Watched,
         model: &str,
     ) -> Result<Target<'a>, Error> {
-        let key = watched.key_type.oid;
+        let key = watched.source.key_type.oid;
         let mut types = vec![key, home.vector_type, pg_sys::BYTEAOID, pg_sys::TEXTOID];
         types.extend(watched.project.as_ref().map(|(project, _)| project.type_oid));
         watched.write(|| {
@@ -106,7 +106,7 @@ impl<'a> Target<'a> {
 
 /// Deletes the row of a photo.
 pub(crate) fn delete_embedding(spi: &Spi, watched: &Watched, key: &Key) -> Result<(), Error> {
-    let key = Argument { oid: watched.key_type.oid, value: Some(key.datum()) };
+    let key = Argument { oid: watched.source.key_type.oid, value: Some(key.datum()) };
     let run = || spi.run(&sql::delete_embedding(watched), &[key]);
     watched.write(|| watched.constraints.deleted.at_once(spi, run))?;
     Ok(())
@@ -121,7 +121,7 @@ pub(crate) fn delete_stale(
 ) -> Result<(), Error> {
     let bytes = bytea(checksum);
     let arguments = [
-        Argument { oid: watched.key_type.oid, value: Some(key.datum()) },
+        Argument { oid: watched.source.key_type.oid, value: Some(key.datum()) },
         Argument { oid: pg_sys::BYTEAOID, value: Some(bytes.datum()) },
     ];
     let run = || spi.run(&sql::delete_stale(watched), &arguments);

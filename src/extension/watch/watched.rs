@@ -14,16 +14,21 @@ use crate::catalog::{self, Column, Lock, Table};
 use crate::error::Error;
 use crate::spi::{Argument, Rows, Spi};
 
+/// A watched table, locked.
+pub(crate) struct Source {
+    pub(crate) table: Table,
+    pub(crate) image: Column,
+    pub(crate) key: Column,
+    pub(crate) key_type: KeyType,
+}
+
 /// A watched table and its target, both locked.
 pub(crate) struct Watched {
-    pub(crate) source: Table,
+    pub(crate) source: Source,
     pub(crate) target: Table,
     /// As what role the target's rows are written: that of the owner of both tables. A trigger that a user wrote by hand
     /// for a table that is not registered writes as its caller, because its arguments can name any table.
     pub(crate) writer: pg_sys::Oid,
-    pub(crate) image: Column,
-    pub(crate) key: Column,
-    pub(crate) key_type: KeyType,
     /// The columns of source and target, where the project is carried over.
     pub(crate) project: Option<(Column, Column)>,
     pub(crate) target_key: Column,
@@ -32,7 +37,7 @@ pub(crate) struct Watched {
     pub(crate) model: Column,
     /// What writing to the target can fire at the commit.
     pub(super) constraints: Constraints,
-    /// What `clip_watch` wrote down beside; nothing for a trigger that a user wrote by hand.
+    /// Nothing for a trigger that a user wrote by hand.
     pub(crate) registration: Option<Registration>,
 }
 
@@ -61,44 +66,133 @@ pub(crate) enum Patience {
     None,
 }
 
-impl Watched {
+/// What is written down of a watch: names, which [`Watch::source`] and [`Watch::with_target`] look up.
+pub(crate) struct Watch<'a> {
+    spi: &'a Spi,
+    home: &'a Home,
+    /// The columns of [`sql::registration`].
+    row: Rows<'a>,
+    source: pg_sys::Oid,
+    target: pg_sys::Oid,
+    /// Nothing for a trigger that a user wrote by hand.
+    pub(crate) registration: Option<Registration>,
+}
+
+impl<'a> Watch<'a> {
     /// What `clip_watch` wrote down for the table, or else what the trigger's arguments say.
-    pub(crate) fn find(spi: &Spi, home: &Home, firing: &Firing) -> Result<Watched, Error> {
-        if let Some(registered) = Watched::registered(spi, home, firing.table, Patience::Wait)? {
-            return Ok(registered);
+    pub(crate) fn find(spi: &'a Spi, home: &'a Home, firing: &Firing) -> Result<Watch<'a>, Error> {
+        match Watch::registered(spi, home, firing.table)? {
+            Some(registered) => Ok(registered),
+            None => Watch::from_arguments(spi, home, firing),
         }
-        // SAFETY: a plain read of the current role.
-        let caller = unsafe { pg_sys::GetUserId() };
+    }
+
+    /// What `clip_watch` wrote down for the table, if it did.
+    pub(crate) fn registered(
+        spi: &'a Spi,
+        home: &'a Home,
+        source: pg_sys::Oid,
+    ) -> Result<Option<Watch<'a>>, Error> {
+        let query = sql::registration(&home.schema);
+        let row = act_as(home.owner, || spi.run_kept(&query, &[Argument::oid(source)]))?;
+        if row.len() == 0 {
+            return Ok(None);
+        }
+        let target = row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid);
+        let registration = Registration {
+            mode: if row.printed(2).as_deref() == Some("async") { Mode::Async } else { Mode::Sync },
+            model: row.printed(11),
+        };
+        Ok(Some(Watch { spi, home, row, source, target, registration: Some(registration) }))
+    }
+
+    fn from_arguments(spi: &'a Spi, home: &'a Home, firing: &Firing) -> Result<Watch<'a>, Error> {
+        let not_watched = || Error::NotWatched(catalog::name_of(firing.table));
         if firing.arguments.is_empty() {
-            return Err(Error::NotWatched(catalog::name_of(firing.table)));
+            return Err(not_watched());
         }
         let arguments = [Argument::oid(firing.table), Argument::texts(&firing.arguments)];
-        let said = act_as(caller, || spi.run(sql::FROM_ARGUMENTS, &arguments))?;
-        if said.len() == 0 {
-            return Err(Error::NotWatched(catalog::name_of(firing.table)));
+        let row = act_as(caller(), || spi.run(sql::FROM_ARGUMENTS, &arguments))?;
+        if row.len() == 0 {
+            return Err(not_watched());
         }
-        let named = || said.printed(11).unwrap_or_default();
-        let target = said.get::<pg_sys::Oid>(1)?.ok_or_else(|| Error::NoTable(named()))?;
+        let named = || row.printed(11).unwrap_or_default();
+        let target = row.get::<pg_sys::Oid>(1)?.ok_or_else(|| Error::NoTable(named()))?;
         // Before it is locked: a lock holds up others.
         // SAFETY: looks any number up in the catalogs.
         let allowed =
-            unsafe { pg_sys::pg_class_aclcheck(target, caller, pg_sys::ACL_INSERT as pg_sys::AclMode) };
+            unsafe { pg_sys::pg_class_aclcheck(target, caller(), pg_sys::ACL_INSERT as pg_sys::AclMode) };
         if allowed != pg_sys::AclResult::ACLCHECK_OK {
             return Err(Error::NoPrivilege(named()));
         }
-        Lock::RowExclusive.take(target);
-        let (Some(source), Some(target)) = (Table::find(firing.table)?, Table::find(target)?) else {
-            return Err(Error::NoTable(named()));
-        };
-        let has_triggers = target.has_triggers;
-        let mut watched = Watched::look(home, source, target, &said)?;
-        watched.writer = caller;
-        if has_triggers {
-            watched.constraints = Constraints::of(spi, &watched.target, caller)?;
-        }
-        Ok(watched)
+        Ok(Watch { spi, home, row, source: firing.table, target, registration: None })
     }
 
+    /// Looks the watched table up. Nothing where it is gone.
+    pub(crate) fn source(&self, patience: Patience) -> Result<Option<Source>, Error> {
+        patience.lock(Lock::RowShare, self.source)?;
+        let Some(table) = Table::find(self.source)? else {
+            return Ok(None);
+        };
+        let image = table.column_of(&self.name(3), pg_sys::BYTEAOID)?;
+        let key = table.column(&self.name(4))?;
+        table.check_unique(&key)?;
+        let key_type = KeyType::new(key.type_oid)?;
+        Ok(Some(Source { table, image, key, key_type }))
+    }
+
+    /// Looks the target up, and refuses what does not fit: a value is of one type in the source and in the target, and
+    /// nothing casts it on the way. Nothing where the target is gone.
+    pub(crate) fn with_target(&self, source: Source, patience: Patience) -> Result<Option<Watched>, Error> {
+        if self.source == self.target {
+            return Err(Error::OwnTarget(source.table.name));
+        }
+        patience.lock(Lock::RowExclusive, self.target)?;
+        let Some(target) = Table::find(self.target)? else {
+            return Ok(None);
+        };
+        let writer = match self.registration {
+            Some(_) if source.table.owner != target.owner => {
+                return Err(Error::OwnersDiffer { watched: source.table.name, target: target.name });
+            }
+            Some(_) => target.owner,
+            None => caller(),
+        };
+        let target_key = target.column_of(&self.name(6), source.key.type_oid)?;
+        target.check_unique(&target_key)?;
+        let project = match (self.row.printed(5), self.row.printed(10)) {
+            (Some(project), Some(target_project)) => {
+                let project = source.table.column(&project)?;
+                let target_project = target.column_of(&target_project, project.type_oid)?;
+                Some((project, target_project))
+            }
+            _ => None,
+        };
+        let constraints = if target.has_triggers {
+            Constraints::of(self.spi, &target, writer)?
+        } else {
+            Constraints::default()
+        };
+        Ok(Some(Watched {
+            embedding: target.column_of(&self.name(7), self.home.vector_type)?,
+            checksum: target.column_of(&self.name(8), pg_sys::BYTEAOID)?,
+            model: target.column_of(&self.name(9), pg_sys::TEXTOID)?,
+            source,
+            target,
+            writer,
+            project,
+            target_key,
+            constraints,
+            registration: self.registration.clone(),
+        }))
+    }
+
+    fn name(&self, column: i32) -> String {
+        self.row.printed(column).unwrap_or_default()
+    }
+}
+
+impl Watched {
     /// What `clip_watch` wrote down for the table, if it did and both tables are there.
     pub(crate) fn registered(
         spi: &Spi,
@@ -106,82 +200,45 @@ impl Watched {
         source: pg_sys::Oid,
         patience: Patience,
     ) -> Result<Option<Watched>, Error> {
-        let query = sql::registration(&home.schema);
-        let row = act_as(home.owner, || spi.run_kept(&query, &[Argument::oid(source)]))?;
-        if row.len() == 0 {
-            return Ok(None);
-        }
-        let target = row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid);
-        for (table, lock) in [(source, Lock::RowShare), (target, Lock::RowExclusive)] {
-            if patience == Patience::Wait {
-                lock.take(table);
-            } else if !lock.try_take(table) {
-                return Err(Error::Locked(catalog::name_of(table)));
-            }
-        }
-        let (Some(source), Some(target)) = (Table::find(source)?, Table::find(target)?) else {
+        let Some(watch) = Watch::registered(spi, home, source)? else {
             return Ok(None);
         };
-        if source.owner != target.owner {
-            return Err(Error::OwnersDiffer { watched: source.name, target: target.name });
+        match watch.source(patience)? {
+            Some(source) => watch.with_target(source, patience),
+            None => Ok(None),
         }
-        let has_triggers = target.has_triggers;
-        let mut watched = Watched::look(home, source, target, &row)?;
-        watched.registration = Some(Registration {
-            mode: if row.printed(2).as_deref() == Some("async") { Mode::Async } else { Mode::Sync },
-            model: row.printed(11),
-        });
-        if has_triggers {
-            watched.constraints = Constraints::of(spi, &watched.target, watched.writer)?;
-        }
-        Ok(Some(watched))
     }
 
     /// Runs `read` as the owner of the source.
     pub(crate) fn read<R>(&self, read: impl FnOnce() -> R) -> R {
-        read_as(self.source.owner, read)
+        self.source.read(read)
     }
 
     /// Runs `write`, inside of [`Watched::read`], as the role that writes to the target.
     pub(crate) fn write<R>(&self, write: impl FnOnce() -> R) -> R {
-        if self.writer == self.source.owner { write() } else { act_as(self.writer, write) }
+        if self.writer == self.source.table.owner { write() } else { act_as(self.writer, write) }
     }
+}
 
-    /// Finds the columns that a row of [`sql::registration`] or [`sql::FROM_ARGUMENTS`] names, and refuses what does not
-    /// fit: a value is of one type in the source and in the target, and nothing casts it on the way.
-    fn look(home: &Home, source: Table, target: Table, named: &Rows) -> Result<Watched, Error> {
-        let name = |column| named.printed(column);
-        let required = |column| name(column).unwrap_or_default();
-        if source.oid == target.oid {
-            return Err(Error::OwnTarget(source.name));
-        }
-        let image = source.column_of(&required(3), pg_sys::BYTEAOID)?;
-        let key = source.column(&required(4))?;
-        let target_key = target.column_of(&required(6), key.type_oid)?;
-        source.check_unique(&key)?;
-        target.check_unique(&target_key)?;
-        let project = match (name(5), name(10)) {
-            (Some(project), Some(target_project)) => {
-                let project = source.column(&project)?;
-                let target_project = target.column_of(&target_project, project.type_oid)?;
-                Some((project, target_project))
-            }
-            _ => None,
-        };
-        Ok(Watched {
-            writer: target.owner,
-            key_type: KeyType::new(key.type_oid)?,
-            embedding: target.column_of(&required(7), home.vector_type)?,
-            checksum: target.column_of(&required(8), pg_sys::BYTEAOID)?,
-            model: target.column_of(&required(9), pg_sys::TEXTOID)?,
-            source,
-            target,
-            image,
-            key,
-            project,
-            target_key,
-            constraints: Constraints::default(),
-            registration: None,
-        })
+impl Source {
+    /// Runs `read` as the owner of the table.
+    pub(crate) fn read<R>(&self, read: impl FnOnce() -> R) -> R {
+        read_as(self.table.owner, read)
     }
+}
+
+impl Patience {
+    fn lock(self, lock: Lock, table: pg_sys::Oid) -> Result<(), Error> {
+        match self {
+            Patience::Wait => lock.take(table),
+            Patience::None if lock.try_take(table) => {}
+            Patience::None => return Err(Error::Locked(catalog::name_of(table))),
+        }
+        Ok(())
+    }
+}
+
+fn caller() -> pg_sys::Oid {
+    // SAFETY: a plain read of the current role.
+    unsafe { pg_sys::GetUserId() }
 }
