@@ -16,12 +16,16 @@ pub(crate) struct Table {
     pub(crate) owner: pg_sys::Oid,
     /// Quoted, with its schema.
     pub(crate) name: String,
+    /// The table as a query's FROM names it: its own rows and those of its partitions. Rows of inheritance children
+    /// are not its own: nothing makes their keys unique.
+    pub(crate) rows: String,
     pub(crate) has_triggers: bool,
 }
 
 /// A column of a table, by its name.
 pub(crate) struct Column {
     number: pg_sys::AttrNumber,
+    raw_name: String,
     /// Quoted.
     pub(crate) name: String,
     pub(crate) type_oid: pg_sys::Oid,
@@ -78,7 +82,9 @@ impl Table {
         if ![pg_sys::RELKIND_RELATION, pg_sys::RELKIND_PARTITIONED_TABLE].contains(&kind.cast_unsigned()) {
             return Err(Error::NotATable(name));
         }
-        Ok(Some(Table { oid, owner, name, has_triggers }))
+        let is_partitioned = kind.cast_unsigned() == pg_sys::RELKIND_PARTITIONED_TABLE;
+        let rows = if is_partitioned { name.clone() } else { format!("ONLY {name}") };
+        Ok(Some(Table { oid, owner, name, rows, has_triggers }))
     }
 
     /// A column that can be read from transition tables as from the table itself.
@@ -98,7 +104,7 @@ impl Table {
         if generated.cast_unsigned() == ATTRIBUTE_GENERATED_VIRTUAL {
             return Err(Error::VirtualColumn { column: name.to_owned(), table: self.name.clone() });
         }
-        Ok(Column { number, name: identifier(name), type_oid })
+        Ok(Column { number, raw_name: name.to_owned(), name: identifier(name), type_oid })
     }
 
     /// As [`Table::column`], of this type.
@@ -138,15 +144,24 @@ impl Table {
 }
 
 impl Column {
-    /// Whether the column is among those that a statement names in its SET clause or computes from them.
+    /// Whether a statement on this table, or on its partition `table`, names the column in its SET clause or computes it
+    /// from what it names there.
     ///
     /// # Safety
-    /// `columns` is null or a set of the numbers of columns as `TriggerData` has it.
-    pub(crate) unsafe fn is_in(&self, columns: *const pg_sys::Bitmapset) -> bool {
-        let member = i32::from(self.number) - pg_sys::FirstLowInvalidHeapAttributeNumber;
-        // SAFETY: the caller vouches for the set.
-        unsafe { pg_sys::bms_is_member(member, columns) }
+    /// `columns` is null or a set of the numbers of columns of `table` as `TriggerData` has it.
+    pub(crate) unsafe fn is_in(&self, columns: *const pg_sys::Bitmapset, table: pg_sys::Oid) -> bool {
+        let name = CString::new(encoding::to_server(&self.raw_name)).unwrap_or_default();
+        // SAFETY: the string ends with a zero byte; the caller vouches for the set.
+        unsafe {
+            let number = pg_sys::get_attnum(table, name.as_ptr());
+            pg_sys::bms_is_member(i32::from(number) - pg_sys::FirstLowInvalidHeapAttributeNumber, columns)
+        }
     }
+}
+
+unsafe extern "C-unwind" {
+    /// `catalog/partition.h`
+    fn get_partition_ancestors(table: pg_sys::Oid) -> *mut pg_sys::List;
 }
 
 /// As in `catalog/pg_attribute.h` from PostgreSQL 18 on.
@@ -201,6 +216,22 @@ pub(crate) fn identifier(name: &str) -> String {
     let text = CString::new(encoding::to_server(name)).unwrap_or_default();
     // SAFETY: `quote_identifier` returns its argument or a string in the current memory context.
     unsafe { encoding::c_string(pg_sys::quote_identifier(text.as_ptr())) }
+}
+
+/// The partitioned tables that a table is part of, the nearest first.
+pub(crate) fn ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: the function that asks takes any number; the one that lists takes a partition, and returns a list of oids
+    // that is freed once; an ERROR becomes a panic.
+    unsafe {
+        if !pg_sys::get_rel_relispartition(table) {
+            return Vec::new();
+        }
+        let list = pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(table));
+        let count = if list.is_null() { 0 } else { usize::try_from((*list).length).unwrap_or_default() };
+        let ancestors = (0..count).map(|index| (*(*list).elements.add(index)).oid_value).collect();
+        pg_sys::list_free(list);
+        ancestors
+    }
 }
 
 /// A relation's quoted name with its schema, or its number where there is none.

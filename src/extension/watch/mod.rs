@@ -114,7 +114,7 @@ impl Firing {
         unsafe {
             let triggers = (*(*self.data).tg_relation).trigdesc;
             let columns = (*self.data).tg_updatedcols;
-            let is_named = |column: &Column| column.is_in(columns);
+            let is_named = |column: &Column| column.is_in(columns, self.table);
             (*triggers).trig_update_before_row
                 || is_named(&watched.source.image)
                 || is_named(&watched.source.key)
@@ -163,7 +163,9 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
             remove_gone(&spi, &home, &watched, &keys)
         }
         Event::Truncate => {
-            Jobs::of(&spi, &home, &watched.source).clear()?;
+            if firing.table == watched.source.table.oid {
+                Jobs::of(&spi, &home, &watched.source).clear()?;
+            }
             target::delete(&spi, &watched, &sql::delete_all_gone(&watched))
         }
     })

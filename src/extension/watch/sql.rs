@@ -139,7 +139,7 @@ pub(crate) fn other_model(watched: &Watched) -> String {
 /// The photo with key `$1` as it is now: its image, its project, and which version of its row that is.
 pub(crate) fn photo(watched: &Watched) -> String {
     let (source, key, image) =
-        (&watched.source.table.name, &watched.source.key.name, &watched.source.image.name);
+        (&watched.source.table.rows, &watched.source.key.name, &watched.source.image.name);
     let (equals, project) = (&watched.source.key_type.equals, project_of(watched, "s"));
     format!("SELECT s.{image}, {project}, {VERSION} FROM {source} AS s WHERE s.{key} {equals} $1")
 }
@@ -212,7 +212,7 @@ pub(crate) fn carry_projects_over(watched: &Watched, new: &str) -> String {
     let Some((project, target_project)) = &watched.project else {
         return String::new();
     };
-    let (source, target) = (&watched.source.table.name, &watched.target.name);
+    let (source, target) = (&watched.source.table.rows, &watched.target.name);
     let (key, target_key, equals) =
         (&watched.source.key.name, &watched.target_key.name, &watched.source.key_type.equals);
     let (project, target_project) = (&project.name, &target_project.name);
@@ -241,7 +241,7 @@ pub(crate) fn all_keys(source: &Source, rows: &str) -> String {
 
 /// Deletes the embeddings under keys that have no photo now. `keys` is [`all_keys`] or [`left_keys`].
 pub(crate) fn delete_gone(watched: &Watched, keys: &str) -> String {
-    let (source, target) = (&watched.source.table.name, &watched.target.name);
+    let (source, target) = (&watched.source.table.rows, &watched.target.name);
     let (key, target_key, equals) =
         (&watched.source.key.name, &watched.target_key.name, &watched.source.key_type.equals);
     let image = &watched.source.image.name;
@@ -255,7 +255,7 @@ pub(crate) fn delete_gone(watched: &Watched, keys: &str) -> String {
 /// Deletes all embeddings that have no photo. Not TRUNCATE: a foreign key may have truncated the target in the same
 /// command.
 pub(crate) fn delete_all_gone(watched: &Watched) -> String {
-    let (source, target) = (&watched.source.table.name, &watched.target.name);
+    let (source, target) = (&watched.source.table.rows, &watched.target.name);
     let (key, target_key, equals) =
         (&watched.source.key.name, &watched.target_key.name, &watched.source.key_type.equals);
     let image = &watched.source.image.name;

@@ -79,12 +79,18 @@ pub(crate) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// What `clip_watch` wrote down for the table, or else what the trigger's arguments say.
+    /// What `clip_watch` wrote down for the table or for one that it is a partition of, or else what the trigger's
+    /// arguments say.
     pub(crate) fn find(spi: &'a Spi, home: &'a Home, firing: &Firing) -> Result<Watch<'a>, Error> {
-        match Watch::registered(spi, home, firing.table)? {
-            Some(registered) => Ok(registered),
-            None => Watch::from_arguments(spi, home, firing),
+        if let Some(registered) = Watch::registered(spi, home, firing.table)? {
+            return Ok(registered);
         }
+        for table in catalog::ancestors(firing.table) {
+            if let Some(registered) = Watch::registered(spi, home, table)? {
+                return Ok(registered);
+            }
+        }
+        Watch::from_arguments(spi, home, firing)
     }
 
     /// What `clip_watch` wrote down for the table, if it did.

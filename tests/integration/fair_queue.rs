@@ -1,0 +1,140 @@
+//! One table's photos never hold up those of another.
+
+use pg_clip_tests::{PATIENCE, TestCluster, WRONG, demo_photos, run, value, wait_for_the_queue, wait_until};
+use postgres::Client;
+
+/// A table in a schema of its own, in async mode.
+fn shop(client: &mut Client, name: &str) {
+    run(
+        client,
+        &format!(
+            "CREATE SCHEMA {name}; CREATE TABLE {name}.photos (id serial PRIMARY KEY, image bytea);
+            SELECT clip_watch('{name}.photos', mode => 'async')"
+        ),
+    );
+}
+
+fn store(client: &mut Client, name: &str, photos: &[Vec<u8>]) {
+    let insert = format!("INSERT INTO {name}.photos (image) SELECT unnest($1::bytea[])");
+    client.execute(&insert, &[&photos]).expect("photos are stored");
+}
+
+fn embedded(client: &mut Client, name: &str) -> i64 {
+    value(client, &format!("SELECT count(*) FROM {name}.image_embeddings"))
+}
+
+fn waiting(client: &mut Client, name: &str) -> i64 {
+    value(
+        client,
+        &format!("SELECT count(*) FROM clip_queue WHERE source = '{name}.photos'::regclass AND NOT dead"),
+    )
+}
+
+#[test]
+fn tables_take_turns() {
+    let cluster = TestCluster::shared();
+    let database = cluster.database();
+    let mut client = database.connect();
+    shop(&mut client, "large");
+    shop(&mut client, "small");
+    let photos = demo_photos();
+    let many: Vec<Vec<u8>> = (0..6)
+        .flat_map(|round: u8| photos.iter().map(move |photo| [photo.as_slice(), &[round]].concat()))
+        .collect();
+    store(&mut client, "large", &many);
+    wait_until("the large table's turn", PATIENCE, || embedded(&mut client, "large") > 0);
+    store(&mut client, "small", &photos[..1]);
+    wait_until("the small table's photo", PATIENCE, || embedded(&mut client, "small") == 1);
+    assert!(waiting(&mut client, "large") > 500, "it did not wait for all of the large table's");
+    run(&mut client, "TRUNCATE large.photos");
+}
+
+#[test]
+fn a_sleeping_trigger_delays_its_own_table_only() {
+    let cluster = TestCluster::preloaded();
+    let database = cluster.database();
+    let mut client = database.connect();
+    for (name, body) in [
+        ("sleepy", "PERFORM pg_catalog.pg_sleep(1)"),
+        // A cancel alone does not end this one.
+        (
+            "stubborn",
+            "LOOP BEGIN PERFORM pg_catalog.pg_sleep(3600); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP",
+        ),
+    ] {
+        shop(&mut client, name);
+        run(
+            &mut client,
+            &format!(
+                "CREATE FUNCTION {name}.wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NULL; END $$;
+                CREATE TRIGGER wait AFTER INSERT ON {name}.image_embeddings FOR EACH ROW EXECUTE FUNCTION {name}.wait()"
+            ),
+        );
+    }
+    shop(&mut client, "prompt");
+    let photos = demo_photos();
+    store(&mut client, "stubborn", &photos[..40]);
+    store(&mut client, "sleepy", &photos[40..44]);
+    wait_until("the slow tables are known", PATIENCE, || {
+        value::<i64>(&mut client, "SELECT count(*) FROM clip_queue_pauses WHERE slow_until > now()") == 2
+    });
+    for round in 0..10 {
+        store(&mut client, "prompt", &photos[100 + 10 * round..110 + 10 * round]);
+        let expected = 10 * (i64::try_from(round).expect("small") + 1);
+        wait_until("the prompt table's photos", PATIENCE, || embedded(&mut client, "prompt") == expected);
+        assert_eq!(embedded(&mut client, "stubborn"), 0);
+    }
+    // The server never restarted, and what is slow is embedded as well.
+    assert!(!cluster.log().contains("reinitializing"));
+    run(&mut client, "DROP TABLE stubborn.photos");
+    wait_until("the sleepy table's photos", PATIENCE, || embedded(&mut client, "sleepy") == 4);
+    wait_for_the_queue(&mut client);
+}
+
+#[test]
+fn locked_rows_jobs_and_tables_delay_no_other_table() {
+    let cluster = TestCluster::preloaded();
+    let database = cluster.database();
+    let mut client = database.connect();
+    for name in ["rows", "jobs", "target", "source", "free"] {
+        shop(&mut client, name);
+    }
+    let photos = demo_photos();
+    let mut holders = Vec::new();
+    for (name, first, second) in [
+        ("rows", "BEGIN", "DELETE FROM rows.photos"),
+        ("jobs", "BEGIN", "UPDATE jobs.photos SET image = image || '\\x00'"),
+        ("target", "BEGIN; LOCK TABLE target.image_embeddings", ""),
+        ("source", "BEGIN", "LOCK TABLE source.photos"),
+    ] {
+        let mut holder = database.connect();
+        run(&mut holder, first);
+        store(&mut client, name, &photos[..40]);
+        run(&mut holder, second);
+        holders.push(holder);
+    }
+    store(&mut client, "free", &photos[..40]);
+    wait_until("the free table's photos", PATIENCE, || embedded(&mut client, "free") == 40);
+    // The owner of a table sees what its photos wait for. The pauses grow, and until then the worker has not looked at
+    // the queue without end.
+    wait_until("a long pause", PATIENCE, || {
+        let long = "SELECT count(*) FROM clip_queue_pauses WHERE until > now() + '3 seconds'::interval
+            AND source = 'target.photos'::regclass AND reason LIKE '%target.image_embeddings%'";
+        value::<i64>(&mut client, long) == 1
+    });
+    let transactions =
+        "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+    let all = value::<i64>(&mut client, transactions);
+    assert!(all < 2_000, "{all} transactions");
+    for mut holder in holders {
+        run(&mut holder, "COMMIT");
+    }
+    run(&mut client, "SELECT clip_retry()");
+    wait_for_the_queue(&mut client);
+    for (name, count) in [("rows", 0), ("jobs", 40), ("target", 40), ("source", 40)] {
+        assert_eq!(embedded(&mut client, name), count, "{name}");
+        run(&mut client, &format!("SET search_path = {name}, public"));
+        assert_eq!(value::<i64>(&mut client, WRONG), 0, "{name}");
+        run(&mut client, "RESET search_path");
+    }
+}
