@@ -3,6 +3,7 @@
 mod analyst;
 mod backfill;
 mod bad_input;
+mod costs;
 mod crashes;
 mod current_model;
 mod deferred;

@@ -1,0 +1,115 @@
+//! What a statement on a watched table costs, counted in blocks and not in time.
+
+use pg_clip_tests::{TestCluster, demo_photo, run, value, wait_for_the_queue};
+use postgres::Client;
+
+/// The TOAST blocks of `photos` that have been read, in this session as in others.
+fn toast_blocks(client: &mut Client) -> i64 {
+    run(client, "SELECT pg_stat_force_next_flush()");
+    value(
+        client,
+        "SELECT toast_blks_read + toast_blks_hit FROM pg_statio_all_tables WHERE relid = 'photos'::regclass",
+    )
+}
+
+#[test]
+fn what_does_not_touch_an_image_reads_none() {
+    let cluster = TestCluster::shared();
+    for mode in ["sync", "async"] {
+        let database = cluster.database();
+        let mut client = database.connect();
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE photos (id int PRIMARY KEY, project text, note text, image bytea);
+                ALTER TABLE photos ALTER image SET STORAGE EXTERNAL;
+                SELECT clip_watch('photos', mode => '{mode}');
+                SET clip.enabled = off;
+                INSERT INTO photos SELECT n, 'p', '', convert_to(repeat('photo', 20000), 'UTF8')
+                FROM generate_series(1, 300) AS n;
+                RESET clip.enabled"
+            ),
+        );
+        let mut costs_nothing = |statement: &str| {
+            let before = toast_blocks(&mut client);
+            run(&mut client, statement);
+            assert_eq!(toast_blocks(&mut client) - before, 0, "{mode}: {statement}");
+        };
+        costs_nothing("UPDATE photos SET note = 'x'");
+        costs_nothing("UPDATE photos SET project = 'q'");
+        costs_nothing("UPDATE photos SET project = project, image = image");
+        costs_nothing("INSERT INTO photos SELECT * FROM photos WHERE false");
+        // A trigger that might change the image makes a look at it necessary, but not at its bytes.
+        costs_nothing(
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+            CREATE TRIGGER keep BEFORE UPDATE ON photos FOR EACH ROW EXECUTE FUNCTION keep();
+            UPDATE photos SET note = 'y'",
+        );
+        costs_nothing("SELECT count(*) FROM clip_coverage");
+        // PostgreSQL itself deletes the chunks of an image.
+        let mut cost = |statement: &str| {
+            let before = toast_blocks(&mut client);
+            run(&mut client, statement);
+            toast_blocks(&mut client) - before
+        };
+        run(&mut database.connect(), "ALTER TABLE photos DISABLE TRIGGER USER");
+        let unwatched = cost("DELETE FROM photos WHERE id <= 150");
+        run(&mut database.connect(), "ALTER TABLE photos ENABLE TRIGGER USER");
+        let watched = cost("DELETE FROM photos");
+        assert!(
+            watched <= unwatched + unwatched / 50,
+            "{mode}: {unwatched} blocks unwatched, {watched} watched"
+        );
+        assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM clip_queue"), 0, "{mode}");
+    }
+}
+
+#[test]
+fn finished_jobs_that_a_snapshot_keeps_cost_a_statement_nothing() {
+    let cluster = TestCluster::shared();
+    for mode in ["sync", "async"] {
+        let database = cluster.database();
+        let (mut client, mut dump) = (database.connect(), database.connect());
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE photos (id int PRIMARY KEY, note text, image bytea);
+                SELECT clip_watch('photos', mode => '{mode}')"
+            ),
+        );
+        client.execute("INSERT INTO photos VALUES (1, '', $1)", &[&demo_photo()]).expect("a photo");
+        wait_for_the_queue(&mut client);
+        let queue_blocks = |client: &mut Client| {
+            run(client, "SELECT pg_stat_force_next_flush()");
+            let blocks = "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit
+                FROM pg_statio_all_tables WHERE relid = 'clip_queue'::regclass";
+            value::<i64>(client, blocks)
+        };
+        let statements =
+            ["UPDATE photos SET note = 'x'", "DELETE FROM photos WHERE id = 2", "UPDATE photos SET id = 1"];
+        let cost = |client: &mut Client| {
+            let before = queue_blocks(client);
+            for statement in statements {
+                run(client, statement);
+            }
+            queue_blocks(client) - before
+        };
+        // The first ones fill caches.
+        cost(&mut client);
+        let before = cost(&mut client);
+        run(&mut dump, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM photos");
+        run(
+            &mut client,
+            "ALTER TABLE clip_queue SET (autovacuum_enabled = off);
+            INSERT INTO clip_queue (source, key, run_at) SELECT 'photos'::regclass, n, 'infinity'
+            FROM generate_series(10, 20000) AS n;
+            DELETE FROM clip_queue",
+        );
+        let after = cost(&mut client);
+        assert!(
+            after <= before + 4,
+            "{mode}: {before} blocks of the queue before, {after} after 20,000 jobs"
+        );
+        run(&mut dump, "COMMIT");
+    }
+}
