@@ -11,14 +11,20 @@
 //!
 //! The SQL surface is written by hand in `sql/`; this crate only exports the symbols that it names.
 
+mod attempt;
+mod backfill;
 mod client;
+mod coverage;
 mod current_model;
 mod embed;
 mod error;
 mod lock;
 mod memo;
 mod migration;
+mod owned;
+mod procedure;
 mod queue;
+mod refusal;
 mod settings;
 mod spi;
 mod status;
@@ -26,6 +32,7 @@ mod supervisor;
 mod varlena;
 mod vector;
 mod watch;
+mod watching;
 mod worker;
 
 pgrx::pg_module_magic!(name, version);

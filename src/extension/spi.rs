@@ -15,8 +15,14 @@ pub(crate) struct Spi;
 
 impl Spi {
     pub(crate) fn connect() -> Result<Spi, Error> {
+        Spi::connect_with(0)
+    }
+
+    /// With options of `SPI_connect_ext`.
+    pub(crate) fn connect_with(options: u32) -> Result<Spi, Error> {
+        let options = i32::try_from(options).expect("bits of a small number");
         // SAFETY: called inside a transaction, as every SQL function is.
-        checked(unsafe { pg_sys::SPI_connect() })?;
+        checked(unsafe { pg_sys::SPI_connect_ext(options) })?;
         Ok(Spi)
     }
 
@@ -251,6 +257,36 @@ impl Rows<'_> {
             })
         };
         (0..rows).map(text).collect()
+    }
+
+    /// A column of all rows as its type prints it, in the encoding of the database.
+    pub(crate) fn printed(&self, column: i32) -> Vec<Option<CString>> {
+        let rows = usize::try_from(self.count).expect("rows that fit into memory");
+        // SAFETY: as in `texts`.
+        let text = |row| unsafe {
+            let tuple = *(*self.table).vals.add(row);
+            let text = pg_sys::SPI_getvalue(tuple, (*self.table).tupdesc, column);
+            (!text.is_null()).then(|| {
+                let owned = std::ffi::CStr::from_ptr(text).to_owned();
+                pg_sys::pfree(text.cast());
+                owned
+            })
+        };
+        (0..rows).map(text).collect()
+    }
+
+    /// A column of type `bytea` of a row, counted from 0; nothing where it is NULL or of another type.
+    pub(crate) fn bytes(&self, row: usize, column: i32) -> Option<Vec<u8>> {
+        if row as u64 >= self.count || self.type_of(column) != pg_sys::BYTEAOID {
+            return None;
+        }
+        let mut is_null = false;
+        // SAFETY: the table has such a row; the value is a bytea that lives as long as the rows.
+        unsafe {
+            let tuple = *(*self.table).vals.add(row);
+            let value = pg_sys::SPI_getbinval(tuple, (*self.table).tupdesc, column, &mut is_null);
+            (!is_null).then(|| crate::varlena::Bytes::new(value).as_slice().to_vec())
+        }
     }
 
     /// The type of a column.

@@ -10,14 +10,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// The parts in their order.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 9] = [
     "preamble.sql",
     "embedding.sql",
     "search.sql",
     "watching.sql",
     "queue.sql",
     "backfill.sql",
-    "migration_steps.sql",
     "migration.sql",
     "monitoring.sql",
     "models.sql",

@@ -35,6 +35,11 @@ impl From<Failure> for Error {
 }
 
 impl Failure {
+    /// What an ERROR of the server says.
+    pub(crate) fn of_report(code: PgSqlErrorCode, message: &str) -> Failure {
+        Failure { code, message: message.to_owned(), model: None }
+    }
+
     /// The five characters of the SQLSTATE.
     pub(super) fn sqlstate(&self) -> String {
         text_of(self.code)

@@ -32,6 +32,7 @@ pub(crate) fn with_portable_output<R>(act: impl FnOnce() -> R) -> R {
     set(c"intervalstyle", c"postgres");
     set(c"extra_float_digits", c"3");
     set(c"bytea_output", c"hex");
+    set(c"timezone", c"UTC");
     let result = act();
     // SAFETY: the level from above.
     unsafe { pg_sys::AtEOXact_GUC(false, level) };

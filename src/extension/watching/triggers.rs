@@ -1,0 +1,44 @@
+//! The triggers of a watch, made and dropped as the owner of the table that they are on.
+
+use crate::error::Error;
+use crate::owned::Table;
+use crate::spi::Spi;
+use crate::watch::home::{Home, oid};
+use crate::watch::role::act_as;
+
+/// The event of a trigger, and the rows that it sees.
+const TRIGGERS: [(&str, &str); 4] = [
+    ("insert", "REFERENCING NEW TABLE AS new_rows"),
+    ("update", "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows"),
+    ("delete", "REFERENCING OLD TABLE AS old_rows"),
+    ("truncate", ""),
+];
+
+/// Makes them, in place of those of an earlier watch.
+pub(super) fn make(spi: &Spi, home: &Home, table: &Table) -> Result<(), Error> {
+    drop_all(spi, table)?;
+    act_as(table.owner, || {
+        TRIGGERS.iter().try_for_each(|(event, rows)| {
+            let statement = format!(
+                "CREATE TRIGGER clip_watch_{event} AFTER {event} ON {} {rows}
+                FOR EACH STATEMENT EXECUTE FUNCTION {}.clip_fill_image_embeddings()",
+                table.name, home.schema
+            );
+            spi.run(&statement, &[]).map(|_| ())
+        })
+    })
+}
+
+pub(super) fn drop_all(spi: &Spi, table: &Table) -> Result<(), Error> {
+    const NAMES: &str = "
+        SELECT tgname::text FROM pg_trigger
+        WHERE tgrelid = $1 AND NOT tgisinternal AND tgname = ANY ('{
+            clip_watch_insert, clip_watch_update, clip_watch_delete, clip_watch_truncate}'::name[])";
+    act_as(table.owner, || {
+        let names = spi.run_now(NAMES, &[oid(table.oid)])?.texts(1);
+        names
+            .into_iter()
+            .flatten()
+            .try_for_each(|name| spi.run(&format!("DROP TRIGGER {name} ON {}", table.name), &[]).map(|_| ()))
+    })
+}
