@@ -116,9 +116,5 @@ fn register(
             Ok(())
         })
     })?;
-    registered.map_err(|_| {
-        let name = &target.table.name;
-        refuse(Reason::NotReady, format!("table {name} takes the embeddings of another table already"))
-            .with_hint("Name a target of its own with target => '...'.")
-    })
+    registered.map_err(|_| target::taken_already(&target.table))
 }

@@ -222,6 +222,7 @@ fn check(
             .with_hint("Name another table with target => '...'; clip_watch makes it where it is missing."));
     }
     check_one_owner(&source.table, target)?;
+    check_free(spi, home, source, target)?;
     if target.is_temporary() && !source.table.is_temporary() {
         let message = format!("table {} is temporary, and table {} is not", target.name, source.table.name);
         return Err(refuse(Reason::NotSupported, message));
@@ -273,6 +274,23 @@ fn check(
         );
     }
     Ok(project)
+}
+
+/// Refuses a target of another watch, before its columns are looked at.
+fn check_free(spi: &Spi, home: &Home, source: &Source, target: &Table) -> Result<(), Error> {
+    let other = format!(
+        "SELECT FROM {}.clip_watches WHERE target = $1 AND source <> $2
+            AND EXISTS (SELECT FROM pg_class WHERE oid = source)",
+        home.schema
+    );
+    let arguments = [oid(target.oid), oid(source.table.oid)];
+    let taken = act_as(home.owner, || Ok::<_, Error>(spi.run_now(&other, &arguments)?.len() > 0))?;
+    if taken { Err(taken_already(target)) } else { Ok(()) }
+}
+
+pub(super) fn taken_already(target: &Table) -> Error {
+    refuse(Reason::NotReady, format!("table {} takes the embeddings of another table already", target.name))
+        .with_hint("Name a target of its own with target => '...'.")
 }
 
 fn check_project(
