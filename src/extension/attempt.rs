@@ -26,30 +26,43 @@ pub(crate) fn attempt<R>(
         Error(Error),
         Failed(Failure),
     }
+    let undo = move || {
+        // SAFETY: the subtransaction from above is the innermost; the context and the owner are those of before.
+        unsafe {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::CurrentResourceOwner = owner;
+        }
+    };
     let ended = PgTryBuilder::new(AssertUnwindSafe(|| match body() {
         Ok(result) => Ended::Well(result),
         Err(error) => Ended::Error(error),
     }))
-    .catch_others(|cause| {
+    .catch_others(move |cause| {
         use pg_sys::panic::CaughtError;
         let (CaughtError::PostgresError(report)
         | CaughtError::ErrorReport(report)
         | CaughtError::RustPanic { ereport: report, .. }) = &cause;
-        let code = report.sql_error_code();
-        if !tolerates(code) {
+        let failure = Failure::of_report(report.sql_error_code(), report.message());
+        // Also for an error that goes on: at its end, the abort of the outer transaction expects no other.
+        undo();
+        if !tolerates(failure.code) {
             cause.rethrow();
         }
-        Ended::Failed(Failure::of_report(code, report.message()))
+        Ended::Failed(failure)
     })
     .execute();
-    // SAFETY: the subtransaction from above is the innermost; the context and the owner are those of before.
-    unsafe {
-        match ended {
-            Ended::Well(_) => pg_sys::ReleaseCurrentSubTransaction(),
-            Ended::Error(_) | Ended::Failed(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
+    match ended {
+        Ended::Well(_) => {
+            // SAFETY: as in `undo`.
+            unsafe {
+                pg_sys::ReleaseCurrentSubTransaction();
+                pg_sys::MemoryContextSwitchTo(context);
+                pg_sys::CurrentResourceOwner = owner;
+            }
         }
-        pg_sys::MemoryContextSwitchTo(context);
-        pg_sys::CurrentResourceOwner = owner;
+        Ended::Error(_) => undo(),
+        Ended::Failed(_) => {}
     }
     match ended {
         Ended::Well(result) => Ok(Ok(result)),

@@ -176,7 +176,8 @@ fn embed(photos: &[Photo], next: &Next) -> Result<Vec<Result<Vec<f32>, Error>>, 
     let fits = |photo: &Photo| client::check_image_size(photo.image.len());
     let inputs: Vec<Input> =
         photos.iter().filter(|photo| fits(photo).is_ok()).map(|photo| Input::Image(&photo.image)).collect();
-    let answers = match client::embed(&next.model, &inputs, Priority::Bulk) {
+    // Writers wait for the last batches: as bulk work, these would stand back behind others' photos for ever.
+    let answers = match client::embed(&next.model, &inputs, Priority::Interactive) {
         Ok(answers) => answers.into_iter().map(|answer| answer.map_err(Error::from)).collect(),
         // A photo may have done it: alone, each answers for itself.
         Err(error) if is_of_a_photo(error.sqlstate()) => {

@@ -31,6 +31,7 @@ use crate::spi::Spi;
 use crate::varlena::c_string;
 use crate::watch::home::oid as oid_argument;
 use crate::watch::registry::check_owner;
+use crate::watch::role::act_as;
 
 /// A table that is locked until the transaction's end.
 pub(crate) struct Table {
@@ -40,6 +41,8 @@ pub(crate) struct Table {
     pub(crate) name: String,
     kind: u8,
     persistence: u8,
+    /// Whether it has, or had, partitions or children.
+    has_parts: bool,
 }
 
 /// The weakest lock that keeps the owner and the columns of a table as they are.
@@ -54,7 +57,7 @@ impl Table {
             return Err(refuse(Reason::UndefinedTable, format!("table {} does not exist", u32::from(oid))));
         };
         if !table.is_usable() {
-            check_owner(spi, None)?;
+            return Err(Error::NotOwner(table.name));
         }
         table.check_kind()?;
         Ok(table)
@@ -79,6 +82,7 @@ impl Table {
                 name: c_string(name),
                 kind: class.relkind as u8,
                 persistence: class.relpersistence as u8,
+                has_parts: class.relhassubclass,
             };
             pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
             Some(table)
@@ -112,8 +116,31 @@ impl Table {
     }
 }
 
-/// Refuses a source and a target of two owners.
-pub(crate) fn check_one_owner(source: &Table, target: &Table) -> Result<(), Error> {
+/// A partition or a child of table `$1` that another role than `$2` owns.
+const STRANGE_PARTS: &str = "
+    WITH RECURSIVE parts AS (
+        SELECT inhrelid AS part FROM pg_inherits WHERE inhparent = $1
+        UNION SELECT inhrelid FROM pg_inherits JOIN parts ON inhparent = part
+    )
+    SELECT format('%I.%I', nspname, relname)
+    FROM parts JOIN pg_class ON pg_class.oid = part JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relowner <> $2 LIMIT 1";
+
+/// Refuses a source and a target of two owners, and parts of them that are another role's: their triggers would run as
+/// the owner of the whole.
+pub(crate) fn check_one_owner(spi: &Spi, source: &Table, target: &Table) -> Result<(), Error> {
+    for table in [source, target].into_iter().filter(|table| table.has_parts) {
+        let part = act_as(table.owner, || {
+            let arguments = [oid_argument(table.oid), oid_argument(table.owner)];
+            let row = spi.run_now(STRANGE_PARTS, &arguments)?;
+            Ok::<_, Error>(if row.len() > 0 { row.text(1) } else { None })
+        })?;
+        if let Some(part) = part {
+            let message = format!("table {} and its part {part} have different owners", table.name);
+            return Err(refuse(Reason::NotReady, message)
+                .with_hint(format!("ALTER TABLE {part} OWNER TO {}", role_name(table.owner))));
+        }
+    }
     if source.owner == target.owner {
         return Ok(());
     }

@@ -71,7 +71,7 @@ impl Pair {
             Side::Source(_) => (asked_for, other(spi, table(2))?),
             Side::Target(_) => (other(spi, table(1))?, asked_for),
         };
-        check_one_owner(&source, &target)?;
+        check_one_owner(spi, &source, &target)?;
         let (of_source, of_target) = (columns(spi, &source)?, columns(spi, &target)?);
         let from = |number| find(&source, &of_source, text(number).unwrap_or_default());
         let into = |number| find(&target, &of_target, text(number).unwrap_or_default());

@@ -16,7 +16,7 @@ use self::source::Source;
 use crate::attempt::attempt;
 use crate::client;
 use crate::error::Error;
-use crate::owned::{LOOK, Table};
+use crate::owned::Table;
 use crate::queue::enqueue::Jobs;
 use crate::refusal::{Reason, refuse};
 use crate::settings;
@@ -30,6 +30,8 @@ use crate::watch::sql;
 
 /// What keeps writers away, and what CREATE TRIGGER takes.
 const WITHOUT_WRITERS: u32 = pg_sys::ShareRowExclusiveLock;
+/// What DROP TRIGGER takes.
+const ALONE: u32 = pg_sys::AccessExclusiveLock;
 
 sql_function! {
     /// `clip_watch(source regclass, target text, mode text, image_column name, key_column name, project_column name,
@@ -40,7 +42,9 @@ sql_function! {
         let (request, function) = unsafe { (Request::read(fcinfo)?, (*(*fcinfo).flinfo).fn_oid) };
         let spi = Spi::connect()?;
         let home = Home::of(&spi, function)?;
-        let table = Table::of_caller(&spi, request.source, WITHOUT_WRITERS)?;
+        // Never a stronger lock later than at first: two calls would wait for one another.
+        let lock = if triggers::are_there(&spi, &home, request.source)? { ALONE } else { WITHOUT_WRITERS };
+        let table = Table::of_caller(&spi, request.source, lock)?;
         let source = Source::look_up(&spi, table, &request)?;
         let target = target::find_or_make(&spi, &home, &source, &request)?;
         let model = match target.held(&spi)? {
@@ -61,7 +65,7 @@ sql_function! {
         let source = source.map_or(pg_sys::InvalidOid, oid_of);
         let spi = Spi::connect()?;
         let home = Home::of(&spi, function)?;
-        let table = Table::of_caller(&spi, source, LOOK)?;
+        let table = Table::of_caller(&spi, source, ALONE)?;
         Jobs { spi: &spi, home: &home, source }.clear()?;
         let deleted = act_as(home.owner, || spi.run(&sql::unregister(&home.schema), &[oid(source)]))?.len();
         if deleted == 0 {

@@ -221,7 +221,7 @@ fn check(
         return Err(refuse(Reason::InvalidParameter, message)
             .with_hint("Name another table with target => '...'; clip_watch makes it where it is missing."));
     }
-    check_one_owner(&source.table, target)?;
+    check_one_owner(spi, &source.table, target)?;
     check_free(spi, home, source, target)?;
     if target.is_temporary() && !source.table.is_temporary() {
         let message = format!("table {} is temporary, and table {} is not", target.name, source.table.name);

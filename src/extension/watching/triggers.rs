@@ -1,5 +1,7 @@
 //! The triggers of a watch, made and dropped as the owner of the table that they are on.
 
+use pgrx::pg_sys;
+
 use crate::error::Error;
 use crate::owned::Table;
 use crate::spi::Spi;
@@ -29,11 +31,12 @@ pub(super) fn make(spi: &Spi, home: &Home, table: &Table) -> Result<(), Error> {
     })
 }
 
+/// Whether a table has triggers of a watch.
+pub(super) fn are_there(spi: &Spi, home: &Home, table: pg_sys::Oid) -> Result<bool, Error> {
+    act_as(home.owner, || Ok(spi.run_now(NAMES, &[oid(table)])?.len() > 0))
+}
+
 pub(super) fn drop_all(spi: &Spi, table: &Table) -> Result<(), Error> {
-    const NAMES: &str = "
-        SELECT tgname::text FROM pg_trigger
-        WHERE tgrelid = $1 AND NOT tgisinternal AND tgname = ANY ('{
-            clip_watch_insert, clip_watch_update, clip_watch_delete, clip_watch_truncate}'::name[])";
     act_as(table.owner, || {
         let names = spi.run_now(NAMES, &[oid(table.oid)])?.texts(1);
         names
@@ -42,3 +45,9 @@ pub(super) fn drop_all(spi: &Spi, table: &Table) -> Result<(), Error> {
             .try_for_each(|name| spi.run(&format!("DROP TRIGGER {name} ON {}", table.name), &[]).map(|_| ()))
     })
 }
+
+/// The triggers of a watch on table `$1`.
+const NAMES: &str = "
+    SELECT tgname::text FROM pg_trigger
+    WHERE tgrelid = $1 AND NOT tgisinternal AND tgname = ANY ('{
+        clip_watch_insert, clip_watch_update, clip_watch_delete, clip_watch_truncate}'::name[])";
