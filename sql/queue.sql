@@ -83,65 +83,31 @@ CREATE FUNCTION clip_retry(source pg_catalog.regclass DEFAULT NULL, key pg_catal
 COMMENT ON FUNCTION clip_retry(pg_catalog.regclass, pg_catalog.text) IS
 	'has photos of clip_failures embedded again: one, those of a table, or all of tables of the caller; returns how many';
 
--- The counts read the photos' table and the target with the rights of the caller, but no photo.
-CREATE FUNCTION clip_count_photos() RETURNS TABLE (
-	source pg_catalog.regclass, target pg_catalog.regclass, mode pg_catalog.text, model pg_catalog.text,
-	photos pg_catalog.int8, embedded pg_catalog.int8, missing pg_catalog.int8, stale pg_catalog.int8
+-- PostgreSQL checks the right to call a view's function as that of the view's reader.
+CREATE FUNCTION clip_count_photos(
+	source pg_catalog.regclass, OUT photos pg_catalog.int8, OUT embedded pg_catalog.int8, OUT missing pg_catalog.int8,
+	OUT stale pg_catalog.int8
 )
-	LANGUAGE plpgsql STABLE
-	SET search_path = pg_catalog, pg_temp
-AS $function$
-DECLARE
-	watch record;
-BEGIN
-	FOR watch IN
-		SELECT w.*, s.relname IS NOT NULL AND t.relname IS NOT NULL AS is_there
-		FROM @extschema@.clip_watches AS w
-		LEFT JOIN pg_class AS s ON s.oid = w.source
-		LEFT JOIN pg_class AS t ON t.oid = w.target
-		WHERE s.oid IS NULL OR pg_has_role(s.relowner, 'USAGE')
-	LOOP
-		source := watch.source;
-		target := watch.target;
-		mode := watch.mode;
-		model := watch.model;
-		photos := NULL;
-		embedded := NULL;
-		missing := NULL;
-		stale := NULL;
-		BEGIN
-			IF watch.is_there THEN
-				EXECUTE format(
-					'SELECT count(*), count(t.%2$I), count(*) - count(t.%2$I), '
-						'count(*) FILTER (WHERE t.%3$I IS DISTINCT FROM $1 AND t.%2$I IS NOT NULL) '
-					'FROM %4$s AS s LEFT JOIN %5$s AS t ON t.%2$I = s.%1$I WHERE s.%6$I IS NOT NULL',
-					watch.key_column, watch.target_key_column, watch.model_column,
-					watch.source, watch.target, watch.image_column)
-					INTO photos, embedded, missing, stale USING watch.model;
-			END IF;
-		EXCEPTION WHEN undefined_table OR undefined_column OR insufficient_privilege THEN
-			NULL;
-		END;
-		RETURN NEXT;
-	END LOOP;
-END
-$function$;
-COMMENT ON FUNCTION clip_count_photos() IS 'counts the photos of watched tables; read it through clip_coverage';
+	AS 'MODULE_PATHNAME', 'clip_count_photos' LANGUAGE C STRICT;
+COMMENT ON FUNCTION clip_count_photos(pg_catalog.regclass) IS
+	'counts the photos of a watched table as its owner; read it through clip_coverage';
 
-CREATE VIEW clip_coverage AS
+CREATE VIEW clip_coverage WITH (security_barrier) AS
 	SELECT
 		watch.source,
 		watch.target,
 		watch.mode,
 		watch.model,
-		watch.photos,
-		watch.embedded,
-		watch.missing,
-		watch.stale,
+		counts.photos,
+		counts.embedded,
+		counts.missing,
+		counts.stale,
 		jobs.queued,
 		jobs.failed,
 		jobs.oldest_waiting
-	FROM clip_count_photos() AS watch
+	FROM clip_watches AS watch
+	LEFT JOIN pg_catalog.pg_class AS class ON class.oid OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
+	CROSS JOIN LATERAL clip_count_photos(watch.source) AS counts
 	CROSS JOIN LATERAL (
 		SELECT
 			pg_catalog.count(*) FILTER (WHERE NOT job.dead) AS queued,
@@ -149,10 +115,11 @@ CREATE VIEW clip_coverage AS
 			pg_catalog.min(job.enqueued_at) FILTER (WHERE NOT job.dead) AS oldest_waiting
 		FROM clip_queue AS job
 		WHERE job.source OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
-	) AS jobs;
+	) AS jobs
+	WHERE class.oid IS NULL OR pg_catalog.pg_has_role(class.relowner, 'USAGE');
 COMMENT ON VIEW clip_coverage IS 'one row a watched table, for its owner: how many of its photos are embedded';
 COMMENT ON COLUMN clip_coverage.model IS 'the model that made the vectors; NULL before there is one';
-COMMENT ON COLUMN clip_coverage.photos IS 'rows with a photo; NULL, as the next three, where a table or a column is gone';
+COMMENT ON COLUMN clip_coverage.photos IS 'rows with a photo; NULL, as the next three, where the tables cannot be counted';
 COMMENT ON COLUMN clip_coverage.embedded IS 'photos that have a vector, an outdated one included';
 COMMENT ON COLUMN clip_coverage.missing IS 'photos that have none';
 COMMENT ON COLUMN clip_coverage.stale IS 'photos whose vector is of another model';

@@ -18,6 +18,9 @@ DECLARE
 	p_template CONSTANT text := clip_classify.template;
 	captions text[];
 	picture real[];
+	-- Ours, wherever it was moved to.
+	schema CONSTANT name := (
+		SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'pg_clip');
 BEGIN
 	IF EXISTS (SELECT FROM unnest(p_labels) AS given (label) WHERE given.label IS NULL) THEN
 		RAISE EXCEPTION 'a label must not be NULL' USING ERRCODE = 'null_value_not_allowed';
@@ -32,23 +35,24 @@ BEGIN
 	captions := ARRAY(
 		SELECT replace(p_template, '{}', given.label)
 		FROM unnest(p_labels) WITH ORDINALITY AS given (label, place) ORDER BY given.place);
-	picture := @extschema@.clip_embed_image(clip_classify.image)::real[];
-	RETURN QUERY
+	EXECUTE format('SELECT %I.clip_embed_image($1)::real[]', schema) INTO picture USING clip_classify.image;
+	RETURN QUERY EXECUTE format($query$
 		WITH logits AS (
 			SELECT
 				given.label,
 				given.place,
 				100 * (
 					SELECT sum(pair.one::float8 * pair.other)
-					FROM unnest(picture, given.embedding::real[]) AS pair (one, other)) AS logit
+					FROM unnest($1, given.embedding::real[]) AS pair (one, other)) AS logit
 			-- In a SELECT of its own: the planner would call it to guess how many rows unnest() will return.
-			FROM unnest(p_labels, (SELECT @extschema@.clip_embed_texts(captions)))
+			FROM unnest($2, (SELECT %I.clip_embed_texts($3)))
 				WITH ORDINALITY AS given (label, embedding, place)
 		), weights AS (
 			-- The largest is taken off all of them, which changes no share and keeps exp() in its range.
 			SELECT label, place, exp(logit - max(logit) OVER ()) AS weight FROM logits
 		)
-		SELECT label, weight / sum(weight) OVER () AS probability FROM weights ORDER BY weight DESC, place;
+		SELECT label, weight / sum(weight) OVER () AS probability FROM weights ORDER BY weight DESC, place
+		$query$, schema) USING picture, p_labels, captions;
 END
 $function$;
 COMMENT ON FUNCTION clip_classify(pg_catalog.bytea, pg_catalog.text[], pg_catalog.text) IS

@@ -9,6 +9,8 @@ use pg_clip_wire::{Failure, FailureKind, MAX_TEXT_BYTES, PROTOCOL, WireError};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
+use crate::refusal::{Reason, Refusal};
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("{0}")]
@@ -90,6 +92,8 @@ pub(crate) enum Error {
     ModelAway(String, Box<Error>),
     #[error("{}", .0.message)]
     Queue(crate::queue::Failure),
+    #[error("{0}")]
+    Refused(#[source] Box<Refusal>),
     #[error("the model changed during the statement")]
     ModelChanged,
     #[error("SPI answered {0}")]
@@ -170,6 +174,20 @@ impl Error {
             Error::NotAStatementTrigger | Error::NoTransitionTable(..) => {
                 Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED
             }
+            Error::Refused(refusal) => match refusal.reason {
+                Reason::DependentObjects => Code::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+                Reason::InUse => Code::ERRCODE_OBJECT_IN_USE,
+                Reason::InvalidName => Code::ERRCODE_INVALID_NAME,
+                Reason::InvalidParameter => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                Reason::NotAllowed => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                Reason::NotReady => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                Reason::NotSupported => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+                Reason::NullArgument => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                Reason::UndefinedColumn => Code::ERRCODE_UNDEFINED_COLUMN,
+                Reason::UndefinedTable => Code::ERRCODE_UNDEFINED_TABLE,
+                Reason::WrongObject => Code::ERRCODE_WRONG_OBJECT_TYPE,
+                Reason::WrongType => Code::ERRCODE_DATATYPE_MISMATCH,
+            },
             Error::ModelChanged => Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
             Error::Queue(failure) => failure.code,
             Error::Spi(_) => Code::ERRCODE_INTERNAL_ERROR,
@@ -183,6 +201,7 @@ impl Error {
         let own = match self {
             Error::Embedder(failure) => Some(failure.detail.clone()).filter(|detail| !detail.is_empty()),
             Error::NotRunning(_) => Some("The server log says why it is not running.".to_owned()),
+            Error::Refused(refusal) => refusal.detail.clone(),
             _ => None,
         };
         match self {
@@ -231,6 +250,7 @@ impl Error {
                 Some(format!("Give both the same owner: ALTER TABLE {target} OWNER TO the owner of {watched}."))
             }
             Error::NotWatched(table) => Some(format!("SELECT clip_watch('{table}')")),
+            Error::Refused(refusal) => refusal.hint.clone(),
             Error::Photo { error, .. } | Error::Element { error, .. } => error.hint(),
             _ => None,
         }

@@ -11,8 +11,11 @@
 //!
 //! The SQL surface is written by hand in `sql/`; this crate only exports the symbols that it names.
 
+mod attempt;
+mod backfill;
 mod catalog;
 mod client;
+mod coverage;
 mod current_model;
 mod embed;
 mod encoding;
@@ -20,7 +23,10 @@ mod error;
 mod lock;
 mod memo;
 mod migration;
+mod owned;
+mod procedure;
 mod queue;
+mod refusal;
 mod settings;
 mod spi;
 mod status;
@@ -28,6 +34,7 @@ mod supervisor;
 mod varlena;
 mod vector;
 mod watch;
+mod watching;
 mod worker;
 
 pgrx::pg_module_magic!(name, version);

@@ -23,8 +23,14 @@ pub(crate) struct Spi;
 
 impl Spi {
     pub(crate) fn connect() -> Result<Spi, Error> {
+        Spi::connect_with(0)
+    }
+
+    /// With options of `SPI_connect_ext`.
+    pub(crate) fn connect_with(options: u32) -> Result<Spi, Error> {
+        let options = i32::try_from(options).expect("bits of a small number");
         // SAFETY: called inside a transaction, as every SQL function is.
-        checked(unsafe { pg_sys::SPI_connect() })?;
+        checked(unsafe { pg_sys::SPI_connect_ext(options) })?;
         Ok(Spi)
     }
 
@@ -165,6 +171,10 @@ impl Argument {
 
     pub(crate) fn text(text: &str) -> Argument {
         Argument { oid: pg_sys::TEXTOID, value: Some(text_datum(text)) }
+    }
+
+    pub(crate) fn text_or_null(text: Option<&str>) -> Argument {
+        Argument { oid: pg_sys::TEXTOID, value: text.map(text_datum) }
     }
 
     pub(crate) fn texts(texts: &[String]) -> Argument {
@@ -355,6 +365,36 @@ impl Rows<'_> {
                 pg_sys::pfree(text.cast());
                 owned
             })
+        }
+    }
+
+    /// A column of all rows as its type prints it, in the encoding of the database.
+    pub(crate) fn all_printed_raw(&self, column: i32) -> Vec<Option<CString>> {
+        let rows = usize::try_from(self.count).expect("rows that fit into memory");
+        // SAFETY: as in `printed_of`.
+        let text = |row| unsafe {
+            let tuple = *(*self.table).vals.add(row);
+            let text = pg_sys::SPI_getvalue(tuple, (*self.table).tupdesc, column);
+            (!text.is_null()).then(|| {
+                let owned = std::ffi::CStr::from_ptr(text).to_owned();
+                pg_sys::pfree(text.cast());
+                owned
+            })
+        };
+        (0..rows).map(text).collect()
+    }
+
+    /// A column of type `bytea` of a row, counted from 0; nothing where it is NULL or of another type.
+    pub(crate) fn bytes(&self, row: usize, column: i32) -> Option<Vec<u8>> {
+        if row as u64 >= self.count || self.type_of(column) != pg_sys::BYTEAOID {
+            return None;
+        }
+        let mut is_null = false;
+        // SAFETY: the table has such a row; the value is a bytea that lives as long as the rows.
+        unsafe {
+            let tuple = *(*self.table).vals.add(row);
+            let value = pg_sys::SPI_getbinval(tuple, (*self.table).tupdesc, column, &mut is_null);
+            (!is_null).then(|| Bytes::new(value).as_slice().to_vec())
         }
     }
 

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pg_clip_tests::{
-    PATIENCE, Signal, StopOnDrop, TestCluster, TestDatabase, WRONG, demo_jpegs, failure, run, send, store,
-    value, variant, wait_for, wait_until, watched,
+    PATIENCE, Signal, StopOnDrop, TestCluster, TestDatabase, WRONG, demo_jpegs, embedder, failure, run, send,
+    store, value, variant, wait_for, wait_until, watched,
 };
 use postgres::Client;
 
@@ -54,7 +54,7 @@ fn two_thousand_photos_are_filled_in_under_traffic_kills_and_poison() {
             let call = scope.spawn(move || filling.batch_execute("CALL clip_backfill('photos')"));
             wait_until("some are filled in", PATIENCE, || embedded(&mut client) > before + 100);
             let progress = "SELECT done BETWEEN 1 AND total AND rate > 0 AND eta > now() FROM clip_backfills";
-            assert!(value::<bool>(&mut client, progress));
+            wait_until("its progress is written down", PATIENCE, || value::<bool>(&mut client, progress));
             // No job waits behind more than a few batches, and no transaction of the call's lasts.
             assert!(value::<i64>(&mut client, "SELECT count(*) FROM clip_queue WHERE NOT dead") < 500);
             let age = format!(
@@ -117,14 +117,9 @@ fn a_table_in_sync_mode_is_filled_in_and_verified() {
         "CREATE ROLE stranger LOGIN; GRANT ALL ON photos TO stranger; CREATE TABLE others (id int PRIMARY KEY)",
     );
     let mut stranger = database.connect_as("stranger");
-    for refused in [
-        "CALL clip_backfill('photos')",
-        "SELECT clip_enqueue_missing('photos', ARRAY['1'])",
-        "SELECT clip_count_jobs('photos', true, now())",
-        "SELECT clip_end_backfill('photos')",
-        "SELECT clip_note_backfill('photos', now(), 1, 1, 1)",
-        "SELECT * FROM clip_backfill_notes",
-    ] {
+    for refused in
+        ["CALL clip_backfill('photos')", "SELECT clip_verify('photos')", "SELECT * FROM clip_backfill_notes"]
+    {
         assert_eq!(failure(&mut stranger, refused, &[]), "42501", "{refused}");
     }
     assert_eq!(value::<i64>(&mut stranger, "SELECT count(*) FROM clip_backfills"), 0);
@@ -153,4 +148,134 @@ fn a_killed_backend_loses_nothing() {
     run(&mut client, "DELETE FROM photos WHERE image IS NULL");
     assert_eq!(value::<i64>(&mut client, WRONG), 0);
     assert_eq!(embedded(&mut client), 300);
+}
+
+/// What the call has counted and what is embedded, both as one statement sees them.
+fn progress(client: &mut Client, embedded_before: i64) -> Option<(i64, i64, i64)> {
+    let query = "SELECT done, total, (SELECT count(*) FROM image_embeddings) FROM clip_backfills";
+    let row = client.query_opt(query, &[]).expect("a query")?;
+    Some((row.get(0), row.get(1), row.get::<_, i64>(2) - embedded_before))
+}
+
+#[test]
+fn the_progress_is_that_of_photos_that_are_embedded() {
+    const MISSING: i64 = 160;
+    let cluster = TestCluster::preloaded();
+    let (database, mut client) = watched(&cluster, "sync");
+    let jpegs = demo_jpegs();
+    store(&mut client, &jpegs[..40]);
+    run(&mut client, "SET clip.enabled = off");
+    let photos: Vec<Vec<u8>> =
+        (0..MISSING as u32).map(|number| variant(&jpegs[number as usize % jpegs.len()], number)).collect();
+    store(&mut client, &photos);
+    run(&mut client, "RESET clip.enabled");
+    let stopped = embedder(&mut client);
+    std::thread::scope(|scope| {
+        send(stopped, Signal::SIGSTOP);
+        let call = scope.spawn(|| database.connect().batch_execute("CALL clip_backfill('photos')"));
+        let first = wait_for("the call is listed", PATIENCE, || progress(&mut client, 40));
+        assert_eq!(first, (0, MISSING, 0), "what is looked at is not done");
+        // Jobs are there, and not one is done.
+        wait_until("the worker works", PATIENCE, || {
+            value::<i64>(&mut client, "SELECT count(*) FROM clip_queue WHERE claimed") > 0
+        });
+        assert_eq!(progress(&mut client, 40), Some((0, MISSING, 0)));
+        assert!(value::<bool>(&mut client, "SELECT rate = 0 AND eta IS NULL FROM clip_backfills"));
+        send(stopped, Signal::SIGCONT);
+        let (mut before, mut seen) = (0, 0);
+        while let Some((done, total, embedded)) = progress(&mut client, 40) {
+            assert_eq!(total, MISSING);
+            assert!((before..=embedded).contains(&done), "{before} <= {done} <= {embedded}");
+            seen += i64::from(done > before);
+            before = done;
+        }
+        assert!(seen > 1, "it was seen to go on");
+        call.join().expect("the call ends").expect("it fills all in");
+    });
+    let verified = "SELECT ARRAY[photos, embedded] FROM clip_verify('photos')";
+    assert_eq!(value::<Vec<i64>>(&mut client, verified), [40 + MISSING, 40 + MISSING]);
+}
+
+const VERIFIED: &str =
+    "SELECT ARRAY[photos, embedded, missing, stale, orphaned, other_project] FROM clip_verify('photos')";
+
+#[test]
+fn verify_counts_and_mends_what_is_wrong() {
+    let cluster = TestCluster::preloaded();
+    for mode in ["sync", "async"] {
+        let (_database, mut client) = watched(&cluster, mode);
+        store(&mut client, &demo_jpegs()[..40]);
+        wait_until("all are embedded", PATIENCE, || embedded(&mut client) == 40);
+        assert_eq!(value::<Vec<i64>>(&mut client, VERIFIED), [40, 40, 0, 0, 0, 0], "{mode}");
+        run(
+            &mut client,
+            "ALTER TABLE photos DISABLE TRIGGER USER; DELETE FROM photos WHERE id <= 3;
+            UPDATE photos SET image = NULL WHERE id = 4; UPDATE photos SET image = image || '\\x01' WHERE id IN (5, 6);
+            UPDATE photos SET project = 'garden' WHERE id BETWEEN 7 AND 11; ALTER TABLE photos ENABLE TRIGGER USER;
+            DELETE FROM image_embeddings WHERE image_id IN (12, 13)",
+        );
+        let wrong = [36, 32, 2, 2, 4, 5];
+        assert_eq!(value::<Vec<i64>>(&mut client, VERIFIED), wrong, "{mode}");
+        assert_eq!(value::<Vec<i64>>(&mut client, VERIFIED), wrong, "counting mends nothing");
+        run(&mut client, "CALL clip_backfill('photos')");
+        assert_eq!(value::<Vec<i64>>(&mut client, VERIFIED), [36, 34, 0, 2, 4, 5], "{mode}");
+        run(&mut client, "CALL clip_backfill('photos', verify => true)");
+        assert_eq!(value::<Vec<i64>>(&mut client, VERIFIED), [36, 36, 0, 0, 0, 0], "{mode}");
+    }
+}
+
+#[test]
+fn keys_of_many_types_are_found_whatever_the_session_prints() {
+    let cluster = TestCluster::preloaded();
+    let (_database, mut client) = watched(&cluster, "async");
+    run(
+        &mut client,
+        "CREATE TYPE size AS ENUM ('10', '9', '8'); CREATE DOMAIN plate AS text CHECK (value <> '');
+        CREATE TYPE place AS (row int, shelf text)",
+    );
+    let keys = [
+        ("date", "date '2024-03-04' + n"),
+        ("timestamptz", "timestamptz '2024-10-27 00:30:00+00' + n * interval '1 hour'"),
+        ("timestamp", "timestamp '2024-03-04 05:06:07.123456' + n * interval '1 day'"),
+        ("interval", "n * interval '-1 day 02:03:04.5'"),
+        ("float8", "0.1 + n / 3.0"),
+        ("numeric", "n::numeric / 7"),
+        ("bytea", "sha256(n::text::bytea)"),
+        ("bool", "n % 2 = 0"),
+        ("size", "((ARRAY['10', '9', '8'])[n])::size"),
+        ("plate", "'a ''\\\"' || n"),
+        ("int[]", "ARRAY[n, NULL]"),
+        ("place", "ROW(n, 'a, b')::place"),
+        ("daterange", "daterange(date '2024-03-04', date '2024-03-04' + n)"),
+        ("oid", "n::oid"),
+        ("varchar(20)", "n::text"),
+    ];
+    let count = |key_type: &str| if key_type == "bool" { 2_i64 } else { 3 };
+    for (number, (key_type, key)) in keys.iter().enumerate() {
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE photos_{number} (id {key_type} PRIMARY KEY, image bytea);
+                SELECT clip_watch('photos_{number}', 'embeddings_{number}', mode => 'async'); SET clip.enabled = off"
+            ),
+        );
+        let insert = format!(
+            "INSERT INTO photos_{number} SELECT {key}, image FROM unnest($1::bytea[]) WITH ORDINALITY AS t (image, place),
+                LATERAL (SELECT place::int) AS numbered (n) WHERE n <= {}",
+            count(key_type)
+        );
+        client.execute(&insert, &[&&demo_jpegs()[..3]]).expect(key_type);
+        run(
+            &mut client,
+            &format!(
+                "RESET clip.enabled; SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Europe/Berlin';
+                SET IntervalStyle = sql_standard; SET extra_float_digits = -3; SET bytea_output = escape"
+            ),
+        );
+        for verify in [false, true] {
+            run(&mut client, &format!("CALL clip_backfill('photos_{number}', verify => {verify})"));
+        }
+        let verified = format!("SELECT ARRAY[photos, embedded] FROM clip_verify('photos_{number}')");
+        assert_eq!(value::<Vec<i64>>(&mut client, &verified), [count(key_type); 2], "{key_type}");
+    }
 }

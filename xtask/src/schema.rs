@@ -10,14 +10,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// The parts in their order.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 9] = [
     "preamble.sql",
     "embedding.sql",
     "search.sql",
     "watching.sql",
     "queue.sql",
     "backfill.sql",
-    "migration_steps.sql",
     "migration.sql",
     "monitoring.sql",
     "models.sql",
@@ -62,4 +61,26 @@ fn version(control: &Path) -> Result<String> {
     let text = fs::read_to_string(control).with_context(|| format!("cannot read {}", control.display()))?;
     let version = text.lines().find_map(|line| line.strip_prefix("default_version = '")?.strip_suffix('\''));
     version.map(str::to_owned).with_context(|| format!("{} names no default_version", control.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::PARTS;
+
+    /// A database of any encoding reads the script, and most have no other characters.
+    #[test]
+    fn the_script_is_ascii() {
+        let sql = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("xtask/ lies in the repository")
+            .join("sql");
+        for part in PARTS {
+            let text = fs::read_to_string(sql.join(part)).expect("a part is read");
+            let odd = text.lines().enumerate().find(|(_, line)| !line.is_ascii());
+            assert_eq!(odd, None, "{part}");
+        }
+    }
 }

@@ -1,31 +1,21 @@
-//! What `clip_migrate` cannot say in SQL. The procedure itself is in `sql/migration.sql`.
+//! Moving a target to another model while it stays searchable: `clip_migrate`.
+//!
+//! The vectors of the new model are collected in a second column of the target, which takes the place of the first in
+//! one transaction, together with clip.model. Always true until then: a vector in the second column is that of the bytes
+//! whose checksum is in its row. What a migration needs to know stands in its trigger's arguments, so that it is rolled
+//! back, dropped and dumped with the table.
 //!
 //! It has to keep others away between its transactions ([`hold`]), and to wait for what others do without a queue
-//! forming behind it ([`wait`]): both as CREATE INDEX CONCURRENTLY does it.
+//! forming behind it ([`wait`]): both as CREATE INDEX CONCURRENTLY does it. Each step is a transaction ([`steps`]) that
+//! looks the tables up anew.
 
+mod abandon;
+mod batch;
+mod check;
+mod column;
 mod hold;
-mod model;
+mod progress;
+mod run;
+mod switch;
+mod task;
 mod wait;
-
-use pgrx::pg_sys;
-
-use crate::error::Error;
-use crate::watch::registry::{check_owner, oid_of};
-
-/// The first argument, which is a table of the caller's.
-///
-/// # Safety
-/// `fcinfo` is that of a STRICT function whose first argument is a `regclass`.
-unsafe fn own_table(fcinfo: pg_sys::FunctionCallInfo) -> Result<pg_sys::Oid, Error> {
-    // SAFETY: the caller vouches for `fcinfo`.
-    let table = unsafe { argument(fcinfo, 0) };
-    check_owner(Some(table))?;
-    Ok(oid_of(Some(table)))
-}
-
-/// # Safety
-/// `fcinfo` is that of a STRICT function that has an argument of this index.
-unsafe fn argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> pg_sys::Datum {
-    // SAFETY: the caller vouches for the index; no argument of a STRICT function is NULL.
-    unsafe { (*(*fcinfo).args.as_ptr().add(index)).value }
-}

@@ -14,7 +14,7 @@
 //!   operations: the worker itself runs no code of a user's;
 //! * a worker leaves within a second when somebody wants to drop, rename or copy its database.
 
-mod backfill;
+pub(crate) mod backfill;
 mod batch;
 mod bell;
 mod claim;

@@ -6,7 +6,7 @@ use super::{sql, wake};
 use crate::spi::{Argument, Spi};
 use crate::sql_function;
 use crate::watch::home::Home;
-use crate::watch::registry::{argument, check_owner};
+use crate::watch::registry::{argument, check_owner, oid_of};
 use crate::watch::role::act_as;
 
 sql_function! {
@@ -17,8 +17,8 @@ sql_function! {
             (argument(fcinfo, 0), argument(fcinfo, 1), (*(*fcinfo).flinfo).fn_oid)
         };
         let spi = Spi::connect()?;
-        if source.is_some() {
-            check_owner(source)?;
+        if let Some(source) = source {
+            check_owner(oid_of(source))?;
         }
         // SAFETY: a plain read of the current role.
         let caller = unsafe { pg_sys::GetUserId() };

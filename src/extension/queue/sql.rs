@@ -33,21 +33,27 @@ pub(super) fn add_missing(schema: &str) -> String {
     )
 }
 
-/// How many jobs of source `$1` are dead, or are not, as `$2` says; those of before `$3`.
-pub(super) fn count(schema: &str) -> String {
-    format!("SELECT count(*) FROM {schema}.clip_queue WHERE source = $1 AND dead = $2 AND enqueued_at < $3")
+/// Which of the keys `$2` of source `$1` have a job, and whether it is dead.
+pub(super) fn jobs_of(schema: &str) -> String {
+    format!("SELECT key, dead FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2)")
 }
 
-/// Writes down of this session's call of `clip_backfill` on source `$1`: when it began, how many rows it has looked at,
-/// how many jobs wait, and how many rows there are. What sessions that are gone wrote down is deleted.
+/// A row where a subscription fills the queue.
+pub(super) fn is_subscribed(schema: &str) -> String {
+    let schema = schema.replace('\'', "''");
+    format!("SELECT FROM pg_subscription_rel WHERE srrelid = '{schema}.clip_queue'::regclass")
+}
+
+/// Writes down of this session's call of `clip_backfill` on source `$1` how many photos are done, of how many. What
+/// sessions that are gone wrote down is deleted.
 pub(super) fn note_backfill(schema: &str) -> String {
     format!(
         "WITH gone AS (
             DELETE FROM {schema}.clip_backfill_notes AS note
             WHERE NOT EXISTS (SELECT FROM pg_stat_get_activity(NULL) AS session WHERE session.pid = note.pid))
-        INSERT INTO {schema}.clip_backfill_notes VALUES ($1, pg_backend_pid(), $2, $3, $4, $5)
+        INSERT INTO {schema}.clip_backfill_notes VALUES ($1, pg_backend_pid(), statement_timestamp(), $2, $3)
         ON CONFLICT (source, pid) DO UPDATE SET started_at = EXCLUDED.started_at,
-            looked_at = EXCLUDED.looked_at, waiting = EXCLUDED.waiting, total = EXCLUDED.total"
+            done = EXCLUDED.done, total = EXCLUDED.total"
     )
 }
 

@@ -38,6 +38,11 @@ impl From<Failure> for Error {
 }
 
 impl Failure {
+    /// What an ERROR of the server says.
+    pub(crate) fn of_report(code: PgSqlErrorCode, message: &str) -> Failure {
+        Failure { code, message: message.to_owned(), model: None, took_too_long: false }
+    }
+
     /// The five characters of the SQLSTATE.
     pub(super) fn sqlstate(&self) -> String {
         text_of(self.code)
@@ -135,7 +140,7 @@ pub(super) fn transaction<R>(
         if code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED && !took_too_long {
             cause.rethrow();
         }
-        Err(Failure { code, message: report.message().to_owned(), model: None, took_too_long })
+        Err(Failure { took_too_long, ..Failure::of_report(code, report.message()) })
     })
     .execute();
     // SAFETY: a failed transaction is open still, whether or not an error was raised in it.

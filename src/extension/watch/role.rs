@@ -56,6 +56,12 @@ impl Drop for PortableOutput {
     }
 }
 
+/// Runs `act` with [`PortableOutput`].
+pub(crate) fn with_portable_output<R>(act: impl FnOnce() -> R) -> R {
+    let _settings = PortableOutput::begin();
+    act()
+}
+
 /// Sets a setting up to the end of the current nest level.
 fn set(name: &CStr, value: &CStr) {
     // SAFETY: a setting of the server that everybody may set, with a value that it takes.

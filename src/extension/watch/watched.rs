@@ -127,7 +127,7 @@ impl<'a> Watch<'a> {
         // Before it is locked: a lock holds up others.
         // SAFETY: looks any number up in the catalogs.
         let allowed =
-            unsafe { pg_sys::pg_class_aclcheck(target, caller(), pg_sys::ACL_INSERT as pg_sys::AclMode) };
+            unsafe { pg_sys::pg_class_aclcheck(target, caller(), pg_sys::AclMode::from(pg_sys::ACL_INSERT)) };
         if allowed != pg_sys::AclResult::ACLCHECK_OK {
             return Err(Error::NoPrivilege(named()));
         }

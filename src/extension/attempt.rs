@@ -1,0 +1,113 @@
+//! Trying something that may fail, and going on without it: a subtransaction.
+
+use std::ffi::CStr;
+use std::panic::AssertUnwindSafe;
+
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+
+use crate::error::Error;
+use crate::queue::Failure;
+
+/// Runs `body` in a subtransaction. Where it fails with an error that `tolerates` accepts, what it did is undone and
+/// the failure returned; any other error goes on. The result must not borrow from SPI.
+pub(crate) fn attempt<R>(
+    tolerates: fn(PgSqlErrorCode) -> bool,
+    body: impl FnOnce() -> Result<R, Error>,
+) -> Result<Result<R, Failure>, Error> {
+    // SAFETY: called inside a transaction; each way out of here ends the subtransaction, as PL/pgSQL does it.
+    let (context, owner) = unsafe {
+        let kept = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(kept.0);
+        kept
+    };
+    enum Ended<R> {
+        Well(R),
+        Error(Error),
+        Failed(Failure),
+    }
+    let undo = move || {
+        // SAFETY: the subtransaction from above is the innermost; the context and the owner are those of before.
+        unsafe {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::CurrentResourceOwner = owner;
+        }
+    };
+    let ended = PgTryBuilder::new(AssertUnwindSafe(|| match body() {
+        Ok(result) => Ended::Well(result),
+        Err(error) => Ended::Error(error),
+    }))
+    .catch_others(move |cause| {
+        use pg_sys::panic::CaughtError;
+        let (CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic { ereport: report, .. }) = &cause;
+        let failure = Failure::of_report(report.sql_error_code(), report.message());
+        // Also for an error that goes on: at its end, the abort of the outer transaction expects no other.
+        undo();
+        if !tolerates(failure.code) {
+            cause.rethrow();
+        }
+        Ended::Failed(failure)
+    })
+    .execute();
+    match ended {
+        Ended::Well(_) => {
+            // SAFETY: as in `undo`.
+            unsafe {
+                pg_sys::ReleaseCurrentSubTransaction();
+                pg_sys::MemoryContextSwitchTo(context);
+                pg_sys::CurrentResourceOwner = owner;
+            }
+        }
+        Ended::Error(_) => undo(),
+        Ended::Failed(_) => {}
+    }
+    match ended {
+        Ended::Well(result) => Ok(Ok(result)),
+        Ended::Error(error) if tolerates(error.sqlstate()) => Ok(Err(error.into())),
+        Ended::Error(error) => Err(error),
+        Ended::Failed(failure) => Ok(Err(failure)),
+    }
+}
+
+/// What a view tolerates of a table: everything but being told to stop.
+pub(crate) fn of_a_table(code: PgSqlErrorCode) -> bool {
+    code != PgSqlErrorCode::ERRCODE_QUERY_CANCELED && code != PgSqlErrorCode::ERRCODE_ASSERT_FAILURE
+}
+
+/// That a lock was not to be had.
+pub(crate) fn of_a_lock(code: PgSqlErrorCode) -> bool {
+    code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+        || code == PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+}
+
+/// Runs `body` with a limit of so many milliseconds for each lock; 0 is none.
+pub(crate) fn with_lock_timeout<R>(milliseconds: u32, body: impl FnOnce() -> R) -> R {
+    let value = std::ffi::CString::new(milliseconds.to_string()).expect("digits");
+    with_setting(c"lock_timeout", &value, body)
+}
+
+/// Runs `body` with a setting that everybody may set. An error in it restores the setting with the (sub)transaction.
+pub(crate) fn with_setting<R>(name: &CStr, value: &CStr, body: impl FnOnce() -> R) -> R {
+    // SAFETY: opens a nest level of settings, which is closed below or by an abort.
+    let level = unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+        level
+    };
+    let result = body();
+    // SAFETY: the level from above.
+    unsafe { pg_sys::AtEOXact_GUC(false, level) };
+    result
+}

@@ -1,0 +1,218 @@
+//! Embedding the photos of a table that have no embedding yet: `clip_backfill`.
+//!
+//! The queue does the work, whatever the watch's mode: what it does for one photo, with retries, poison and an embedder
+//! that is away, it does for a million. Here are only the keys found, a few at a time, and the jobs waited for. A call
+//! that is killed loses nothing: what it has asked for is done, and the next call finds the rest.
+//!
+//! With `verify`, each photo is read, and rows of other bytes, of another project or of no photo are found too. The
+//! queue mends whatever is wrong under a key.
+
+mod find;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+
+use self::find::Page;
+use crate::error::Error;
+use crate::owned::{Key, Pair, Side, notice};
+use crate::procedure::{Procedure, pause};
+use crate::queue::backfill::Calls;
+use crate::refusal::{Reason, refuse};
+use crate::spi::Spi;
+use crate::sql_function;
+use crate::watch::home::Home;
+use crate::watch::registry::oid_of;
+use crate::watch::registry::{argument, check_owner};
+
+/// A photo that a user uploads meanwhile waits for so many others at most.
+const MOST_WAITING: usize = 128;
+/// So many jobs are written in one step.
+const MOST_AT_ONCE: usize = 64;
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+sql_function! {
+    /// `clip_backfill(source regclass, verify bool)`
+    fn clip_backfill(fcinfo) {
+        // SAFETY: SQL declares the procedure with these arguments.
+        let (procedure, source, verify) = unsafe {
+            (Procedure::start(fcinfo)?, argument(fcinfo, 0), argument(fcinfo, 1))
+        };
+        let Some(source) = source else {
+            return Err(refuse(Reason::NullArgument, "the table must be named"));
+        };
+        Call::begin(&procedure, oid_of(source), verify.is_some_and(|verify| verify.value() != 0))?.run()?;
+        Ok(pg_sys::Datum::from(0))
+    }
+}
+
+/// What is looked through, one after the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looking {
+    ForPhotos,
+    ForOrphans,
+    No,
+}
+
+/// A running call.
+struct Call<'a> {
+    procedure: &'a Procedure,
+    source: pg_sys::Oid,
+    name: String,
+    verify: bool,
+    looking: Looking,
+    /// The key before the next page.
+    after: Option<Key>,
+    /// Found, and not asked for yet.
+    found: VecDeque<Key>,
+    /// Asked for, and not done yet.
+    waiting: Vec<Key>,
+    /// Photos that are embedded, of so many: never less than before.
+    done: i64,
+    total: i64,
+    /// What was wrong, and how much of it stays so.
+    wrong: i64,
+    failed: i64,
+}
+
+impl<'a> Call<'a> {
+    /// The first step: whether the table can be filled, and how much there is to do.
+    fn begin(procedure: &'a Procedure, source: pg_sys::Oid, verify: bool) -> Result<Call<'a>, Error> {
+        let (name, total) = procedure.step(|spi| {
+            let home = Home::of(spi, procedure.function())?;
+            let pair = watched(spi, &home, source)?;
+            if (Calls { spi, home: &home, source }).is_subscribed()? {
+                return Err(refuse(
+                    Reason::NotReady,
+                    "the queue of this database is filled by a subscription",
+                )
+                .with_detail("The jobs in it are those of the publisher, and no photo is embedded here.")
+                .with_hint("Publish tables by their names, and not those of pg_clip."));
+            }
+            let total = find::count(spi, &pair, verify)?;
+            Ok((pair.source.name, total))
+        })?;
+        Ok(Call {
+            procedure,
+            source,
+            name,
+            verify,
+            looking: Looking::ForPhotos,
+            after: None,
+            found: VecDeque::new(),
+            waiting: Vec::new(),
+            done: 0,
+            total,
+            wrong: 0,
+            failed: 0,
+        })
+    }
+
+    fn run(mut self) -> Result<(), Error> {
+        let mut reported = Instant::now();
+        loop {
+            let procedure = self.procedure;
+            let has_moved = procedure.step(|spi| self.step(spi))?;
+            if self.looking == Looking::No && self.found.is_empty() && self.waiting.is_empty() {
+                break;
+            }
+            if reported.elapsed() > REPORT_EVERY {
+                notice(
+                    format!("{} of {} photos of table {} embedded", self.done, self.total, self.name),
+                    None,
+                );
+                reported = Instant::now();
+            }
+            if !has_moved {
+                const POLL: i64 = 100;
+                pause(POLL);
+            }
+        }
+        self.procedure.step(|spi| {
+            let home = Home::of(spi, self.procedure.function())?;
+            Calls { spi, home: &home, source: self.source }.end()
+        })?;
+        let Call { wrong, failed, name, .. } = &self;
+        notice(
+            format!("{wrong} photos of table {name} were without an embedding, {failed} cannot be embedded"),
+            None,
+        );
+        Ok(())
+    }
+
+    /// Asks for what was found, or finds more, or does nothing but look what is done. Returns whether there may be more
+    /// to do at once.
+    fn step(&mut self, spi: &Spi) -> Result<bool, Error> {
+        check_owner(self.source)?;
+        let home = Home::of(spi, self.procedure.function())?;
+        let queue = Calls { spi, home: &home, source: self.source };
+        self.settle(&queue)?;
+        let has_room = self.waiting.len() < MOST_WAITING;
+        if has_room && !self.found.is_empty() {
+            let some: Vec<Key> = self.found.drain(..self.found.len().min(MOST_AT_ONCE)).collect();
+            queue.add(&some)?;
+            self.waiting.extend(some);
+        } else if has_room && self.looking != Looking::No {
+            self.look(spi, &home)?;
+        }
+        self.total = self.total.max(self.done + self.outstanding());
+        queue.note(self.done, self.total)?;
+        Ok(self.waiting.len() < MOST_WAITING && (!self.found.is_empty() || self.looking != Looking::No))
+    }
+
+    /// Counts the photos whose jobs have ended.
+    fn settle(&mut self, queue: &Calls) -> Result<(), Error> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let jobs = queue.jobs(&self.waiting)?;
+        for key in std::mem::take(&mut self.waiting) {
+            if jobs.waiting.contains(&key) {
+                self.waiting.push(key);
+            } else if jobs.dead.contains(&key) {
+                self.failed += 1;
+            } else {
+                self.done += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, spi: &Spi, home: &Home) -> Result<(), Error> {
+        let pair = watched(spi, home, self.source)?;
+        let Page { last, wrong, right } = match self.looking {
+            Looking::ForOrphans => find::orphans(spi, &pair, self.after.as_ref())?,
+            _ => find::photos(spi, &pair, self.after.as_ref(), self.verify)?,
+        };
+        if last.is_none() {
+            self.looking = match self.looking {
+                Looking::ForPhotos if self.verify => Looking::ForOrphans,
+                _ => Looking::No,
+            };
+        }
+        self.after = last;
+        self.wrong += i64::try_from(wrong.len()).expect("a page");
+        self.found.extend(wrong);
+        if self.verify {
+            self.done += right;
+        }
+        Ok(())
+    }
+
+    /// Photos that are known not to be embedded.
+    fn outstanding(&self) -> i64 {
+        i64::try_from(self.found.len() + self.waiting.len()).expect("a page") + self.failed
+    }
+}
+
+pub(crate) fn watched(spi: &Spi, home: &Home, source: pg_sys::Oid) -> Result<Pair, Error> {
+    Pair::of_caller(spi, home, Side::Source(source))?.ok_or_else(|| {
+        // SAFETY: returns null or a string in the current memory context.
+        let name = unsafe {
+            let name = pg_sys::get_rel_name(source);
+            if name.is_null() { String::new() } else { crate::encoding::c_string(name) }
+        };
+        Error::NotWatched(name)
+    })
+}

@@ -1,0 +1,126 @@
+//! Counting the photos of a watched table: `clip_coverage`, and `clip_verify`, which reads them.
+//!
+//! A view reads whatever it can: a table that cannot be counted has no counts and breaks nobody's view. PostgreSQL
+//! checks the right to call a view's function as that of the view's reader, so that everybody may call these: they say
+//! nothing about a table to a role without the rights of its owner.
+
+use pgrx::pg_sys;
+
+use crate::attempt::{attempt, of_a_table, with_lock_timeout};
+use crate::error::Error;
+use crate::owned::{Pair, Side, record};
+use crate::spi::{Argument, Spi};
+use crate::sql_function;
+use crate::watch::home::Home;
+use crate::watch::registry::argument;
+use crate::watch::registry::oid_of;
+use crate::watch::role::read_as;
+
+/// A reader of a view waits for a table that is being altered at most so many milliseconds.
+pub(crate) const PATIENCE: u32 = 1000;
+
+sql_function! {
+    /// `clip_count_photos(source regclass, OUT photos int8, OUT embedded int8, OUT missing int8, OUT stale int8)`: NULL
+    /// where they cannot be counted.
+    fn clip_count_photos(fcinfo) {
+        const COLUMNS: usize = 4;
+        // SAFETY: SQL declares the function STRICT with this argument and this result.
+        unsafe {
+            let counts = count_for_a_view(fcinfo, |spi, home, source| {
+                match Pair::of_caller(spi, home, Side::Source(source))? {
+                    Some(pair) => counts(spi, &pair, &covered(&pair), COLUMNS),
+                    None => Ok(vec![None; COLUMNS]),
+                }
+            })?;
+            record(fcinfo, &counts.unwrap_or(vec![None; COLUMNS]))
+        }
+    }
+}
+
+sql_function! {
+    /// `clip_verify(source regclass, OUT photos int8, OUT embedded int8, OUT missing int8, OUT stale int8,
+    /// OUT orphaned int8, OUT other_project int8)`
+    fn clip_verify(fcinfo) {
+        const COLUMNS: usize = 6;
+        // SAFETY: SQL declares the function STRICT with this argument and this result; `flinfo` is that of the running
+        // function.
+        unsafe {
+            let source = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, oid_of);
+            let spi = Spi::connect()?;
+            let home = Home::of(&spi, (*(*fcinfo).flinfo).fn_oid)?;
+            let pair = crate::backfill::watched(&spi, &home, source)?;
+            let counts = counts(&spi, &pair, &verified(&pair), COLUMNS)?;
+            drop(spi);
+            record(fcinfo, &counts)
+        }
+    }
+}
+
+/// Counts something of the table that is the first argument; nothing where that fails.
+///
+/// # Safety
+/// `fcinfo` is that of a running STRICT function of the extension whose first argument is a `regclass`.
+pub(crate) unsafe fn count_for_a_view<R>(
+    fcinfo: pg_sys::FunctionCallInfo,
+    count: impl FnOnce(&Spi, &Home, pg_sys::Oid) -> Result<R, Error>,
+) -> Result<Option<R>, Error> {
+    // SAFETY: the caller vouches for `fcinfo`.
+    let (table, function) =
+        unsafe { (argument(fcinfo, 0).map_or(pg_sys::InvalidOid, oid_of), (*(*fcinfo).flinfo).fn_oid) };
+    let counted = attempt(of_a_table, || {
+        with_lock_timeout(PATIENCE, || {
+            let spi = Spi::connect()?;
+            let home = Home::of(&spi, function)?;
+            count(&spi, &home, table)
+        })
+    })?;
+    Ok(counted.ok())
+}
+
+/// The counts that a query returns as its first row, as the owner of the tables.
+fn counts(spi: &Spi, pair: &Pair, query: &str, columns: usize) -> Result<Vec<Option<i64>>, Error> {
+    let model = Argument::text_or_null(pair.model.as_deref());
+    read_as(pair.source.owner, || {
+        let rows = spi.run(query, &[model])?;
+        let columns = 1..=i32::try_from(columns).expect("a few");
+        Ok(columns.map(|column| rows.printed(column).and_then(|count| count.parse().ok())).collect())
+    })
+}
+
+/// Photos, those with a row, without one, and with a row of another model than `$1`. No photo is read.
+fn covered(pair: &Pair) -> String {
+    let Pair { source, target, image, target_key, model_column, .. } = pair;
+    format!(
+        "SELECT count(*), count(t.{target_key}), count(*) - count(t.{target_key}),
+            count(*) FILTER (WHERE t.{target_key} IS NOT NULL AND t.{model_column} IS DISTINCT FROM $1)
+        FROM {} AS s LEFT JOIN {} AS t ON {} WHERE s.{image} IS NOT NULL",
+        source.name,
+        target.name,
+        pair.same_key()
+    )
+}
+
+/// Photos, those with the vector of their bytes, without a row, with a row of other bytes or of another model than
+/// `$1`; rows of no photo, and rows of a photo with another project.
+fn verified(pair: &Pair) -> String {
+    let Pair { source, target, image, target_key, checksum, model_column, .. } = pair;
+    let is_right =
+        format!("(t.{checksum} = sha256(s.{image}) AND t.{model_column} IS NOT DISTINCT FROM $1) IS TRUE");
+    format!(
+        "SELECT photos, embedded, missing, photos - embedded - missing, orphaned, other_project FROM (
+            SELECT count(*) AS photos, count(*) FILTER (WHERE {is_right}) AS embedded,
+                count(*) FILTER (WHERE t.{target_key} IS NULL) AS missing,
+                count(*) FILTER (WHERE t.{target_key} IS NOT NULL AND {}) AS other_project
+            FROM {} AS s LEFT JOIN {} AS t ON {} WHERE s.{image} IS NOT NULL) AS counted,
+        LATERAL (
+            SELECT count(*) AS orphaned FROM {} AS t
+            WHERE NOT EXISTS (SELECT FROM {} AS s WHERE {} AND s.{image} IS NOT NULL)) AS left_over",
+        pair.other_project(),
+        source.name,
+        target.name,
+        pair.same_key(),
+        target.name,
+        source.name,
+        pair.same_key()
+    )
+}

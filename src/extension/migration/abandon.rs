@@ -1,0 +1,41 @@
+//! Taking a migration back.
+
+use pgrx::pg_sys;
+
+use super::column::ALONE;
+use super::task::{NEXT_EMBEDDING, NEXT_MODEL, TRIGGER, next};
+use crate::error::Error;
+use crate::owned::Table;
+use crate::refusal::{Reason, refuse};
+use crate::spi::Spi;
+use crate::sql_function;
+use crate::watch::home::Home;
+use crate::watch::registry::argument;
+use crate::watch::registry::oid_of;
+use crate::watch::role::act_as;
+
+sql_function! {
+    /// `clip_abandon_migration(target regclass) → void`
+    fn clip_abandon_migration(fcinfo) {
+        // SAFETY: SQL declares the function STRICT with this argument; `flinfo` is that of the running function.
+        let (target, function) = unsafe {
+            (argument(fcinfo, 0).map_or(pg_sys::InvalidOid, oid_of), (*(*fcinfo).flinfo).fn_oid)
+        };
+        let spi = Spi::connect()?;
+        let table = Table::of_caller(target, ALONE)?;
+        let home = Home::of(&spi, function)?;
+        if next(&spi, &home, function, target)?.is_none() {
+            return Err(refuse(Reason::NotReady, format!("table {} is not being migrated", table.name)));
+        }
+        act_as(table.owner, || {
+            for statement in [
+                format!("DROP TRIGGER {TRIGGER} ON {}", table.name),
+                format!("ALTER TABLE {} DROP COLUMN {NEXT_EMBEDDING}, DROP COLUMN {NEXT_MODEL}", table.name),
+            ] {
+                spi.run(&statement, &[])?;
+            }
+            Ok::<_, Error>(())
+        })?;
+        Ok(pg_sys::Datum::from(0))
+    }
+}

@@ -1,0 +1,238 @@
+//! Filling the second column, a few rows at a time.
+
+use pg_clip_wire::Priority;
+use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
+
+use super::task::{NEXT_EMBEDDING, Next, Task};
+use crate::client::{self, Embedding, Input};
+use crate::error::Error;
+use crate::owned::{Key, Pair};
+use crate::refusal::{Reason, refuse};
+use crate::spi::{Argument, Spi};
+use crate::vector;
+use crate::watch::provenance::identity;
+use crate::watch::role::{act_as, read_as, with_portable_output};
+
+/// What a batch did.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// The key before the next batch; nothing at the end.
+    pub(super) last: Option<Key>,
+    pub(super) seen: u64,
+    pub(super) filled: u64,
+    /// Why a photo could not be embedded.
+    pub(super) failure: Option<String>,
+}
+
+/// The rows of a batch: those without a vector of the new model, after a key up to another one.
+struct Range<'a> {
+    pair: &'a Pair,
+    after: Argument,
+    last: Argument,
+}
+
+/// Fills the next rows after a key.
+pub(super) fn fill(spi: &Spi, task: &Task, after: Option<&Key>) -> Result<Batch, Error> {
+    let Task { pair, home, .. } = task;
+    let owner = pair.target.owner;
+    // What the owner's triggers defer would run at the commit, as the caller.
+    spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+    // Nobody abandons the migration, or finishes it, in the middle of a batch.
+    let lock = format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", pair.target.name);
+    act_as(owner, || spi.run(&lock, &[]).map(|_| ()))?;
+    let next = task.next()?;
+    let keys = read_as(owner, || {
+        with_portable_output(|| {
+            Ok::<_, Error>(spi.run(&next_keys(pair), &[pair.key_type.argument(after)])?.all_printed_raw(1))
+        })
+    })?;
+    let Some(last) = keys.last().cloned().flatten() else {
+        return Ok(Batch::default());
+    };
+    let (from, to) = act_as(owner, || (pair.key_type.argument(after), pair.key_type.argument(Some(&last))));
+    let range = Range { pair, after: from, last: to };
+    let mut batch = Batch { last: Some(last), seen: keys.len() as u64, ..Batch::default() };
+    batch.filled += range.copy(spi)?;
+    let photos = range.photos(spi)?;
+    for (photo, embedded) in photos.iter().zip(embed(&photos, next)?) {
+        match embedded {
+            Ok(vector) => batch.filled += range.write(spi, home.vector_type, &photo.checksum, &vector)?,
+            Err(error) if is_of_a_photo(error.sqlstate()) => {
+                batch.failure.get_or_insert(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(batch)
+}
+
+struct Photo {
+    checksum: Vec<u8>,
+    image: Vec<u8>,
+}
+
+impl Range<'_> {
+    /// Which rows these are, with the keys as `$1` and `$2`.
+    fn rows(&self) -> String {
+        let Pair { target_key, embedding, key_type, .. } = self.pair;
+        format!(
+            "($1 IS NULL OR t.{target_key} {} $1) AND t.{target_key} {} $2
+            AND t.{NEXT_EMBEDDING} IS NULL AND t.{embedding} IS NOT NULL",
+            key_type.above, key_type.at_most
+        )
+    }
+
+    /// Copies vectors that the same bytes have already. Returns how many.
+    fn copy(&self, spi: &Spi) -> Result<u64, Error> {
+        let Pair { target, checksum, .. } = self.pair;
+        let same = format!(
+            "FROM {} AS d WHERE d.{checksum} = t.{checksum} AND d.{NEXT_EMBEDDING} IS NOT NULL",
+            target.name
+        );
+        let copy = format!(
+            "UPDATE {} AS t SET {NEXT_EMBEDDING} = (SELECT d.{NEXT_EMBEDDING} {same} LIMIT 1)
+            WHERE {} AND EXISTS (SELECT {same}) RETURNING true",
+            target.name,
+            self.rows()
+        );
+        read_as(target.owner, || Ok(spi.run(&copy, &[self.after, self.last])?.len()))
+    }
+
+    /// The photos whose bytes are those of the rows, each once.
+    fn photos(&self, spi: &Spi) -> Result<Vec<Photo>, Error> {
+        let Pair { source, target, checksum, image, .. } = self.pair;
+        let query = format!(
+            "SELECT DISTINCT ON (t.{checksum}) t.{checksum}, s.{image}
+            FROM {} AS t JOIN {} AS s ON {}
+            WHERE {} AND sha256(s.{image}) = t.{checksum} ORDER BY t.{checksum}",
+            target.name,
+            source.name,
+            self.pair.same_key(),
+            self.rows()
+        );
+        read_as(target.owner, || {
+            let rows = spi.run(&query, &[self.after, self.last])?;
+            let count = usize::try_from(rows.len()).expect("a batch");
+            let photo = |row| Some(Photo { checksum: rows.bytes(row, 1)?, image: rows.bytes(row, 2)? });
+            Ok((0..count).filter_map(photo).collect())
+        })
+    }
+
+    /// Writes the vector of a photo. A row whose photo has changed meanwhile has another checksum, and is left to a
+    /// later batch. Returns how many rows have it now.
+    fn write(
+        &self,
+        spi: &Spi,
+        vector_type: pg_sys::Oid,
+        checksum: &[u8],
+        vector: &[f32],
+    ) -> Result<u64, Error> {
+        let Pair { target, checksum: column, .. } = self.pair;
+        let update = format!(
+            "UPDATE {} AS t SET {NEXT_EMBEDDING} = $3 WHERE {} AND t.{column} = $4 RETURNING true",
+            target.name,
+            self.rows()
+        );
+        let arguments = [
+            self.after,
+            self.last,
+            Argument { oid: vector_type, value: Some(vector::to_datum(vector)) },
+            Argument { oid: pg_sys::BYTEAOID, value: checksum.into_datum() },
+        ];
+        read_as(target.owner, || Ok(spi.run(&update, &arguments)?.len()))
+    }
+}
+
+/// As many rows as the embedder takes at once, and not more bytes than a backend should hold; the sizes stand in the
+/// rows, whose photos are not read for it.
+fn next_keys(pair: &Pair) -> String {
+    let Pair { source, target, target_key, image, embedding, key_type, .. } = pair;
+    format!(
+        "SELECT key FROM (
+            SELECT key, row_number() OVER rising AS number, sum(size) OVER rising AS bytes FROM (
+                SELECT t.{target_key} AS key, coalesce(octet_length(s.{image}), 0) AS size
+                FROM {} AS t LEFT JOIN {} AS s ON {}
+                WHERE t.{embedding} IS NOT NULL AND t.{NEXT_EMBEDDING} IS NULL
+                    AND ($1 IS NULL OR t.{target_key} {} $1)
+                ORDER BY t.{target_key} LIMIT 32) AS next
+            WINDOW rising AS (ORDER BY key)) AS counted
+        WHERE number = 1 OR bytes <= 33554432 ORDER BY key",
+        target.name,
+        source.name,
+        pair.same_key(),
+        key_type.above
+    )
+}
+
+/// Embeds photos with the new model: an answer for each.
+fn embed(photos: &[Photo], next: &Next) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
+    let vector = |embedding: Embedding| {
+        if identity(&next.model, &embedding.fingerprint) == next.identity {
+            Ok(embedding.vector)
+        } else {
+            Err(Error::ModelChanged)
+        }
+    };
+    let fits = |photo: &Photo| client::check_image_size(photo.image.len());
+    let inputs: Vec<Input> =
+        photos.iter().filter(|photo| fits(photo).is_ok()).map(|photo| Input::Image(&photo.image)).collect();
+    // Writers wait for the last batches: as bulk work, these would stand back behind others' photos for ever.
+    let answers = match client::embed(&next.model, &inputs, Priority::Interactive) {
+        Ok(answers) => answers.into_iter().map(|answer| answer.map_err(Error::from)).collect(),
+        // A photo may have done it: alone, each answers for itself.
+        Err(error) if is_of_a_photo(error.sqlstate()) => {
+            inputs.iter().map(|input| client::embed_one(&next.model, *input)).collect::<Vec<_>>()
+        }
+        Err(error) => return Err(error),
+    };
+    let mut answers = answers.into_iter();
+    Ok(photos
+        .iter()
+        .map(|photo| {
+            fits(photo)?;
+            answers.next().ok_or(Error::OutOfTurn)?.and_then(vector)
+        })
+        .collect())
+}
+
+/// Whether an error is one of a photo: the others are embedded all the same.
+fn is_of_a_photo(code: PgSqlErrorCode) -> bool {
+    [
+        PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION,
+        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+    ]
+    .contains(&code)
+}
+
+/// Refuses to go on where rows cannot be embedded with the new model.
+pub(super) fn check_left_over(spi: &Spi, task: &Task, failure: Option<&str>) -> Result<(), Error> {
+    let Pair { source, target, embedding, image, checksum, .. } = &task.pair;
+    const AGAIN: &str = "then call clip_migrate again. What is done is kept.";
+    if let Some(failure) = failure {
+        let message = format!("photos of table {} cannot be embedded: {failure}", target.name);
+        return Err(refuse(Reason::NotReady, message).with_hint(format!("Mend or delete them, {AGAIN}")));
+    }
+    if task.next.is_none() {
+        return Ok(());
+    }
+    let query = format!(
+        "SELECT count(*) FROM {} AS t WHERE t.{embedding} IS NOT NULL AND t.{NEXT_EMBEDDING} IS NULL AND NOT EXISTS (
+            SELECT FROM {} AS s WHERE {} AND sha256(s.{image}) = t.{checksum})",
+        target.name,
+        source.name,
+        task.pair.same_key()
+    );
+    let without = read_as(target.owner, || Ok::<_, Error>(spi.run(&query, &[])?.printed(1)))?;
+    match without.as_deref() {
+        None | Some("0") => Ok(()),
+        Some(without) => Err(refuse(
+            Reason::NotReady,
+            format!("{without} rows of table {} have no photo with their checksum", target.name),
+        )
+        .with_detail(format!("The photos are looked for in table {}.", source.name))
+        .with_hint(format!("Delete the rows, or embed their photos anew, {AGAIN}"))),
+    }
+}

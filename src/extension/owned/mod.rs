@@ -1,0 +1,179 @@
+//! The rule of rights: work on a table is done as its owner.
+//!
+//! What a user starts by a call (watching, backfill, migration, counting, verifying) reads and writes tables that may
+//! carry code of their owner: triggers, defaults, checks, policies, domains, operators of types. Hence three things are
+//! always true where a statement on such a table runs:
+//!
+//! * the role that called has the rights of the owner, or the table is refused (a view leaves it out);
+//! * the table is locked, and it is an ordinary or a partitioned one: its owner, its columns and their types stay what
+//!   was looked up until the transaction ends;
+//! * the statement runs as the owner in a security-restricted operation with `search_path = pg_catalog, pg_temp`
+//!   ([`crate::watch::role`]): never as the caller, the reader of a view, or the extension's owner.
+//!
+//! A source and its target have one owner. A value that travels between them has one type: nothing is cast. Keys are
+//! read and written by the functions of their type, and compared by its default operators, which are found through the
+//! catalogs and named with their schema.
+
+mod columns;
+mod keys;
+mod pair;
+mod record;
+
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
+
+pub(crate) use self::columns::{Column, columns};
+pub(crate) use self::keys::{Key, KeyType, text_array};
+pub(crate) use self::pair::{Pair, Side, check_same_type, find};
+pub(crate) use self::record::record;
+use crate::encoding::c_string;
+use crate::error::Error;
+use crate::refusal::{Reason, refuse};
+use crate::spi::{Argument, Spi};
+use crate::watch::registry::check_owner;
+use crate::watch::role::act_as;
+
+/// A table that is locked until the transaction's end.
+pub(crate) struct Table {
+    pub(crate) oid: pg_sys::Oid,
+    pub(crate) owner: pg_sys::Oid,
+    /// Quoted, with its schema.
+    pub(crate) name: String,
+    kind: u8,
+    persistence: u8,
+    /// Whether it has, or had, partitions or children.
+    has_parts: bool,
+}
+
+/// The weakest lock that keeps the owner and the columns of a table as they are.
+pub(crate) const LOOK: u32 = pg_sys::AccessShareLock;
+
+impl Table {
+    /// A table of the caller's; any other relation is refused.
+    pub(crate) fn of_caller(oid: pg_sys::Oid, lock: u32) -> Result<Table, Error> {
+        // A role without the right must not even wait for the lock.
+        check_owner(oid)?;
+        let Some(table) = Table::lock(oid, lock) else {
+            return Err(refuse(Reason::UndefinedTable, format!("table {} does not exist", u32::from(oid))));
+        };
+        if !table.is_usable() {
+            return Err(Error::NotOwner(table.name));
+        }
+        table.check_kind()?;
+        Ok(table)
+    }
+
+    /// Any relation, once it is locked; nothing where it is gone.
+    pub(crate) fn lock(oid: pg_sys::Oid, lock: u32) -> Option<Table> {
+        let mode = pg_sys::LOCKMODE::try_from(lock).expect("a lock's number is small");
+        // SAFETY: an open relation's descriptor is valid; closing it with no lock keeps the lock. All strings are
+        // those of PostgreSQL in the current memory context.
+        unsafe {
+            let relation = pg_sys::try_relation_open(oid, mode);
+            if relation.is_null() {
+                return None;
+            }
+            let class = &*(*relation).rd_rel;
+            let schema = pg_sys::get_namespace_name(class.relnamespace);
+            let name = pg_sys::quote_qualified_identifier(schema, class.relname.data.as_ptr());
+            let table = Table {
+                oid,
+                owner: class.relowner,
+                name: c_string(name),
+                kind: class.relkind as u8,
+                persistence: class.relpersistence as u8,
+                has_parts: class.relhassubclass,
+            };
+            pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            Some(table)
+        }
+    }
+
+    /// Whether the caller has the rights of the owner.
+    pub(crate) fn is_usable(&self) -> bool {
+        // SAFETY: plain look-ups of roles.
+        unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), self.owner) }
+    }
+
+    pub(crate) fn is_ordinary(&self) -> bool {
+        matches!(self.kind, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE)
+    }
+
+    pub(crate) fn is_partitioned(&self) -> bool {
+        self.kind == pg_sys::RELKIND_PARTITIONED_TABLE
+    }
+
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.persistence == pg_sys::RELPERSISTENCE_TEMP
+    }
+
+    pub(crate) fn check_kind(&self) -> Result<(), Error> {
+        if self.is_ordinary() {
+            return Ok(());
+        }
+        Err(refuse(Reason::WrongObject, format!("{} is not a table", self.name))
+            .with_hint("Photos and embeddings are kept in tables or partitioned tables."))
+    }
+}
+
+/// A partition or a child of table `$1` that another role than `$2` owns.
+const STRANGE_PARTS: &str = "
+    WITH RECURSIVE parts AS (
+        SELECT inhrelid AS part FROM pg_inherits WHERE inhparent = $1
+        UNION SELECT inhrelid FROM pg_inherits JOIN parts ON inhparent = part
+    )
+    SELECT format('%I.%I', nspname, relname)
+    FROM parts JOIN pg_class ON pg_class.oid = part JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE relowner <> $2 LIMIT 1";
+
+/// Refuses a source and a target of two owners, and parts of them that are another role's: their triggers would run as
+/// the owner of the whole.
+pub(crate) fn check_one_owner(spi: &Spi, source: &Table, target: &Table) -> Result<(), Error> {
+    for table in [source, target].into_iter().filter(|table| table.has_parts) {
+        let part = act_as(table.owner, || {
+            let arguments = [Argument::oid(table.oid), Argument::oid(table.owner)];
+            let row = spi.run_now(STRANGE_PARTS, &arguments)?;
+            Ok::<_, Error>(if row.len() > 0 { row.printed(1) } else { None })
+        })?;
+        if let Some(part) = part {
+            let message = format!("table {} and its part {part} have different owners", table.name);
+            return Err(refuse(Reason::NotReady, message)
+                .with_hint(format!("ALTER TABLE {part} OWNER TO {}", role_name(table.owner))));
+        }
+    }
+    if source.owner == target.owner {
+        return Ok(());
+    }
+    let owner = role_name(source.owner);
+    Err(refuse(
+        Reason::NotReady,
+        format!("table {} and table {} have different owners", source.name, target.name),
+    )
+    .with_detail("Embeddings are written as the owner of both tables.")
+    .with_hint(format!("ALTER TABLE {} OWNER TO {owner}", target.name)))
+}
+
+/// The quoted name of a role.
+fn role_name(role: pg_sys::Oid) -> String {
+    // SAFETY: returns null or a string in the current memory context.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        if name.is_null() { u32::from(role).to_string() } else { c_string(pg_sys::quote_identifier(name)) }
+    }
+}
+
+/// Tells the caller something, as RAISE NOTICE does.
+pub(crate) fn notice(message: String, hint: Option<String>) {
+    let mut report =
+        pg_sys::panic::ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "pg_clip");
+    if let Some(hint) = hint {
+        report = report.set_hint(hint);
+    }
+    report.report(PgLogLevel::NOTICE);
+}
+
+/// Quotes a text as SQL has it.
+pub(crate) fn literal(text: &str) -> String {
+    let text = std::ffi::CString::new(text).expect("a text of the catalog or of ours has no NUL byte");
+    // SAFETY: returns a string in the current memory context.
+    unsafe { c_string(pg_sys::quote_literal_cstr(text.as_ptr())) }
+}

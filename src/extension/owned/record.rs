@@ -1,0 +1,36 @@
+//! A row as the result of a function.
+
+use pgrx::{IntoDatum, pg_sys};
+
+use crate::error::Error;
+use crate::refusal::{Reason, refuse};
+
+/// The result of a function that is declared to return a row of `int8`.
+///
+/// # Safety
+/// `fcinfo` is that of a running function whose OUT parameters are as many `int8` as there are counts.
+pub(crate) unsafe fn record(
+    fcinfo: pg_sys::FunctionCallInfo,
+    counts: &[Option<i64>],
+) -> Result<pg_sys::Datum, Error> {
+    // SAFETY: the caller vouches for the result's type; both arrays have an entry for each of its columns.
+    unsafe {
+        let mut descriptor = std::ptr::null_mut();
+        let class = pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
+        if class != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
+            || usize::try_from((*descriptor).natts) != Ok(counts.len())
+        {
+            return Err(refuse(
+                Reason::NotReady,
+                "the library and the SQL of pg_clip are of different releases",
+            )
+            .with_hint("ALTER EXTENSION pg_clip UPDATE"));
+        }
+        let descriptor = pg_sys::BlessTupleDesc(descriptor);
+        let mut values: Vec<pg_sys::Datum> =
+            counts.iter().map(|count| count.and_then(IntoDatum::into_datum).unwrap_or(0.into())).collect();
+        let mut nulls: Vec<bool> = counts.iter().map(Option::is_none).collect();
+        let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+        Ok(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+    }
+}

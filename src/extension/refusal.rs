@@ -1,0 +1,50 @@
+//! What a call is refused for: a reason, which has a SQLSTATE, and words.
+
+use crate::error::Error;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    DependentObjects,
+    InUse,
+    InvalidName,
+    InvalidParameter,
+    NotAllowed,
+    NotReady,
+    NotSupported,
+    NullArgument,
+    UndefinedColumn,
+    UndefinedTable,
+    WrongObject,
+    WrongType,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    message: String,
+    pub(crate) detail: Option<String>,
+    pub(crate) hint: Option<String>,
+}
+
+pub(crate) fn refuse(reason: Reason, message: impl Into<String>) -> Error {
+    Error::Refused(Box::new(Refusal { reason, message: message.into(), detail: None, hint: None }))
+}
+
+impl Error {
+    /// Adds a detail to a refusal.
+    pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Error {
+        if let Error::Refused(refusal) = &mut self {
+            refusal.detail = Some(detail.into());
+        }
+        self
+    }
+
+    /// Adds a hint to a refusal.
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Error {
+        if let Error::Refused(refusal) = &mut self {
+            refusal.hint = Some(hint.into());
+        }
+        self
+    }
+}

@@ -1,0 +1,124 @@
+//! Watching a table: `clip_watch` and `clip_unwatch`.
+//!
+//! All that the trigger and the queue rely on is checked here first, under a lock that keeps writers away, and said in
+//! words: a watch that cannot work is refused when it is asked for. What is made belongs to the owner of the source,
+//! whoever calls.
+
+mod request;
+mod source;
+mod target;
+mod triggers;
+
+use pgrx::{IntoDatum, pg_sys};
+
+use self::request::Request;
+use self::source::Source;
+use crate::attempt::attempt;
+use crate::client;
+use crate::error::Error;
+use crate::owned::Table;
+use crate::queue::enqueue;
+use crate::refusal::{Reason, refuse};
+use crate::settings;
+use crate::spi::{Argument, Spi};
+use crate::sql_function;
+use crate::watch::home::Home;
+use crate::watch::provenance::identity;
+use crate::watch::registry::argument;
+use crate::watch::registry::oid_of;
+use crate::watch::role::act_as;
+use crate::watch::sql;
+
+/// What keeps writers away, and what CREATE TRIGGER takes.
+const WITHOUT_WRITERS: u32 = pg_sys::ShareRowExclusiveLock;
+/// What DROP TRIGGER takes.
+const ALONE: u32 = pg_sys::AccessExclusiveLock;
+
+sql_function! {
+    /// `clip_watch(source regclass, target text, mode text, image_column name, key_column name, project_column name,
+    /// target_key_column name, embedding_column name, checksum_column name, model_column name,
+    /// target_project_column name) → regclass`
+    fn clip_watch(fcinfo) {
+        // SAFETY: SQL declares the function with these arguments; `flinfo` is that of the running function.
+        let (request, function) = unsafe { (Request::read(fcinfo)?, (*(*fcinfo).flinfo).fn_oid) };
+        let spi = Spi::connect()?;
+        let home = Home::of(&spi, function)?;
+        // Never a stronger lock later than at first: two calls would wait for one another.
+        let lock = if triggers::are_there(&spi, &home, request.source)? { ALONE } else { WITHOUT_WRITERS };
+        let table = Table::of_caller(request.source, lock)?;
+        let source = Source::look_up(&spi, table, &request)?;
+        let target = target::find_or_make(&spi, &home, &source, &request)?;
+        let model = match target.held(&spi)? {
+            Some(held) => Some(held),
+            None => model_now(),
+        };
+        register(&spi, &home, &source, &target, &request, model)?;
+        triggers::make(&spi, &home, &source.table)?;
+        Ok(target.table.oid.into())
+    }
+}
+
+sql_function! {
+    /// `clip_unwatch(source regclass) → void`
+    fn clip_unwatch(fcinfo) {
+        // SAFETY: SQL declares the function with this argument; `flinfo` is that of the running function.
+        let (source, function) = unsafe { (argument(fcinfo, 0), (*(*fcinfo).flinfo).fn_oid) };
+        let source = source.map_or(pg_sys::InvalidOid, oid_of);
+        let spi = Spi::connect()?;
+        let home = Home::of(&spi, function)?;
+        let table = Table::of_caller(source, ALONE)?;
+        enqueue::clear(&spi, &home, source)?;
+        let deleted = act_as(home.owner, || spi.run(&sql::unregister(&home.schema), &[Argument::oid(source)]))?.len();
+        if deleted == 0 {
+            return Err(refuse(Reason::NotReady, format!("table {} is not watched", table.name)));
+        }
+        triggers::drop_all(&spi, &table)?;
+        Ok(pg_sys::Datum::from(0))
+    }
+}
+
+/// The identity of the model that `clip.model` names; nothing where the embedder does not say. The first photo of a
+/// table then need not decide under a lock, which the next one would wait for.
+fn model_now() -> Option<String> {
+    let model = settings::model().ok()?;
+    let description = client::describe(&model).ok()?;
+    Some(identity(&model, &description.fingerprint))
+}
+
+/// Writes the row of the watch as the extension's owner, to whom `clip_watches` belongs.
+fn register(
+    spi: &Spi,
+    home: &Home,
+    source: &Source,
+    target: &target::Target,
+    request: &Request,
+    model: Option<String>,
+) -> Result<(), Error> {
+    let table = |table: &Table| Argument { oid: pg_sys::REGCLASSOID, value: table.oid.into_datum() };
+    let text = Argument::text_or_null;
+    let project = source.project.as_ref().zip(target.project.as_deref());
+    let arguments = [
+        table(&source.table),
+        table(&target.table),
+        text(Some(&request.mode)),
+        text(Some(&source.image.name)),
+        text(Some(&source.key.name)),
+        text(project.map(|(project, _)| project.name.as_str())),
+        text(Some(&request.target_key)),
+        text(Some(&request.embedding)),
+        text(Some(&request.checksum)),
+        text(Some(&request.model)),
+        text(project.map(|(_, project)| project)),
+        text(model.as_deref()),
+    ];
+    let is_taken = |code: pgrx::PgSqlErrorCode| code == pgrx::PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION;
+    let registered = attempt(is_taken, || {
+        act_as(home.owner, || {
+            spi.run(&sql::forget_dropped(&home.schema), &[])?;
+            spi.run(&sql::forget_jobs_of_dropped(&home.schema), &[])?;
+            spi.run(&sql::register(&home.schema), &arguments)?;
+            Ok(())
+        })
+    })?;
+    registered.map_err(|_| target::taken_already(&target.table))
+}

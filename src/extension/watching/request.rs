@@ -1,0 +1,69 @@
+//! The arguments of `clip_watch`.
+
+use pgrx::{FromDatum, pg_sys};
+
+use crate::encoding::c_string;
+use crate::error::Error;
+use crate::refusal::{Reason, refuse};
+use crate::watch::registry::argument;
+use crate::watch::registry::oid_of;
+
+/// Names as the catalogs have them, not quoted.
+pub(super) struct Request {
+    pub(super) source: pg_sys::Oid,
+    /// The name of the target, as SQL has it.
+    pub(super) target: String,
+    pub(super) mode: String,
+    pub(super) image: String,
+    pub(super) key: Option<String>,
+    pub(super) project: Option<String>,
+    pub(super) target_key: String,
+    pub(super) embedding: String,
+    pub(super) checksum: String,
+    pub(super) model: String,
+    pub(super) target_project: Option<String>,
+}
+
+impl Request {
+    /// # Safety
+    /// `fcinfo` is that of `clip_watch`.
+    pub(super) unsafe fn read(fcinfo: pg_sys::FunctionCallInfo) -> Result<Request, Error> {
+        // SAFETY: the caller vouches for the arguments: a regclass, two texts and eight names, each perhaps NULL.
+        let (text, name) = unsafe {
+            (
+                |index| argument(fcinfo, index).and_then(|datum| String::from_datum(datum, false)),
+                |index| argument(fcinfo, index).map(|datum| c_string(datum.cast_mut_ptr())),
+            )
+        };
+        let required = |value: Option<String>, parameter: &str| {
+            value.ok_or_else(|| refuse(Reason::NullArgument, format!("{parameter} must not be NULL")))
+        };
+        // SAFETY: as above.
+        let Some(source) = (unsafe { argument(fcinfo, 0) }) else {
+            return Err(refuse(Reason::UndefinedTable, "the table to watch must be named"));
+        };
+        let mode = text(2);
+        let Some(mode) = mode.filter(|mode| mode == "sync" || mode == "async") else {
+            let mode = text(2).map_or("NULL".to_owned(), |mode| format!("\"{mode}\""));
+            return Err(refuse(Reason::InvalidParameter, format!("mode {mode} is not known"))
+                .with_hint("The modes are 'sync' and 'async'."));
+        };
+        Ok(Request {
+            source: oid_of(source),
+            target: required(text(1), "target")?,
+            mode,
+            image: required(name(3), "image_column")?,
+            key: name(4),
+            project: name(5),
+            target_key: required(name(6), "target_key_column")?,
+            embedding: required(name(7), "embedding_column")?,
+            checksum: required(name(8), "checksum_column")?,
+            model: required(name(9), "model_column")?,
+            target_project: name(10),
+        })
+    }
+
+    pub(super) fn is_async(&self) -> bool {
+        self.mode == "async"
+    }
+}

@@ -1,0 +1,106 @@
+//! What a source has to be.
+
+use pgrx::pg_sys;
+
+use super::request::Request;
+use crate::error::Error;
+use crate::owned::{Column, KeyType, Table, columns, find};
+use crate::refusal::{Reason, refuse};
+use crate::spi::{Argument, Spi};
+use crate::watch::role::act_as;
+
+pub(super) struct Source {
+    pub(super) table: Table,
+    pub(super) image: Column,
+    pub(super) key: Column,
+    /// `project` where it is not named and there is such a column.
+    pub(super) project: Option<Column>,
+}
+
+/// The column of the primary key of table `$1`, if it has one.
+const PRIMARY_KEY: &str = "
+    SELECT attname::text FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+    WHERE indrelid = $1 AND indisprimary AND indnkeyatts = 1";
+
+/// A row where a constraint or an index keeps column `$2` of table `$1` unique, at once and in all rows.
+const UNIQUE: &str = "
+    SELECT FROM pg_index WHERE indrelid = $1 AND indkey[0] = $2::int2 AND indnkeyatts = 1
+        AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL LIMIT 1";
+
+impl Source {
+    pub(super) fn look_up(spi: &Spi, table: Table, request: &Request) -> Result<Source, Error> {
+        if request.is_async() && table.is_temporary() {
+            return Err(refuse(Reason::NotSupported, format!("table {} is temporary", table.name))
+                .with_detail(
+                    "The queue works in a session of its own, which sees no temporary table of others.",
+                )
+                .with_hint("Watch it with mode => 'sync'."));
+        }
+        let columns = columns(spi, &table)?;
+        let image = find(&table, &columns, request.image.clone())
+            .map_err(|error| error.with_hint("Name the column of the photos with image_column => '...'."))?;
+        if image.type_oid != pg_sys::BYTEAOID {
+            return Err(refuse(
+                Reason::WrongType,
+                format!(
+                    "column \"{}\" of table {} is of type {}, not bytea",
+                    image.name, table.name, image.declaration
+                ),
+            ));
+        }
+        let key = find(&table, &columns, key_name(spi, &table, request)?)?;
+        let project = match &request.project {
+            Some(name) => Some(find(&table, &columns, name.clone())?),
+            None => columns.iter().find(|column| column.name == "project"),
+        };
+        let mut read = [Some(image), Some(key), project].into_iter().flatten();
+        if let Some(column) = read.find(|column| column.is_virtual) {
+            return Err(refuse(
+                Reason::NotSupported,
+                format!("column \"{}\" of table {} is a virtual generated column", column.name, table.name),
+            )
+            .with_detail("Triggers see no values of virtual columns.")
+            .with_hint("A stored generated column can be used."));
+        }
+        if !is_unique(spi, &table, key)? {
+            return Err(refuse(
+                Reason::NotReady,
+                format!("column \"{}\" of table {} is not unique", key.name, table.name),
+            )
+            .with_detail("A photo is known by its key.")
+            .with_hint(format!(
+                "ALTER TABLE {} ADD UNIQUE ({})",
+                table.name,
+                crate::catalog::identifier(&key.name)
+            )));
+        }
+        // Refuses a type whose values cannot be compared.
+        for column in [Some(key), project].into_iter().flatten() {
+            KeyType::of(spi, &table, column)?;
+        }
+        let (image, key, project) = (image.clone(), key.clone(), project.cloned());
+        Ok(Source { table, image, key, project })
+    }
+}
+
+fn key_name(spi: &Spi, table: &Table, request: &Request) -> Result<String, Error> {
+    if let Some(key) = &request.key {
+        return Ok(key.clone());
+    }
+    let row = act_as(table.owner, || {
+        let row = spi.run_now(PRIMARY_KEY, &[Argument::oid(table.oid)])?;
+        Ok::<_, Error>(if row.len() > 0 { row.printed(1) } else { None })
+    })?;
+    row.ok_or_else(|| {
+        refuse(Reason::UndefinedColumn, format!("table {} has no primary key of one column", table.name))
+            .with_hint("Name a unique column with key_column => '...'.")
+    })
+}
+
+/// Whether a column of a table is unique by itself.
+pub(super) fn is_unique(spi: &Spi, table: &Table, column: &Column) -> Result<bool, Error> {
+    use pgrx::IntoDatum;
+    let number = i32::try_from(column.number).expect("a column's number is small");
+    let number = Argument { oid: pg_sys::INT4OID, value: number.into_datum() };
+    act_as(table.owner, || Ok(spi.run_now(UNIQUE, &[Argument::oid(table.oid), number])?.len() > 0))
+}
