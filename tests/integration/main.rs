@@ -3,11 +3,14 @@
 mod analyst;
 mod backfill;
 mod bad_input;
+mod broken_embedder;
 mod crashes;
 mod current_model;
 mod deferred;
 mod dump;
+mod embedder_settings;
 mod embedding;
+mod first_calls;
 mod golden;
 mod inheritance;
 mod lifecycle;
