@@ -38,7 +38,7 @@ fn read_to_the_end(mut stream: UnixStream) {
 /// A frame: the length that it claims, its kind and its body.
 fn frame(length: usize, kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(length).expect("32 bits").to_le_bytes();
-    [&length, &[kind], body].concat()
+    [length.as_slice(), &[kind], body].concat()
 }
 
 fn welcome() -> Vec<u8> {
@@ -69,5 +69,5 @@ fn a_status_report_above_a_mebibyte_is_refused_before_it_is_read() {
 #[test]
 fn an_embedder_that_does_not_stop_is_not_listened_to() {
     let welcomes = welcome().repeat(8 * MIB / welcome().len());
-    fails_with(&[&welcomes; 8], "08P01");
+    fails_with(&[welcomes.as_slice(); 8], "08P01");
 }
