@@ -6,7 +6,8 @@ use std::thread;
 
 use nix::libc;
 use pg_clip_tests::{
-    PATIENCE, TestCluster, TestDatabase, as_servers_user, demo_photo, run, store, wait_until, watched_async,
+    PATIENCE, Signal, TestCluster, TestDatabase, as_servers_user, demo_photo, run, send, store,
+    wait_for_the_queue, wait_until, watched_async,
 };
 use postgres::Client;
 
@@ -31,8 +32,30 @@ fn thirty_first_photos_at_once_take_one_worker_slot() {
     let cluster = TestCluster::not_preloaded();
     let (database, _client) = watched_async(&cluster);
     cluster.server.restart().expect("the server restarts");
-    at_once(&database, |client| store(client, &[demo_photo()]));
+    let mut clients: Vec<Client> = (0..SESSIONS).map(|_| database.connect()).collect();
+    {
+        // No launcher comes before all have asked for one.
+        let _stopped = Stopped::new(cluster.postmaster_pid());
+        clients.iter_mut().for_each(|client| store(client, &[demo_photo()]));
+    }
+    wait_for_the_queue(&mut database.connect());
     assert!(!cluster.log().contains("no background worker slot is free"), "{}", cluster.log());
+}
+
+/// A process that is stopped until this is dropped.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(pid: u32) -> Stopped {
+        send(pid, Signal::SIGSTOP);
+        Stopped(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        send(self.0, Signal::SIGCONT);
+    }
 }
 
 #[test]
