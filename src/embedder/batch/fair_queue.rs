@@ -47,65 +47,46 @@ impl<T> FairQueue<T> {
 
     /// Takes the next one.
     pub(super) fn pop(&mut self) -> Option<T> {
-        self.take(|_| true, |_| true).map(|(_, item)| item)
+        self.take(|_| true)
     }
 
-    /// Takes the next one and those that are the `same` as it: one of each connection, at most `limit` of them, and then
-    /// more in turn for as long as they are fewer than `fill`.
+    /// Takes the next one and those that are the `same` as it, in turn, as many as the `limit` of that one allows.
     pub(super) fn pop_batch(
         &mut self,
-        bounds: impl FnOnce(&T) -> Bounds,
+        limit: impl FnOnce(&T) -> usize,
         same: impl Fn(&T, &T) -> bool,
     ) -> Vec<T> {
-        let Some((source, first)) = self.take(|_| true, |_| true) else { return Vec::new() };
-        let Bounds { limit, fill } = bounds(&first);
-        let (mut batch, mut taken) = (vec![first], vec![source.connection]);
-        while batch.len() < limit {
-            let next = self.take(|connection| !taken.contains(&connection), |item| same(&batch[0], item));
-            let Some((source, item)) = next else { break };
-            taken.push(source.connection);
-            batch.push(item);
-        }
-        while batch.len() < fill.min(limit) {
-            let Some((_, item)) = self.take(|_| true, |item| same(&batch[0], item)) else { break };
-            batch.push(item);
+        let mut batch: Vec<T> = self.pop().into_iter().collect();
+        let limit = batch.first().map_or(0, limit);
+        while batch.len() < limit
+            && let Some(next) = self.take(|item| same(&batch[0], item))
+        {
+            batch.push(next);
         }
         batch
     }
 
-    /// Takes the first one that fits of the first connection that may have one, which ends the turn of both the
-    /// connection and its party.
-    fn take(&mut self, may: impl Fn(u64) -> bool, fits: impl Fn(&T) -> bool) -> Option<(Source, T)> {
-        let find = |connection: &Line<u64, VecDeque<T>>| {
-            if may(connection.key) { connection.waiting.iter().position(&fits) } else { None }
-        };
+    /// Takes the first one that fits of the first connection that has one, which ends the turn of both the connection
+    /// and its party.
+    fn take(&mut self, fits: impl Fn(&T) -> bool) -> Option<T> {
+        let find = |connection: &Line<u64, VecDeque<T>>| connection.waiting.iter().position(&fits);
         let (party, connection, place) = self.parties.iter().enumerate().find_map(|(party, line)| {
-            let found = line.waiting.iter().enumerate();
-            let (connection, place) = found.filter_map(|(at, line)| Some((at, find(line)?))).next()?;
+            let mut connections = line.waiting.iter().enumerate();
+            let (connection, place) = connections.find_map(|(at, line)| Some((at, find(line)?)))?;
             Some((party, connection, place))
         })?;
         let mut of_party = self.parties.remove(party)?;
         let mut of_connection = of_party.waiting.remove(connection)?;
         let item = of_connection.waiting.remove(place)?;
         self.length -= 1;
-        let source = Source { party: of_party.key, connection: of_connection.key };
         if !of_connection.waiting.is_empty() {
             of_party.waiting.push_back(of_connection);
         }
         if !of_party.waiting.is_empty() {
             self.parties.push_back(of_party);
         }
-        Some((source, item))
+        Some(item)
     }
-}
-
-/// How large a batch may be.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    /// With one request of each connection.
-    pub limit: usize,
-    /// With several of one.
-    pub fill: usize,
 }
 
 fn line<Key: PartialEq, Waiting: Default>(lines: &mut Lines<Key, Waiting>, key: Key) -> &mut Waiting {
@@ -163,25 +144,20 @@ mod tests {
     fn a_batch_has_one_of_each_connection_before_more_of_any() {
         let mut queue = FairQueue::default();
         for _ in 0..32 {
-            (0..8).for_each(|copy| queue.push(source(1, copy), "copy"));
+            (0..4).for_each(|copy| queue.push(source(1, copy), "copy"));
         }
-        queue.push(source(1, 8), "search");
-        let mut batch = || queue.pop_batch(|_| Bounds { limit: 16, fill: 4 }, |_, _| true);
-        let first = batch();
-        assert_eq!((first.len(), first[8]), (9, "search"));
-        assert_eq!(batch(), ["copy"; 8]);
+        queue.push(source(1, 4), "search");
+        let batch = queue.pop_batch(|_| 8, |_, _| true);
+        assert_eq!((batch.len(), batch[4]), (8, "search"));
     }
 
     #[test]
-    fn a_batch_of_one_connection_is_filled_up_and_no_more() {
+    fn a_batch_has_what_is_the_same_in_its_order() {
         let mut queue = FairQueue::default();
         for image in ["x1", "y1", "x2", "x3", "x4", "y2"] {
             queue.push(source(1, 1), image);
         }
-        let mut batch = || {
-            queue
-                .pop_batch(|_| Bounds { limit: 16, fill: 3 }, |a, b| a.starts_with('x') == b.starts_with('x'))
-        };
+        let mut batch = || queue.pop_batch(|_| 3, |a, b| a.starts_with('x') == b.starts_with('x'));
         assert_eq!(batch(), ["x1", "x2", "x3"]);
         assert_eq!(batch(), ["y1", "y2"]);
         assert_eq!(batch(), ["x4"]);

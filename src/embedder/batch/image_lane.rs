@@ -1,8 +1,7 @@
 //! The lane of images: decoders beside each other, then one thread that runs the network.
 //!
-//! The decoders stay some batches ahead of the network and then wait. Images of one connection run in small batches, and
-//! bulk images keep one decoder free: what an interactive image waits for is one such batch and its turn, however many
-//! images are queued.
+//! The decoders stay some batches ahead of the network and then wait. Images run in small batches, and bulk images keep
+//! one decoder free: what an interactive image waits for is one such batch and its turn, however many images are queued.
 //!
 //! All threads but the decoder of interactive images stand back behind texts and PostgreSQL's backends. That holds for the
 //! network's run of an interactive image too: there is one session for both priorities.
@@ -16,7 +15,7 @@ use std::{io, thread};
 use pg_clip_wire::Priority;
 
 use super::decoder_memory::DecoderMemory;
-use super::fair_queue::{Bounds, Source};
+use super::fair_queue::Source;
 use super::image_queue::{Decodes, ImageQueue, Room};
 use super::{Reply, answer, same_model};
 use crate::image;
@@ -57,8 +56,7 @@ type Queue = ImageQueue<ImageJob, Prepared>;
 /// as long.
 const BULK_BATCH: usize = 4;
 
-/// The most interactive images of one run, unless each is of another connection: a search beside an INSERT of many photos
-/// waits for no more than such a run.
+/// The most interactive images of one run: a search beside an INSERT of many photos waits for no more than such a run.
 const INTERACTIVE_BATCH: usize = 8;
 
 /// How many images are kept ready for the network, besides those that are being decoded.
@@ -129,15 +127,13 @@ impl Lane {
     fn prepare(&self, job: ImageJob, room: Room<ImageJob, Prepared>) {
         let image = &job.frame[job.start..];
         let needed = image::needed_memory(image, job.max_pixels);
-        let decoder_memory = match needed.and_then(|needed| self.decoder_memory.take(needed)) {
-            Ok(taken) => taken,
-            Err(error) => return job.reply.send(Err(error.into())),
-        };
+        let decoder_memory = needed.and_then(|needed| self.decoder_memory.take(needed));
         let busy = self.watchdog.busy("decoding an image");
         let start = Instant::now();
-        let values = image::prepare(image, job.max_pixels, &job.model.preprocessing);
+        let values =
+            decoder_memory.and_then(|_taken| image::prepare(image, job.max_pixels, &job.model.preprocessing));
         let decoding = start.elapsed();
-        drop((busy, decoder_memory));
+        drop(busy);
         job.reply.meter.decoded(image.len(), decoding);
         let ImageJob { model, frame, reply, memory, .. } = job;
         drop((frame, memory));
@@ -148,15 +144,14 @@ impl Lane {
     }
 
     fn work(&self) {
-        let bounds = |priority, image: &Prepared| {
-            let most = image.model.image_batch;
-            match priority {
-                Priority::Interactive => Bounds { limit: most, fill: INTERACTIVE_BATCH },
-                Priority::Bulk => Bounds { limit: most.min(BULK_BATCH), fill: BULK_BATCH },
-            }
+        let limit = |priority, image: &Prepared| {
+            image.model.image_batch.min(match priority {
+                Priority::Interactive => INTERACTIVE_BATCH,
+                Priority::Bulk => BULK_BATCH,
+            })
         };
         let same = |a: &Prepared, b: &Prepared| same_model(&a.model, &b.model);
-        while let Some(mut group) = self.queue.next_batch(bounds, same) {
+        while let Some(mut group) = self.queue.next_batch(limit, same) {
             group.retain(|image| !image.reply.is_abandoned());
             let _busy = self.watchdog.busy("embedding a batch of images");
             // A panic drops the replies, which answers them.

@@ -10,7 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use pg_clip_wire::Priority;
 
-use super::fair_queue::{Bounds, FairQueue, Source};
+use super::fair_queue::{FairQueue, Source};
 
 /// A queue of `Raw` images, which decoders turn into `Ready` ones.
 #[derive(Debug)]
@@ -113,10 +113,10 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
     }
 
     /// Waits for the network's next batch: images of one priority that are the `same` as the first, as many as the
-    /// `bounds` of that one allow. None when the queue is closed.
+    /// `limit` of that one allows. None when the queue is closed.
     pub(super) fn next_batch(
         &self,
-        bounds: impl Fn(Priority, &Ready) -> Bounds,
+        limit: impl Fn(Priority, &Ready) -> usize,
         same: impl Fn(&Ready, &Ready) -> bool,
     ) -> Option<Vec<Ready>> {
         let mut state = self.lock();
@@ -126,7 +126,7 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
             }
             let (interactive, bulk) = (!state.interactive.ready.is_empty(), !state.bulk.ready.is_empty());
             if let Some(priority) = state.network.next(interactive, bulk) {
-                let batch = state.of(priority).ready.pop_batch(|first| bounds(priority, first), same);
+                let batch = state.of(priority).ready.pop_batch(|first| limit(priority, first), same);
                 drop(state);
                 self.wake_decoders(priority);
                 return Some(batch);
@@ -241,9 +241,8 @@ mod tests {
     }
 
     fn batch(queue: &Queue) -> Vec<&'static str> {
-        let most = |priority| if priority == Priority::Bulk { 2 } else { 3 };
-        let bounds = |priority, _: &_| Bounds { limit: most(priority), fill: most(priority) };
-        queue.next_batch(bounds, |a, b| a.starts_with('x') == b.starts_with('x')).unwrap()
+        let limit = |priority, _: &_| if priority == Priority::Bulk { 2 } else { 3 };
+        queue.next_batch(limit, |a, b| a.starts_with('x') == b.starts_with('x')).unwrap()
     }
 
     #[test]
@@ -307,9 +306,9 @@ mod tests {
         queue.submit(Priority::Interactive, source(8), "search");
         let decoded: Vec<_> = (0..9).map(|_| decode(&queue).1).collect();
         assert!(decoded.contains(&"search"), "{decoded:?}");
-        let bounds = |_, _: &_| Bounds { limit: 16, fill: 4 };
-        let batch = queue.next_batch(bounds, |_, _| true).unwrap();
-        assert!(batch.contains(&"search"), "{batch:?}");
+        let network = || queue.next_batch(|_, _| 8, |_, _| true).unwrap();
+        let batches = [network(), network()];
+        assert!(batches.concat().contains(&"search"), "{batches:?}");
     }
 
     #[test]
@@ -356,8 +355,7 @@ mod tests {
         let queue = Queue::new(1);
         thread::scope(|scope| {
             let decoder = scope.spawn(|| queue.next_to_decode(Decodes::All).is_none());
-            let network =
-                scope.spawn(|| queue.next_batch(|_, _| Bounds { limit: 1, fill: 1 }, |_, _| true).is_none());
+            let network = scope.spawn(|| queue.next_batch(|_, _| 1, |_, _| true).is_none());
             queue.close();
             assert!(decoder.join().unwrap() && network.join().unwrap());
         });

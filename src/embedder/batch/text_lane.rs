@@ -10,7 +10,7 @@ use std::{io, thread};
 
 use pg_clip_wire::Failure;
 
-use super::fair_queue::{Bounds, FairQueue, Source};
+use super::fair_queue::{FairQueue, Source};
 use super::{Embedding, Reply, answer, same_model, split_group};
 use crate::model::Model;
 use crate::server::Memory;
@@ -45,7 +45,7 @@ struct State {
 }
 
 /// How many requests are looked at together to find equal lengths: a text that comes then waits for them.
-const LOOKAHEAD: Bounds = Bounds { limit: 64, fill: 16 };
+const LOOKAHEAD: usize = 16;
 
 impl TextLane {
     pub(crate) fn start(watchdog: Arc<Watchdog>) -> io::Result<TextLane> {
@@ -71,15 +71,15 @@ impl Drop for TextLane {
 }
 
 impl Queue {
-    /// Waits for one and takes what else is there within the bounds. None when the lane is gone.
-    fn pull(&self, bounds: Bounds) -> Option<Vec<TextJob>> {
+    /// Waits for one and takes what else is there, at most `limit`. None when the lane is gone.
+    fn pull(&self, limit: usize) -> Option<Vec<TextJob>> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
             if !state.waiting.is_empty() {
-                return Some(state.waiting.pop_batch(|_| bounds, |_, _| true));
+                return Some(state.waiting.pop_batch(|_| limit, |_, _| true));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

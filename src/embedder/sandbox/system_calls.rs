@@ -212,12 +212,12 @@ fn is(argument: u8, how: SeccompCmpOp, value: u32) -> Result<SeccompCondition, E
 }
 
 /// The x32 interface offers the same calls with this bit in their numbers, and some under numbers of their own (Linux,
-/// `arch/x86/entry/syscalls/syscall_64.tbl`): execve, ptrace, rt_sigqueueinfo, kexec_load, rt_tgsigqueueinfo,
-/// process_vm_readv, process_vm_writev, execveat.
+/// `arch/x86/entry/syscalls/syscall_64.tbl`): ioctl, execve, ptrace, rt_sigqueueinfo, kexec_load, get_robust_list, move_pages,
+/// rt_tgsigqueueinfo, process_vm_readv, process_vm_writev, execveat.
 #[cfg(target_arch = "x86_64")]
 fn refuse_under_other_numbers(rules: &mut BTreeMap<i64, Vec<SeccompRule>>) {
     const X32: i64 = 0x4000_0000;
-    const OWN: [i64; 8] = [520, 521, 524, 528, 536, 539, 540, 545];
+    const OWN: [i64; 11] = [514, 520, 521, 524, 528, 531, 533, 536, 539, 540, 545];
     let same: Vec<_> = rules.iter().map(|(call, rule)| (call | X32, rule.clone())).collect();
     rules.extend(same);
     rules.extend(OWN.map(|call| (call | X32, Vec::new())));
