@@ -9,7 +9,10 @@ COMMENT ON FUNCTION clip_embedder_status() IS 'the status report of the embedder
 CREATE VIEW clip_status AS
 	SELECT
 		report.state,
-		report.error,
+		coalesce(report.error, CASE WHEN report.library IS DISTINCT FROM extension.extversion THEN
+			pg_catalog.format('the extension is of release %s and its library of %s: photos wait in the queue until they are'
+				' the same (ALTER EXTENSION pg_clip UPDATE, or install the other release)', extension.extversion, report.library)
+		END) AS error,
 		report.pid,
 		pg_catalog.to_timestamp(report.started_at) AS started_at,
 		report.restarts,
@@ -48,8 +51,10 @@ CREATE VIEW clip_status AS
 		image_requests pg_catalog.int8,
 		image_inferences pg_catalog.int8,
 		image_batches pg_catalog.int8,
-		failures pg_catalog.int8
-	);
+		failures pg_catalog.int8,
+		library pg_catalog.text
+	)
+	CROSS JOIN (SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_clip') AS extension;
 COMMENT ON VIEW clip_status IS 'one row: the embedder, its models, and what it has done since it started';
 GRANT SELECT ON clip_status TO PUBLIC;
 

@@ -4,6 +4,7 @@
 //! panics and says which: nothing here skips. Nothing here sleeps to let something happen either; what takes its
 //! time is waited for by [`wait_for`] and [`wait_until`], which know a name and a deadline.
 
+mod account;
 mod cluster;
 mod database;
 mod memory;
@@ -15,6 +16,7 @@ mod stop;
 mod truth;
 mod wait;
 
+pub use account::as_servers_user;
 pub use cluster::TestCluster;
 pub use database::{TestDatabase, failure, run, sqlstate, value};
 pub use memory::pss_of_embedding;

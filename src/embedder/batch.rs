@@ -1,10 +1,12 @@
 //! Requests become batches.
 //!
 //! Texts and images have lanes of their own, so that a search never waits for a backfill; in the lane of images, those that
-//! somebody waits for overtake those of a backfill. A lane pulls when it is idle and takes what is there: requests that come together are batched, a lone one never waits, and no timer decides. A request
+//! somebody waits for overtake those of a backfill, and in both lanes parties and connections take turns. A lane pulls when it is idle and takes what is there: requests that come together are batched, a lone one never waits, and no timer decides. A request
 //! whose backend has gone is dropped before it costs anything. What fails fails alone: an error, or a panic, is the
 //! answer to those requests that it met, and the lane goes on.
 
+mod decoder_memory;
+mod fair_queue;
 mod image_lane;
 mod image_queue;
 mod reply;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 
 use pg_clip_wire::{Failure, Fingerprint};
 
+pub(crate) use self::fair_queue::Source;
 pub(crate) use self::image_lane::{ImageJob, ImageLane};
 pub(crate) use self::reply::Reply;
 pub(crate) use self::text_lane::{TextJob, TextLane};

@@ -31,6 +31,8 @@ pub(crate) enum Error {
     TooManyScans { limit: usize },
     #[error("image needs more memory than its decoder may take")]
     DecoderMemory { limit: u64 },
+    #[error("image needs {needed} bytes to be decoded, and all decoders together may take {limit}")]
+    AllDecodersMemory { needed: u64, limit: u64 },
 
     #[error("\"{name}\" is not a model's name")]
     BadModelName { name: String },
@@ -105,7 +107,8 @@ impl Error {
             Error::TooManyPixels { .. }
             | Error::SideTooLong { .. }
             | Error::TooManyScans { .. }
-            | Error::DecoderMemory { .. } => FailureKind::LimitExceeded,
+            | Error::DecoderMemory { .. }
+            | Error::AllDecodersMemory { .. } => FailureKind::LimitExceeded,
             Error::Overloaded { .. } => FailureKind::Overloaded,
             Error::UnusableModel { .. }
             | Error::UnusableRuntime { .. }
@@ -166,6 +169,9 @@ impl Error {
             Error::UnknownModel { installed, .. } => format!("Installed models: {}.", installed.join(", ")),
             Error::TooManyPixels { .. } => {
                 "Scale the image down, or raise \"clip.max_image_pixels\".".to_owned()
+            }
+            Error::AllDecodersMemory { .. } => {
+                "Scale the image down, or raise \"clip.decoder_memory\".".to_owned()
             }
             Error::UnsupportedFormat { .. } => "Convert the image to JPEG, PNG or WebP.".to_owned(),
             Error::Overloaded { .. } => "Try again later, or with fewer connections.".to_owned(),

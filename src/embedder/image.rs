@@ -25,6 +25,13 @@ use self::format::Format;
 use crate::error::Error;
 use crate::model::Preprocessing;
 
+/// The memory that decoding an image of at most `max_pixels` takes, in bytes, as its header tells.
+pub(crate) fn needed_memory(bytes: &[u8], max_pixels: u64) -> Result<u64, Error> {
+    let needed = header::needed_memory(format::recognise(bytes)?, bytes, max_pixels)?;
+    memory::admit(needed)?;
+    Ok(needed)
+}
+
 /// Decodes an image of at most `max_pixels` and prepares it: `3 × height × width` values, channel by channel.
 pub(crate) fn prepare(
     bytes: &[u8],

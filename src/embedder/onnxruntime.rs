@@ -29,6 +29,9 @@ use crate::scheduling;
 /// The environment variable that keeps ONNX Runtime from writing telemetry.
 pub(crate) const DISABLE_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 
+/// What sessions compute on: the only execution provider that is built in.
+pub(crate) const EXECUTION_PROVIDER: &str = "cpu";
+
 /// One ONNX Runtime for the process, and how its sessions are made.
 pub(crate) struct OnnxRuntime {
     library: PathBuf,

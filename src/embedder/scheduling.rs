@@ -8,23 +8,47 @@
 //! within its group alone: then it orders texts before images, and the group's weight stands between the embedder and the
 //! rest.
 
-use nix::unistd::{Pid, gettid};
+use std::sync::Once;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::Pid;
 
 /// By how much the nice value is raised. 10 makes the weight of a thread about a tenth: it keeps some progress on a
 /// machine that is never idle.
 const NICER: i32 = 10;
 
-/// Lets the calling thread stand back, and those that it starts from now on.
+/// The signal that tells a thread to stand back.
+const STAND_BACK: Signal = Signal::SIGUSR1;
+
+/// Lets the calling thread stand back, and those that it starts from now on. Where the system does not allow it, nothing
+/// changes but the order of work.
 pub(crate) fn stand_back() {
-    let_stand_back(gettid());
+    // SAFETY: both calls take numbers alone, and touch no memory of ours; 0 is the calling thread.
+    unsafe {
+        let now = libc::getpriority(libc::PRIO_PROCESS, 0);
+        libc::setpriority(libc::PRIO_PROCESS, 0, now + NICER);
+    }
 }
 
-/// Lets a thread of this process stand back. Where the system does not allow it, nothing changes but the order of work.
+/// Has a thread of this process stand back. It does so itself, when a signal interrupts it: the sandbox lets no thread
+/// change the value of another one, which could be one of PostgreSQL's.
 pub(crate) fn let_stand_back(thread: Pid) {
-    let thread = thread.as_raw().unsigned_abs();
-    // SAFETY: both calls take numbers alone, and touch no memory of ours.
+    static HANDLED: Once = Once::new();
+    HANDLED.call_once(|| {
+        let action =
+            SigAction::new(SigHandler::Handler(stand_back_now), SaFlags::SA_RESTART, SigSet::empty());
+        // SAFETY: the handler makes two system calls and keeps errno, which any moment allows.
+        let _ = unsafe { sigaction(STAND_BACK, &action) };
+    });
+    // SAFETY: the call takes numbers alone; the signal has a handler by now.
     unsafe {
-        let now = libc::getpriority(libc::PRIO_PROCESS, thread);
-        libc::setpriority(libc::PRIO_PROCESS, thread, now + NICER);
+        libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.as_raw(), STAND_BACK as libc::c_int);
     }
+}
+
+extern "C" fn stand_back_now(_signal: libc::c_int) {
+    let errno = Errno::last_raw();
+    stand_back();
+    Errno::set_raw(errno);
 }

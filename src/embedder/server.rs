@@ -16,6 +16,7 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use std::{io, process, thread};
 
@@ -25,13 +26,14 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::{runtime, task, time};
 
 use self::admission::Admission;
+pub(crate) use self::admission::Memory;
 pub(crate) use self::signals::FATAL;
 use self::status::Started;
 use crate::batch::{ImageLane, TextLane};
 use crate::error::Error;
 use crate::log::{log_line, warning};
 use crate::model::Registry;
-use crate::onnxruntime::OnnxRuntime;
+use crate::onnxruntime::{EXECUTION_PROVIDER, OnnxRuntime};
 use crate::sandbox::{self, Posture};
 use crate::stats::Stats;
 use crate::watchdog::{self, Watchdog};
@@ -57,13 +59,16 @@ pub(crate) struct ServeOptions {
     /// Most models that stay loaded
     #[arg(long, value_name = "N", default_value = "3")]
     pub max_loaded_models: NonZeroUsize,
-    /// Where ONNX Runtime computes
-    #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = ["cpu"])]
+    /// Most memory that all decoders together may take, in MB
+    #[arg(long, value_name = "MB", default_value_t = 512)]
+    pub decoder_memory: u64,
+    /// Where ONNX Runtime computes; where that cannot be, on the processor
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub execution_provider: String,
     /// How often the supervisor has started an embedder before this one
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub restarts: u64,
-    /// Most requests that may wait
+    /// Most requests of one kind that may wait, unless each connection has few
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub backlog: usize,
 }
@@ -78,17 +83,19 @@ impl ServeOptions {
             onnxruntime,
             threads,
             max_loaded_models,
+            decoder_memory,
             execution_provider,
             restarts,
             backlog,
         } = self;
-        let options: [(&str, OsString); 9] = [
+        let options: [(&str, OsString); 10] = [
             ("--listen-fd", listen_fd.to_string().into()),
             ("--models-directory", models_directory.into()),
             ("--model", model.into()),
             ("--onnxruntime", onnxruntime.into()),
             ("--threads", threads.to_string().into()),
             ("--max-loaded-models", max_loaded_models.to_string().into()),
+            ("--decoder-memory", decoder_memory.to_string().into()),
             ("--execution-provider", execution_provider.into()),
             ("--restarts", restarts.to_string().into()),
             ("--backlog", backlog.to_string().into()),
@@ -101,6 +108,14 @@ impl ServeOptions {
                 argument
             })
             .collect()
+    }
+
+    /// What cannot be had of what was asked for. It stops nobody's embedding.
+    fn problem(&self) -> Option<String> {
+        let asked = &self.execution_provider;
+        (asked != EXECUTION_PROVIDER).then(|| {
+            format!("execution provider \"{asked}\" is not available, {EXECUTION_PROVIDER} computes instead")
+        })
     }
 }
 
@@ -121,7 +136,9 @@ struct Server {
     runtime: Arc<OnnxRuntime>,
     texts: TextLane,
     images: ImageLane,
-    admission: Admission,
+    admission: Arc<Admission>,
+    /// The number of the next connection.
+    connections: AtomicU64,
     stats: Stats,
     started: Started,
     sandbox: Posture,
@@ -132,18 +149,28 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
     signals::exit_when_told().map_err(Error::io("cannot handle signals"))?;
     raise_descriptor_limit();
     let listener = listener(options.listen_fd)?;
+    if let Some(problem) = options.problem() {
+        warning!("{problem}");
+    }
     let threads = threads(options.threads);
     let sandbox = sandbox::enter(&options.models_directory, &options.onnxruntime);
     let runtime = Arc::new(OnnxRuntime::new(options.onnxruntime.clone(), threads));
+    let decoder_memory = options.decoder_memory.saturating_mul(1 << 20);
     let no_thread = || Error::io("cannot start a thread");
     let watchdog = Watchdog::start(watchdog::PATIENCE, end_for_hanging).map_err(no_thread())?;
-    let registry = Registry::new(&options.models_directory, Arc::clone(&runtime), options.max_loaded_models);
+    let registry = Registry::new(
+        &options.models_directory,
+        Arc::clone(&runtime),
+        options.max_loaded_models,
+        options.model.clone(),
+    );
     let server = Arc::new(Server {
         registry: Arc::new(registry),
         runtime,
         texts: TextLane::start(Arc::clone(&watchdog)).map_err(no_thread())?,
-        images: ImageLane::start(threads, watchdog).map_err(no_thread())?,
-        admission: Admission::new(options.backlog),
+        images: ImageLane::start(threads, decoder_memory, watchdog).map_err(no_thread())?,
+        admission: Arc::new(Admission::new(options.backlog)),
+        connections: AtomicU64::default(),
         stats: Stats::default(),
         started: Started::now(),
         sandbox,

@@ -38,6 +38,8 @@ pub(crate) enum Lane {
 const MOST_NAMES: usize = 64;
 
 impl Lane {
+    pub(crate) const ALL: [Lane; 3] = [Lane::Text, Lane::InteractiveImage, Lane::BulkImage];
+
     pub(crate) fn of_images(priority: Priority) -> Lane {
         match priority {
             Priority::Interactive => Lane::InteractiveImage,

@@ -26,6 +26,8 @@ static QUEUE_POLL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// 3: a model, one that it is replaced by, and one more. A ViT-B/32 takes about 1 GB.
 static MAX_LOADED_MODELS: GucSetting<i32> = GucSetting::<i32>::new(3);
+/// 512 MB: whatever one image may take, or ten photos of 12 megapixels at once.
+static DECODER_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(512);
 static EXECUTION_PROVIDER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"cpu"));
 static ONNXRUNTIME_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static MODELS_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -114,10 +116,21 @@ pub(crate) fn define() {
         GucContext::Sighup,
         GucFlags::empty(),
     );
+    GucRegistry::define_int_guc(
+        c"clip.decoder_memory",
+        c"Sets the memory that all images being decoded may take together.",
+        c"An image waits until there is enough; one that needs more is refused.",
+        &DECODER_MEMORY,
+        // Any PNG is reckoned to take 64 MB for what is in it besides its picture.
+        128,
+        i32::MAX / 1024,
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
     GucRegistry::define_string_guc(
         c"clip.execution_provider",
         c"Sets what the embedder computes on.",
-        c"A name of an ONNX Runtime execution provider; cpu is always there.",
+        c"cpu is what there is; with any other name the embedder computes on the processor as well, and says so.",
         &EXECUTION_PROVIDER,
         GucContext::Sighup,
         GucFlags::empty(),
@@ -189,6 +202,11 @@ pub(crate) fn threads() -> i32 {
 
 pub(crate) fn max_loaded_models() -> i32 {
     MAX_LOADED_MODELS.get()
+}
+
+/// In megabytes.
+pub(crate) fn decoder_memory() -> i32 {
+    DECODER_MEMORY.get()
 }
 
 pub(crate) fn execution_provider() -> String {

@@ -27,6 +27,9 @@ sql_function! {
     }
 }
 
+/// The release of this library; the view tells where the SQL objects are of another.
+const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
 /// The report with what the embedder counted by its kinds of failures counted by their SQLSTATEs.
 fn with_sqlstates(json: &str) -> Result<String, Error> {
     let mut report: Value = serde_json::from_str(json).map_err(|_| Error::OutOfTurn)?;
@@ -42,9 +45,12 @@ fn with_sqlstates(json: &str) -> Result<String, Error> {
         row.insert("errors".to_owned(), by_sqlstate.values().sum::<u64>().into());
         row.insert("errors_by_sqlstate".to_owned(), json!(by_sqlstate));
     }
+    if let Some(report) = report.as_object_mut() {
+        report.insert("library".to_owned(), RELEASE.into());
+    }
     Ok(report.to_string())
 }
 
 fn absent(state: &str, error: &Error) -> String {
-    json!({ "state": state, "error": error.to_string() }).to_string()
+    json!({ "state": state, "error": error.to_string(), "library": RELEASE }).to_string()
 }

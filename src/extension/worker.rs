@@ -1,8 +1,12 @@
 //! What all of pg_clip's background workers have in common.
 
 use std::ffi::{CStr, c_char, c_int};
+use std::os::unix::fs::FileExt;
 
 use pgrx::pg_sys;
+
+use crate::error::Error;
+use crate::lock;
 
 /// The registration of a worker of this library: its name, and the function that is its main.
 pub(crate) fn named(name: &CStr, function: &CStr) -> pg_sys::BackgroundWorker {
@@ -19,6 +23,36 @@ fn put<const N: usize>(field: &mut [c_char; N], text: &CStr) {
     for (place, byte) in field.iter_mut().zip(text.to_bytes_with_nul()) {
         *place = c_char::try_from(*byte).expect("ASCII");
     }
+}
+
+/// For so long a worker that was asked for is counted on, in microseconds. One that fails is started again by the
+/// postmaster, a second later.
+const PROMISE: i64 = 10_000_000;
+
+/// Has the postmaster start a worker, unless another process asked for it a moment ago: of many that find none running
+/// one takes a slot, and `asked` is the file that tells the others. Returns whether one is to come.
+pub(crate) fn ask_for(registration: &mut pg_sys::BackgroundWorker, asked: &str) -> Result<bool, Error> {
+    let failed = |cause| Error::system("note that a worker of pg_clip is to start", cause);
+    let Some(file) = lock::take(asked)? else {
+        // Another process is asking at this moment.
+        return Ok(true);
+    };
+    // SAFETY: a plain read of a variable that the postmaster set, and the server's clock.
+    let (postmaster, now) = unsafe { (pg_sys::PgStartTime, pg_sys::GetCurrentTimestamp()) };
+    let mut noted = [[0; 8]; 2];
+    let is_noted = file.read_exact_at(noted.as_flattened_mut(), 0).is_ok();
+    let [by, at] = noted.map(i64::from_le_bytes);
+    if is_noted && by == postmaster && (at..at.saturating_add(PROMISE)).contains(&now) {
+        return Ok(true);
+    }
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: called in a backend, with a registration that lives through the call.
+    if !unsafe { pg_sys::RegisterDynamicBackgroundWorker(registration, &mut handle) } {
+        return Ok(false);
+    }
+    let note = [postmaster, now].map(i64::to_le_bytes);
+    file.write_all_at(note.as_flattened(), 0).map_err(failed)?;
+    Ok(true)
 }
 
 /// Reads the configuration files again if the server was asked to. Returns whether it was.

@@ -51,6 +51,10 @@ impl Kind {
         }
     }
 
+    fn is_answer(self) -> bool {
+        self as u8 >= Kind::Welcome as u8
+    }
+
     fn from_byte(byte: u8) -> Result<Kind, WireError> {
         Kind::ALL.into_iter().find(|kind| *kind as u8 == byte).ok_or(WireError::UnknownKind(byte))
     }
@@ -77,6 +81,12 @@ impl FrameHeader {
             return Err(WireError::TooLong { kind, length });
         }
         Ok(FrameHeader { kind, length })
+    }
+
+    /// Reads the header of a frame that an embedder sent: it cannot claim the length of a request.
+    pub fn parse_answer(bytes: [u8; FrameHeader::SIZE]) -> Result<FrameHeader, WireError> {
+        let header = FrameHeader::parse(bytes)?;
+        if header.kind.is_answer() { Ok(header) } else { Err(WireError::WrongSide(header.kind)) }
     }
 
     pub(crate) fn write(kind: Kind, length: usize, out: &mut Vec<u8>) -> Result<(), WireError> {
@@ -133,6 +143,17 @@ mod tests {
                 Err(WireError::TooLong { kind, length: kind.max_body() + 1 })
             );
         }
+    }
+
+    #[test]
+    fn the_longest_answer_is_a_status_report() {
+        let answers = Kind::ALL.iter().filter_map(|kind| {
+            FrameHeader::parse_answer(header(u32::try_from(kind.max_body()).unwrap(), *kind as u8)).ok()
+        });
+        let lengths: Vec<usize> = answers.map(|header| header.length).collect();
+        assert_eq!((lengths.len(), lengths.into_iter().max()), (5, Some(4 + MAX_STATUS_BYTES)));
+        let image = FrameHeader::parse_answer(header(1 << 30, Kind::EmbedImage as u8));
+        assert_eq!(image, Err(WireError::WrongSide(Kind::EmbedImage)));
     }
 
     #[test]

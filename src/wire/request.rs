@@ -1,13 +1,13 @@
 //! What a backend asks.
 
 use crate::fields::{Fields, put_short_str};
-use crate::{FrameHeader, Kind, MAGIC, MAX_MODEL_NAME, WireError};
+use crate::{FrameHeader, Kind, MAGIC, MAX_MODEL_NAME, PROTOCOL, WireError};
 
 /// A question of a backend to the embedder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// The first frame of a connection. Answered by a `Welcome`.
-    Hello { protocol: u16 },
+    /// The first frame of a connection. Answered by a `Welcome`. One of another protocol has no party that could be read.
+    Hello { protocol: u16, party: Party },
     /// Answered by an `Embedding` or a `Failed`.
     EmbedText { id: u32, model: &'a str, text: &'a str },
     /// Answered by an `Embedding` or a `Failed`. An image of more than `max_pixels` is refused before it is decoded.
@@ -17,6 +17,16 @@ pub enum Request<'a> {
     Status { id: u32 },
     /// Answered by a `Description` or a `Failed`: which model a name means, without an inference.
     Describe { id: u32, model: &'a str },
+}
+
+/// On whose behalf a connection asks: the embedder shares itself out between parties first, then between their
+/// connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Party {
+    /// The oid of the database.
+    pub database: u32,
+    /// The oid of the role that logged in.
+    pub role: u32,
 }
 
 /// Which images are embedded first.
@@ -34,9 +44,11 @@ impl<'a> Request<'a> {
     pub fn encode_head(&self, out: &mut Vec<u8>) -> Result<(), WireError> {
         let mut fields = Vec::with_capacity(4 + 8 + 1 + MAX_MODEL_NAME);
         match *self {
-            Request::Hello { protocol } => {
+            Request::Hello { protocol, party } => {
                 fields.extend_from_slice(&MAGIC);
                 fields.extend_from_slice(&protocol.to_le_bytes());
+                fields.extend_from_slice(&party.database.to_le_bytes());
+                fields.extend_from_slice(&party.role.to_le_bytes());
             }
             Request::EmbedText { id, model, .. } => {
                 fields.extend_from_slice(&id.to_le_bytes());
@@ -75,8 +87,14 @@ impl<'a> Request<'a> {
                 if fields.array()? != MAGIC {
                     return Err(WireError::NoMagic);
                 }
-                // A later protocol may add fields here: the version is read first, and decides.
-                Ok(Request::Hello { protocol: fields.u16()? })
+                // Another protocol may have other fields here: the version is read first, and decides.
+                let protocol = fields.u16()?;
+                if protocol != PROTOCOL {
+                    return Ok(Request::Hello { protocol, party: Party::default() });
+                }
+                let party = Party { database: fields.u32()?, role: fields.u32()? };
+                fields.end()?;
+                Ok(Request::Hello { protocol, party })
             }
             Kind::EmbedText => {
                 let id = fields.u32()?;
@@ -124,7 +142,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::PROTOCOL;
 
     fn frame(request: &Request) -> (FrameHeader, Vec<u8>) {
         let mut bytes = Vec::new();
@@ -144,6 +161,17 @@ mod tests {
     #[test]
     fn a_hello_without_the_magic_is_refused() {
         assert_eq!(Request::decode(Kind::Hello, b"GET / HTTP/1.1"), Err(WireError::NoMagic));
+    }
+
+    #[test]
+    fn a_hello_of_another_protocol_is_read_as_far_as_its_number() {
+        for protocol in [PROTOCOL - 1, PROTOCOL + 1] {
+            let body = [MAGIC.as_slice(), &protocol.to_le_bytes()].concat();
+            let hello = Request::Hello { protocol, party: Party::default() };
+            assert_eq!(Request::decode(Kind::Hello, &body), Ok(hello));
+        }
+        let cut = [MAGIC.as_slice(), &PROTOCOL.to_le_bytes(), &[0; 7]].concat();
+        assert_eq!(Request::decode(Kind::Hello, &cut), Err(WireError::Truncated(Kind::Hello)));
     }
 
     #[test]
@@ -169,9 +197,10 @@ mod tests {
     proptest! {
         #[test]
         fn requests_survive_the_wire(
-            id: u32, max_pixels: u64, model in "[a-z0-9-]{1,63}", text: String, image: Vec<u8>
+            id: u32, max_pixels: u64, model in "[a-z0-9-]{1,63}", text: String, image: Vec<u8>,
+            database: u32, role: u32,
         ) {
-            round_trip(&Request::Hello { protocol: PROTOCOL });
+            round_trip(&Request::Hello { protocol: PROTOCOL, party: Party { database, role } });
             round_trip(&Request::EmbedText { id, model: &model, text: &text });
             for priority in [Priority::Interactive, Priority::Bulk] {
                 round_trip(&Request::EmbedImage { id, model: &model, priority, max_pixels, image: &image });

@@ -3,13 +3,16 @@
 mod analyst;
 mod backfill;
 mod bad_input;
+mod broken_embedder;
 mod costs;
 mod crashes;
 mod current_model;
 mod deferred;
 mod dump;
+mod embedder_settings;
 mod embedding;
 mod fair_queue;
+mod first_calls;
 mod golden;
 mod hostile_tables;
 mod inheritance;

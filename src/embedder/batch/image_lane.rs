@@ -1,7 +1,7 @@
 //! The lane of images: decoders beside each other, then one thread that runs the network.
 //!
-//! The decoders stay some batches ahead of the network and then wait. Bulk images run in small batches, and keep one
-//! decoder free: what an interactive image waits for is one such batch at most, however many of them are queued.
+//! The decoders stay some batches ahead of the network and then wait. Images run in small batches, and bulk images keep
+//! one decoder free: what an interactive image waits for is one such batch and its turn, however many images are queued.
 //!
 //! All threads but the decoder of interactive images stand back behind texts and PostgreSQL's backends. That holds for the
 //! network's run of an interactive image too: there is one session for both priorities.
@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use pg_clip_wire::Priority;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::decoder_memory::DecoderMemory;
+use super::fair_queue::Source;
 use super::image_queue::{Decodes, ImageQueue, Room};
 use super::{Reply, answer, same_model};
 use crate::image;
 use crate::model::Model;
 use crate::scheduling;
+use crate::server::Memory;
 use crate::watchdog::Watchdog;
 
 /// An image to embed.
@@ -32,13 +34,18 @@ pub(crate) struct ImageJob {
     pub max_pixels: u64,
     pub reply: Reply,
     /// The share of the memory for images; given back when the job is dropped.
-    pub memory: OwnedSemaphorePermit,
+    pub memory: Memory,
 }
 
 /// Where images go. The threads end when this is dropped.
 #[derive(Debug)]
-pub(crate) struct ImageLane {
-    queue: Arc<Queue>,
+pub(crate) struct ImageLane(Arc<Lane>);
+
+/// What the threads of the lane share.
+#[derive(Debug)]
+struct Lane {
+    queue: Queue,
+    decoder_memory: DecoderMemory,
     watchdog: Arc<Watchdog>,
 }
 
@@ -49,43 +56,51 @@ type Queue = ImageQueue<ImageJob, Prepared>;
 /// as long.
 const BULK_BATCH: usize = 4;
 
+/// The most interactive images of one run: a search beside an INSERT of many photos waits for no more than such a run.
+const INTERACTIVE_BATCH: usize = 8;
+
 /// How many images are kept ready for the network, besides those that are being decoded.
 const AHEAD: usize = 16;
 
 impl ImageLane {
     /// Starts the decoders, one more that decodes only interactive images, and a thread that runs the network. There is one
     /// decoder less than there are `threads`, but one at least: beside the network, which uses them all, another one would
-    /// take the processors from PostgreSQL.
-    pub(crate) fn start(threads: NonZeroUsize, watchdog: Arc<Watchdog>) -> io::Result<ImageLane> {
+    /// take the processors from PostgreSQL. All decoders together take no more memory than `decoder_memory` bytes.
+    pub(crate) fn start(
+        threads: NonZeroUsize,
+        decoder_memory: u64,
+        watchdog: Arc<Watchdog>,
+    ) -> io::Result<ImageLane> {
         let decoders = (threads.get() - 1).max(1);
-        let lane = ImageLane { queue: Arc::new(Queue::new(decoders + AHEAD)), watchdog };
+        let (queue, decoder_memory) = (Queue::new(decoders + AHEAD), DecoderMemory::new(decoder_memory));
+        let lane = ImageLane(Arc::new(Lane { queue, decoder_memory, watchdog }));
         for number in 0..decoders {
-            lane.spawn(&format!("decoder {number}"), |queue, watchdog| {
+            lane.spawn(&format!("decoder {number}"), |lane| {
                 scheduling::stand_back();
-                decode(queue, Decodes::All, watchdog);
+                lane.decode(Decodes::All);
             })?;
         }
-        lane.spawn("decoder", |queue, watchdog| decode(queue, Decodes::InteractiveOnly, watchdog))?;
-        lane.spawn("image", |queue, watchdog| {
+        lane.spawn("decoder", |lane| lane.decode(Decodes::InteractiveOnly))?;
+        lane.spawn("image", |lane| {
             scheduling::stand_back();
-            work(queue, watchdog);
+            lane.work();
         })?;
         Ok(lane)
     }
 
-    pub(crate) fn submit(&self, priority: Priority, job: ImageJob) {
-        self.queue.submit(priority, job);
+    pub(crate) fn submit(&self, priority: Priority, source: Source, job: ImageJob) {
+        self.0.queue.submit(priority, source, job);
     }
 
-    fn spawn(&self, name: &str, work: impl FnOnce(&Queue, &Watchdog) + Send + 'static) -> io::Result<()> {
-        let (queue, watchdog) = (Arc::clone(&self.queue), Arc::clone(&self.watchdog));
-        thread::Builder::new().name(name.to_owned()).spawn(move || work(&queue, &watchdog)).map(drop)
+    fn spawn(&self, name: &str, work: impl FnOnce(&Lane) + Send + 'static) -> io::Result<()> {
+        let lane = Arc::clone(&self.0);
+        thread::Builder::new().name(name.to_owned()).spawn(move || work(&lane)).map(drop)
     }
 }
 
 impl Drop for ImageLane {
     fn drop(&mut self) {
-        self.queue.close();
+        self.0.queue.close();
     }
 }
 
@@ -99,41 +114,49 @@ struct Prepared {
     reply: Reply,
 }
 
-fn decode(queue: &Queue, decodes: Decodes, watchdog: &Watchdog) {
-    while let Some((job, room)) = queue.next_to_decode(decodes) {
-        if !job.reply.is_abandoned() {
-            let _busy = watchdog.busy("decoding an image");
-            // A panic drops the reply, which answers it, and gives the room back.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| prepare(job, room)));
+impl Lane {
+    fn decode(&self, decodes: Decodes) {
+        while let Some((job, room)) = self.queue.next_to_decode(decodes) {
+            if !job.reply.is_abandoned() {
+                // A panic drops the reply, which answers it, and gives the room back.
+                let _ = panic::catch_unwind(AssertUnwindSafe(|| self.prepare(job, room)));
+            }
         }
     }
-}
 
-fn prepare(job: ImageJob, room: Room<ImageJob, Prepared>) {
-    let start = Instant::now();
-    let image = &job.frame[job.start..];
-    let values = image::prepare(image, job.max_pixels, &job.model.preprocessing);
-    let decoding = start.elapsed();
-    job.reply.meter.decoded(image.len(), decoding);
-    let ImageJob { model, frame, reply, memory, .. } = job;
-    drop((frame, memory));
-    match values {
-        Ok(values) => room.fill(Prepared { model, values, decoding, reply }),
-        Err(error) => reply.send(Err(error.into())),
+    fn prepare(&self, job: ImageJob, room: Room<ImageJob, Prepared>) {
+        let image = &job.frame[job.start..];
+        let needed = image::needed_memory(image, job.max_pixels);
+        let decoder_memory = needed.and_then(|needed| self.decoder_memory.take(needed));
+        let busy = self.watchdog.busy("decoding an image");
+        let start = Instant::now();
+        let values =
+            decoder_memory.and_then(|_taken| image::prepare(image, job.max_pixels, &job.model.preprocessing));
+        let decoding = start.elapsed();
+        drop(busy);
+        job.reply.meter.decoded(image.len(), decoding);
+        let ImageJob { model, frame, reply, memory, .. } = job;
+        drop((frame, memory));
+        match values {
+            Ok(values) => room.fill(Prepared { model, values, decoding, reply }),
+            Err(error) => reply.send(Err(error.into())),
+        }
     }
-}
 
-fn work(queue: &Queue, watchdog: &Watchdog) {
-    let limit = |priority, image: &Prepared| match priority {
-        Priority::Interactive => image.model.image_batch,
-        Priority::Bulk => image.model.image_batch.min(BULK_BATCH),
-    };
-    let same = |a: &Prepared, b: &Prepared| same_model(&a.model, &b.model);
-    while let Some(mut group) = queue.next_batch(limit, same) {
-        group.retain(|image| !image.reply.is_abandoned());
-        let _busy = watchdog.busy("embedding a batch of images");
-        // A panic drops the replies, which answers them.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| run(group)));
+    fn work(&self) {
+        let limit = |priority, image: &Prepared| {
+            image.model.image_batch.min(match priority {
+                Priority::Interactive => INTERACTIVE_BATCH,
+                Priority::Bulk => BULK_BATCH,
+            })
+        };
+        let same = |a: &Prepared, b: &Prepared| same_model(&a.model, &b.model);
+        while let Some(mut group) = self.queue.next_batch(limit, same) {
+            group.retain(|image| !image.reply.is_abandoned());
+            let _busy = self.watchdog.busy("embedding a batch of images");
+            // A panic drops the replies, which answers them.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| run(group)));
+        }
     }
 }
 

@@ -1,16 +1,16 @@
 //! The queue of the image lane, in front of its two stages: images that wait for a decoder, then images that are
 //! decoded and wait for the network.
 //!
-//! Interactive images overtake bulk ones in front of both stages. A decoder takes an image only where there will be room
+//! Interactive images overtake bulk ones in front of both stages; among those of one priority, parties and connections
+//! take turns, see [`super::fair_queue`]. A decoder takes an image only where there will be room
 //! for what it makes of it, so that prepared images never fill the memory and no decoder is held up by an image that it
 //! cannot put down. Each priority has room of its own: a backlog of bulk images leaves that of interactive ones free.
 
-use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use pg_clip_wire::Priority;
 
-use super::split_group;
+use super::fair_queue::{FairQueue, Source};
 
 /// A queue of `Raw` images, which decoders turn into `Ready` ones.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ pub(super) enum Decodes {
 pub(super) struct Room<'a, Raw, Ready> {
     queue: &'a ImageQueue<Raw, Ready>,
     priority: Priority,
+    source: Source,
 }
 
 #[derive(Debug)]
@@ -50,9 +51,9 @@ struct State<Raw, Ready> {
 
 #[derive(Debug)]
 struct Waiting<Raw, Ready> {
-    raw: VecDeque<Raw>,
+    raw: FairQueue<(Source, Raw)>,
     decoding: usize,
-    ready: Vec<Ready>,
+    ready: FairQueue<Ready>,
 }
 
 /// Whose turn it is at a stage: that of interactive work, but that of bulk work after it has stood back so often.
@@ -82,8 +83,8 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
         }
     }
 
-    pub(super) fn submit(&self, priority: Priority, image: Raw) {
-        self.lock().of(priority).raw.push_back(image);
+    pub(super) fn submit(&self, priority: Priority, source: Source, image: Raw) {
+        self.lock().of(priority).raw.push(source, (source, image));
         self.wake_decoders(priority);
     }
 
@@ -98,9 +99,9 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
             let bulk = decodes == Decodes::All && state.bulk.can_be_decoded(self.room);
             if let Some(priority) = state.decoders.next(interactive, bulk) {
                 let waiting = state.of(priority);
-                if let Some(image) = waiting.raw.pop_front() {
+                if let Some((source, image)) = waiting.raw.pop() {
                     waiting.decoding += 1;
-                    return Some((image, Room { queue: self, priority }));
+                    return Some((image, Room { queue: self, priority, source }));
                 }
             }
             let may_be_there = match decodes {
@@ -111,8 +112,8 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
         }
     }
 
-    /// Waits for the network's next batch: images of one priority that are the `same` as the first, as many as `limit`
-    /// allows it, in their order. None when the queue is closed.
+    /// Waits for the network's next batch: images of one priority that are the `same` as the first, as many as the
+    /// `limit` of that one allows. None when the queue is closed.
     pub(super) fn next_batch(
         &self,
         limit: impl Fn(Priority, &Ready) -> usize,
@@ -125,9 +126,7 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
             }
             let (interactive, bulk) = (!state.interactive.ready.is_empty(), !state.bulk.ready.is_empty());
             if let Some(priority) = state.network.next(interactive, bulk) {
-                let ready = &mut state.of(priority).ready;
-                let limit = ready.first().map_or(0, |first| limit(priority, first));
-                let batch = split_group(ready, limit, same);
+                let batch = state.of(priority).ready.pop_batch(|first| limit(priority, first), same);
                 drop(state);
                 self.wake_decoders(priority);
                 return Some(batch);
@@ -165,7 +164,7 @@ impl<Raw, Ready> Room<'_, Raw, Ready> {
     pub(super) fn fill(self, image: Ready) {
         let mut state = self.queue.lock();
         if !state.closed {
-            state.of(self.priority).ready.push(image);
+            state.of(self.priority).ready.push(self.source, image);
         }
         drop(state);
         self.queue.ready.notify_one();
@@ -199,7 +198,7 @@ impl<Raw, Ready> Waiting<Raw, Ready> {
 
 impl<Raw, Ready> Default for Waiting<Raw, Ready> {
     fn default() -> Self {
-        Waiting { raw: VecDeque::new(), decoding: 0, ready: Vec::new() }
+        Waiting { raw: FairQueue::default(), decoding: 0, ready: FairQueue::default() }
     }
 }
 
@@ -224,9 +223,15 @@ impl Turns {
 mod tests {
     use std::thread;
 
+    use pg_clip_wire::Party;
+
     use super::*;
 
     type Queue = ImageQueue<&'static str, &'static str>;
+
+    fn source(connection: u64) -> Source {
+        Source { party: Party::default(), connection }
+    }
 
     fn decode(queue: &Queue) -> (Priority, &'static str) {
         let (image, room) = queue.next_to_decode(Decodes::All).unwrap();
@@ -244,14 +249,14 @@ mod tests {
     fn an_interactive_image_overtakes_bulk_ones_at_both_stages() {
         let queue = Queue::new(3);
         for image in ["1", "2", "3", "4", "5", "6"] {
-            queue.submit(Priority::Bulk, image);
+            queue.submit(Priority::Bulk, source(1), image);
         }
         for image in ["1", "2", "3"] {
             assert_eq!(decode(&queue), (Priority::Bulk, image));
         }
         // The network is busy with these while the interactive image arrives.
         assert_eq!(batch(&queue), ["1", "2"]);
-        queue.submit(Priority::Interactive, "now");
+        queue.submit(Priority::Interactive, source(1), "now");
         assert_eq!(decode(&queue), (Priority::Interactive, "now"));
         assert_eq!(decode(&queue), (Priority::Bulk, "4"));
         assert_eq!(batch(&queue), ["now"]);
@@ -262,14 +267,14 @@ mod tests {
     fn a_full_house_of_bulk_images_leaves_room_for_an_interactive_one() {
         let queue = Queue::new(2);
         for image in ["1", "2", "3"] {
-            queue.submit(Priority::Bulk, image);
+            queue.submit(Priority::Bulk, source(1), image);
         }
         decode(&queue);
         decode(&queue);
         thread::scope(|scope| {
             // There is no room for the third bulk image: the decoder waits, and takes what may be taken.
             let waiting = scope.spawn(|| decode(&queue));
-            queue.submit(Priority::Interactive, "now");
+            queue.submit(Priority::Interactive, source(1), "now");
             assert_eq!(waiting.join().unwrap(), (Priority::Interactive, "now"));
         });
     }
@@ -277,16 +282,33 @@ mod tests {
     #[test]
     fn a_decoder_for_interactive_images_takes_no_other() {
         let queue = Queue::new(2);
-        queue.submit(Priority::Bulk, "1");
-        queue.submit(Priority::Interactive, "now");
+        queue.submit(Priority::Bulk, source(1), "1");
+        queue.submit(Priority::Interactive, source(1), "now");
         let interactive = || queue.next_to_decode(Decodes::InteractiveOnly).map(|(image, _)| image);
         assert_eq!(interactive(), Some("now"));
         thread::scope(|scope| {
             let waiting = scope.spawn(interactive);
             assert_eq!(decode(&queue), (Priority::Bulk, "1"));
-            queue.submit(Priority::Interactive, "next");
+            queue.submit(Priority::Interactive, source(1), "next");
             assert_eq!(waiting.join().unwrap(), Some("next"));
         });
+    }
+
+    #[test]
+    fn a_connection_with_one_image_waits_for_no_more_than_its_turn_at_both_stages() {
+        let queue = Queue::new(64);
+        for _ in 0..32 {
+            (0..8).for_each(|copy| queue.submit(Priority::Interactive, source(copy), "copy"));
+        }
+        for _ in 0..16 {
+            decode(&queue);
+        }
+        queue.submit(Priority::Interactive, source(8), "search");
+        let decoded: Vec<_> = (0..9).map(|_| decode(&queue).1).collect();
+        assert!(decoded.contains(&"search"), "{decoded:?}");
+        let network = || queue.next_batch(|_, _| 8, |_, _| true).unwrap();
+        let batches = [network(), network()];
+        assert!(batches.concat().contains(&"search"), "{batches:?}");
     }
 
     #[test]
@@ -306,8 +328,8 @@ mod tests {
     #[test]
     fn an_image_that_is_refused_gives_its_room_back() {
         let queue = Queue::new(1);
-        queue.submit(Priority::Bulk, "broken");
-        queue.submit(Priority::Bulk, "good");
+        queue.submit(Priority::Bulk, source(1), "broken");
+        queue.submit(Priority::Bulk, source(1), "good");
         let (_, room) = queue.next_to_decode(Decodes::All).unwrap();
         thread::scope(|scope| {
             let waiting = scope.spawn(|| decode(&queue));
@@ -320,7 +342,7 @@ mod tests {
     fn a_batch_holds_images_that_are_the_same_in_their_order() {
         let queue = Queue::new(8);
         for image in ["x1", "y1", "x2", "x3", "x4", "y2"] {
-            queue.submit(Priority::Interactive, image);
+            queue.submit(Priority::Interactive, source(1), image);
             decode(&queue);
         }
         assert_eq!(batch(&queue), ["x1", "x2", "x3"]);
@@ -337,7 +359,7 @@ mod tests {
             queue.close();
             assert!(decoder.join().unwrap() && network.join().unwrap());
         });
-        queue.submit(Priority::Interactive, "late");
+        queue.submit(Priority::Interactive, source(1), "late");
         assert!(queue.next_to_decode(Decodes::All).is_none());
     }
 }

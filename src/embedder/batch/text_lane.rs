@@ -1,19 +1,19 @@
 //! The lane of texts: one thread.
 //!
-//! Tokenizing takes microseconds and stays on the lane. Only texts of equally many tokens share a run, so that none is
+//! Parties and connections take turns, see [`super::fair_queue`]. Tokenizing takes microseconds and stays on the lane. Only texts of equally many tokens share a run, so that none is
 //! padded for another; equal texts are computed once.
 
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use pg_clip_wire::Failure;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::fair_queue::{FairQueue, Source};
 use super::{Embedding, Reply, answer, same_model, split_group};
 use crate::model::Model;
+use crate::server::Memory;
 use crate::text::Cache;
 use crate::watchdog::Watchdog;
 
@@ -24,42 +24,80 @@ pub(crate) struct TextJob {
     pub text: String,
     pub reply: Reply,
     /// The share of the memory for texts; given back when the job is dropped.
-    pub memory: OwnedSemaphorePermit,
+    pub memory: Memory,
 }
 
 /// Where texts go. The thread ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct TextLane(Sender<TextJob>);
+pub(crate) struct TextLane(Arc<Queue>);
 
-/// How many requests are looked at together to find equal lengths.
-const LOOKAHEAD: usize = 64;
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<State>,
+    /// Something is there, or the lane is gone.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: FairQueue<TextJob>,
+    closed: bool,
+}
+
+/// How many requests are looked at together to find equal lengths: a text that comes then waits for them.
+const LOOKAHEAD: usize = 16;
 
 impl TextLane {
     pub(crate) fn start(watchdog: Arc<Watchdog>) -> io::Result<TextLane> {
-        let (sender, queue) = mpsc::channel();
+        let lane = TextLane(Arc::default());
+        let queue = Arc::clone(&lane.0);
         thread::Builder::new().name("text".to_owned()).spawn(move || work(&queue, &watchdog))?;
-        Ok(TextLane(sender))
+        Ok(lane)
     }
 
-    pub(crate) fn submit(&self, job: TextJob) {
-        // A lane that is gone drops the reply, which is an answer.
-        let _ = self.0.send(job);
+    pub(crate) fn submit(&self, source: Source, job: TextJob) {
+        self.0.lock().waiting.push(source, job);
+        self.0.changed.notify_one();
     }
 }
 
-fn work(queue: &Receiver<TextJob>, watchdog: &Watchdog) {
+impl Drop for TextLane {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        *state = State { waiting: FairQueue::default(), closed: true };
+        drop(state);
+        self.0.changed.notify_one();
+    }
+}
+
+impl Queue {
+    /// Waits for one and takes what else is there, at most `limit`. None when the lane is gone.
+    fn pull(&self, limit: usize) -> Option<Vec<TextJob>> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if !state.waiting.is_empty() {
+                return Some(state.waiting.pop_batch(|_| limit, |_, _| true));
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// No step under the lock leaves the state half changed, so that a panic leaves nothing behind.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn work(queue: &Queue, watchdog: &Watchdog) {
     let mut cache = Cache::new();
-    while let Some(jobs) = pull(queue, LOOKAHEAD) {
+    while let Some(jobs) = queue.pull(LOOKAHEAD) {
         let _busy = watchdog.busy("embedding a batch of texts");
         // A panic drops the replies, which answers them; the cache holds whole entries only.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| embed(jobs, &mut cache)));
     }
-}
-
-/// Waits for one and takes what else is there, at most `limit`. None when the other end is gone.
-fn pull<T>(queue: &Receiver<T>, limit: usize) -> Option<Vec<T>> {
-    let first = queue.recv().ok()?;
-    Some(std::iter::once(first).chain(queue.try_iter()).take(limit).collect())
 }
 
 /// The requests of one text.

@@ -52,6 +52,8 @@ fn acts(models_directory: &Path) -> Vec<(&'static str, io::Result<()>)> {
     let written = models_directory.join(".written-by-the-sandbox-command");
     let parent = libc::c_long::from(nix::unistd::getppid().as_raw());
     let own = libc::c_long::from(process::id());
+    // SAFETY: the call takes numbers alone.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, parent as libc::id_t) }.into();
     vec![
         ("read /etc/passwd", fs::read("/etc/passwd").map(drop)),
         ("list the root folder", fs::read_dir("/").map(drop)),
@@ -84,6 +86,21 @@ fn acts(models_directory: &Path) -> Vec<(&'static str, io::Result<()>)> {
         ("handle page faults", call(libc::SYS_userfaultfd, [0, 0, 0, 0])),
         ("use the kernel's keys", call(libc::SYS_keyctl, [0, 0, 0, 0])),
         ("share memory with another process", call(libc::SYS_shmget, [0, 4096, 0, 0])),
+        // There is no segment and no set of this number.
+        ("remove shared memory", call(libc::SYS_shmctl, [-1, libc::IPC_RMID.into(), 0, 0])),
+        ("change a semaphore", call(libc::SYS_semop, [-1, 0, 0, 0])),
+        // Without a new limit it reads the old one, to nowhere.
+        ("limit the parent process", call(libc::SYS_prlimit64, [parent, libc::RLIMIT_NOFILE.into(), 0, 0])),
+        ("move the parent process to a processor", call(libc::SYS_sched_setaffinity, [parent, 0, 0, 0])),
+        ("schedule the parent process", call(libc::SYS_sched_setscheduler, [parent, -1, 0, 0])),
+        ("set the parent process's priority", call(libc::SYS_setpriority, [PRIO_PROCESS, parent, nice, 0])),
+        // No user has this number.
+        ("set the priority of a user", call(libc::SYS_setpriority, [PRIO_USER, 0x7fff_ffff, nice, 0])),
+        ("set the parent process's priority for disks", call(libc::SYS_ioprio_set, [1, parent, 0, 0])),
+        ("move the parent process's memory", call(libc::SYS_migrate_pages, [parent, 0, 0, 0])),
+        // 0 has it sent to nobody.
+        ("have signals sent by a descriptor", call(libc::SYS_fcntl, [2, libc::F_SETOWN.into(), 0, 0])),
+        ("have signals sent by a socket", call(libc::SYS_ioctl, [2, FIOSETOWN, 0, 0])),
         ("set the clock", call(libc::SYS_clock_settime, [0, 0, 0, 0])),
         ("use the x32 interface", call(libc::SYS_kill | X32, [parent, 0, 0, 0])),
     ]
@@ -93,6 +110,9 @@ const PTRACE_SEIZE: libc::c_long = 0x4206;
 /// Both flags together are an error to the kernel, so that an allowed call starts nothing.
 const CLONE_BAD: libc::c_long = (libc::CLONE_NEWNS | libc::CLONE_FS) as libc::c_long;
 const X32: libc::c_long = 0x4000_0000;
+const PRIO_PROCESS: libc::c_long = 0;
+const PRIO_USER: libc::c_long = 2;
+const FIOSETOWN: libc::c_long = 0x8901;
 
 fn call(number: libc::c_long, arguments: [libc::c_long; 4]) -> io::Result<()> {
     let [first, second, third, fourth] = arguments;

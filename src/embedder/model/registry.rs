@@ -4,8 +4,10 @@
 //! told to all who waited, and tried again by a later request: an administrator repairs a model without a restart.
 //!
 //! At most so many models as the bound says stay loaded. When one more has been loaded, the one that was not asked for
-//! the longest leaves: a model that cannot be loaded drives nobody out. Whoever holds the one that leaves, a batch that
-//! is running or waiting, keeps it until it is done.
+//! the longest leaves: a model that cannot be loaded drives nobody out. The default model never leaves where there is a
+//! second place, nor the one that is used most where there is a third: whoever asks for one name after the other drives out
+//! what was loaded for that. Whoever holds the one that leaves, a batch that is running or waiting, keeps it until it is
+//! done.
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
@@ -28,6 +30,7 @@ pub(crate) struct Registry {
     models_directory: PathBuf,
     runtime: Arc<OnnxRuntime>,
     max_loaded: NonZeroUsize,
+    default: String,
     slots: Mutex<HashMap<String, Slot>>,
 }
 
@@ -45,7 +48,7 @@ enum Slot {
     Loading(watch::Receiver<Option<Loaded>>),
     Ready {
         model: Arc<Model>,
-        used: Instant,
+        uses: Uses,
     },
     /// It was ready, and made room for another one.
     Unloaded,
@@ -55,20 +58,30 @@ enum Slot {
     },
 }
 
+/// How much a loaded model is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Uses {
+    last: Instant,
+    /// How often since it was loaded, halved whenever a model leaves.
+    count: u64,
+}
+
 /// For so long a failed load is answered from memory: a thousand requests are one attempt.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Registry {
-    /// Keeps at most `max_loaded` models loaded.
+    /// Keeps at most `max_loaded` models loaded, `default` among them.
     pub(crate) fn new(
         models_directory: &Path,
         runtime: Arc<OnnxRuntime>,
         max_loaded: NonZeroUsize,
+        default: String,
     ) -> Registry {
         Registry {
             models_directory: models_directory.to_owned(),
             runtime,
             max_loaded,
+            default,
             slots: Mutex::default(),
         }
     }
@@ -100,7 +113,7 @@ impl Registry {
     /// All loaded models by name, and how long ago each was asked for.
     pub(crate) fn loaded(&self) -> Vec<(Arc<Model>, Duration)> {
         let ready = |slot: &Slot| match slot {
-            Slot::Ready { model, used } => Some((Arc::clone(model), used.elapsed())),
+            Slot::Ready { model, uses } => Some((Arc::clone(model), uses.last.elapsed())),
             _ => None,
         };
         let mut models: Vec<(Arc<Model>, Duration)> = self.lock().values().filter_map(ready).collect();
@@ -125,8 +138,8 @@ impl Registry {
     ) -> Result<Result<Arc<Model>, watch::Receiver<Option<Loaded>>>, Failure> {
         let mut slots = self.lock();
         let previous = match slots.get_mut(name) {
-            Some(Slot::Ready { model, used }) => {
-                *used = Instant::now();
+            Some(Slot::Ready { model, uses }) => {
+                *uses = Uses { last: Instant::now(), count: uses.count + 1 };
                 return Ok(Ok(Arc::clone(model)));
             }
             Some(Slot::Loading(loading)) => return Ok(Err(loading.clone())),
@@ -167,7 +180,7 @@ impl Registry {
                     model.dimensions,
                     hex::encode(model.fingerprint)
                 );
-                Slot::Ready { model: Arc::clone(model), used: Instant::now() }
+                Slot::Ready { model: Arc::clone(model), uses: Uses { last: Instant::now(), count: 1 } }
             }
             Err(failure) => {
                 if previous.as_ref() != Some(failure) {
@@ -179,7 +192,7 @@ impl Registry {
         let superfluous = {
             let mut slots = self.lock();
             slots.insert(name, slot);
-            unload_superfluous(&mut slots, self.max_loaded)
+            unload_superfluous(&mut slots, self.max_loaded, &self.default)
         };
         let _ = done.send(Some(loaded));
         for model in superfluous {
@@ -194,16 +207,68 @@ impl Registry {
     }
 }
 
-/// Takes the models out that were not asked for the longest, beyond `max_loaded`.
-fn unload_superfluous(slots: &mut HashMap<String, Slot>, max_loaded: NonZeroUsize) -> Vec<Arc<Model>> {
-    let used = |slot: &Slot| if let Slot::Ready { used, .. } = slot { Some(*used) } else { None };
-    let mut uses: Vec<(Instant, String)> =
-        slots.iter().filter_map(|(name, slot)| Some((used(slot)?, name.clone()))).collect();
-    uses.sort();
-    let superfluous = uses.len().saturating_sub(max_loaded.get());
-    let unload = |(_, name): (Instant, String)| match slots.insert(name, Slot::Unloaded) {
+/// Takes the models out that are beyond `max_loaded`.
+fn unload_superfluous(
+    slots: &mut HashMap<String, Slot>,
+    max_loaded: NonZeroUsize,
+    default: &str,
+) -> Vec<Arc<Model>> {
+    let uses = |slot: &Slot| if let Slot::Ready { uses, .. } = slot { Some(*uses) } else { None };
+    let loaded = slots.iter().filter_map(|(name, slot)| Some((name.clone(), uses(slot)?))).collect();
+    let names = superfluous(loaded, max_loaded, default);
+    if !names.is_empty() {
+        for slot in slots.values_mut() {
+            if let Slot::Ready { uses, .. } = slot {
+                uses.count /= 2;
+            }
+        }
+    }
+    let unload = |name| match slots.insert(name, Slot::Unloaded) {
         Some(Slot::Ready { model, .. }) => Some(model),
         _ => None,
     };
-    uses.into_iter().take(superfluous).filter_map(unload).collect()
+    names.into_iter().filter_map(unload).collect()
+}
+
+/// The names of the loaded models that have to leave.
+fn superfluous(mut loaded: Vec<(String, Uses)>, max_loaded: NonZeroUsize, default: &str) -> Vec<String> {
+    let superfluous = loaded.len().saturating_sub(max_loaded.get());
+    if max_loaded.get() >= 2 {
+        loaded.retain(|(name, _)| name != default);
+    }
+    let most_used =
+        loaded.iter().max_by_key(|(_, uses)| (uses.count, uses.last)).map(|(name, _)| name.clone());
+    if max_loaded.get() >= 3 {
+        loaded.retain(|(name, _)| Some(name) != most_used.as_ref());
+    }
+    loaded.sort_by_key(|(_, uses)| uses.last);
+    loaded.into_iter().take(superfluous).map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Models that were asked for so often, in the order in which they were asked for the last time.
+    fn leave(loaded: &[(&str, u64)], max_loaded: usize) -> Vec<String> {
+        let now = Instant::now();
+        let uses = |age, count| Uses { last: now + Duration::from_secs(age), count };
+        let loaded = (0..).zip(loaded).map(|(age, (name, count))| ((*name).to_owned(), uses(age, *count)));
+        superfluous(loaded.collect(), NonZeroUsize::new(max_loaded).unwrap(), "default")
+    }
+
+    #[test]
+    fn the_one_that_was_not_asked_for_the_longest_leaves() {
+        assert_eq!(leave(&[("a", 1), ("b", 1)], 1), ["a"]);
+        assert_eq!(leave(&[("a", 1), ("b", 1)], 2), Vec::<String>::new());
+        assert_eq!(leave(&[("default", 1), ("b", 1)], 1), ["default"], "there is one place alone");
+    }
+
+    #[test]
+    fn four_models_in_rotation_drive_out_neither_the_default_nor_the_one_that_is_used_most() {
+        assert_eq!(leave(&[("default", 1), ("a", 1), ("b", 1)], 2), ["a"]);
+        assert_eq!(leave(&[("default", 1), ("app", 50), ("a", 1), ("b", 1)], 3), ["a"]);
+        assert_eq!(leave(&[("app", 50), ("default", 1), ("b", 1), ("c", 1)], 3), ["b"]);
+        assert_eq!(leave(&[("default", 0), ("a", 9), ("b", 9), ("c", 9), ("d", 1)], 3), ["a", "b"]);
+    }
 }

@@ -1,93 +1,282 @@
-//! How much the embedder takes on.
+//! How much the embedder takes on, and from whom.
 //!
-//! Requests that wait are counted, and refused beyond the backlog. The bytes of requests are budgeted, texts, interactive
-//! images and bulk images apart, so that nobody who waits does so for a backfill's photos; a request that finds no room
-//! waits on its socket, which is how its backend comes to wait.
+//! Requests that wait are counted, texts, interactive images and bulk images apart, so that no text is refused for images
+//! and no search for a backfill. A party has half of the backlog at most, and where the backlog is full an equal share.
+//! What a party asks for beyond is refused, but for a connection that has few requests waiting: so the one that has much
+//! is refused, and the one that has little is taken on, even where the sum then exceeds the backlog.
+//!
+//! The bytes of requests are budgeted in the same classes. Of a budget a party has half at most; a request that finds no
+//! room waits on its socket, which is how its backend comes to wait. A connection waits for room with one request at a
+//! time, in the order in which they came.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pg_clip_wire::Priority;
+use pg_clip_wire::Party;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::batch::Source;
 use crate::error::Error;
+use crate::stats::Lane;
 
 /// What all connections together may hold.
 #[derive(Debug)]
 pub(super) struct Admission {
     backlog: usize,
-    waiting: Arc<AtomicUsize>,
-    interactive_images: Arc<Semaphore>,
-    bulk_images: Arc<Semaphore>,
-    texts: Arc<Semaphore>,
+    rooms: Rooms,
+    parties: Mutex<BTreeMap<Party, Known>>,
+    waiting: [Mutex<Crowd>; Lane::ALL.len()],
+}
+
+/// A connection of a party, for as long as it is open.
+#[derive(Debug)]
+pub(super) struct Member {
+    admission: Arc<Admission>,
+    source: Source,
+    rooms: Arc<Rooms>,
 }
 
 /// A request that was taken on; it counts until this is dropped.
 #[derive(Debug)]
-pub(super) struct Waiting(Arc<AtomicUsize>);
+pub(super) struct Waiting {
+    admission: Arc<Admission>,
+    lane: Lane,
+    source: Source,
+}
 
-/// The bytes of all images of one priority that are not decoded yet. A single larger image takes it whole.
+/// The room of a request's bytes, given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    _of_party: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+}
+
+/// A party with connections.
+#[derive(Debug)]
+struct Known {
+    connections: usize,
+    rooms: Arc<Rooms>,
+}
+
+/// How many requests of one class wait, by party and connection; none of the numbers is 0.
+#[derive(Debug, Default)]
+struct Crowd {
+    all: usize,
+    parties: BTreeMap<Party, BTreeMap<u64, usize>>,
+}
+
+/// A budget of bytes for each class.
+#[derive(Debug)]
+struct Rooms([Arc<Semaphore>; Lane::ALL.len()]);
+
+/// What a connection may have waiting where its party has its share, if an equal part of that is as much.
+const FEW: usize = 16;
+
+/// The bytes of all images of one priority that are not decoded yet.
 const IMAGE_BYTES: usize = 256 << 20;
 const TEXT_BYTES: usize = 64 << 20;
 
+/// What a party has of a budget at most. A single larger image takes it whole.
+const PARTYS_SHARE: usize = 2;
+
 impl Admission {
     pub(super) fn new(backlog: usize) -> Admission {
-        Admission {
-            backlog,
-            waiting: Arc::default(),
-            interactive_images: Arc::new(Semaphore::new(IMAGE_BYTES)),
-            bulk_images: Arc::new(Semaphore::new(IMAGE_BYTES)),
-            texts: Arc::new(Semaphore::new(TEXT_BYTES)),
+        Admission { backlog, rooms: Rooms::new(1), parties: Mutex::default(), waiting: Default::default() }
+    }
+
+    /// Counts a connection in.
+    pub(super) fn join(self: &Arc<Self>, source: Source) -> Member {
+        let mut parties = lock(&self.parties);
+        let known = parties
+            .entry(source.party)
+            .or_insert_with(|| Known { connections: 0, rooms: Arc::new(Rooms::new(PARTYS_SHARE)) });
+        known.connections += 1;
+        Member { admission: Arc::clone(self), source, rooms: Arc::clone(&known.rooms) }
+    }
+
+    fn crowd(&self, lane: Lane) -> MutexGuard<'_, Crowd> {
+        lock(&self.waiting[lane as usize])
+    }
+}
+
+impl Member {
+    pub(super) fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Takes a request on, or refuses it because too many of its kind wait already.
+    pub(super) fn admit(&self, lane: Lane) -> Result<Waiting, Error> {
+        let mut crowd = self.admission.crowd(lane);
+        if !crowd.has_room_for(self.source, self.admission.backlog) {
+            return Err(Error::Overloaded { limit: self.admission.backlog });
         }
+        crowd.add(self.source);
+        Ok(Waiting { admission: Arc::clone(&self.admission), lane, source: self.source })
     }
 
-    /// Takes a request on, or refuses it because too many wait already.
-    pub(super) fn admit(&self) -> Result<Waiting, Error> {
-        let admitted = Waiting(Arc::clone(&self.waiting));
-        if self.waiting.fetch_add(1, Ordering::Relaxed) < self.backlog {
-            Ok(admitted)
-        } else {
-            Err(Error::Overloaded { limit: self.backlog })
+    /// Waits for room for a request of so many bytes.
+    pub(super) async fn room(&self, lane: Lane, length: usize) -> Memory {
+        let bytes = length.min(bytes_of(lane) / PARTYS_SHARE);
+        let of_party = self.rooms.acquire(lane, bytes).await;
+        Memory { _of_party: of_party, _of_all: self.admission.rooms.acquire(lane, bytes).await }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut parties = lock(&self.admission.parties);
+        if let Some(known) = parties.get_mut(&self.source.party) {
+            known.connections -= 1;
+            if known.connections == 0 {
+                parties.remove(&self.source.party);
+            }
         }
-    }
-
-    /// Waits for room for an image of so many bytes.
-    pub(super) async fn image_bytes(&self, priority: Priority, length: usize) -> OwnedSemaphorePermit {
-        let images = match priority {
-            Priority::Interactive => &self.interactive_images,
-            Priority::Bulk => &self.bulk_images,
-        };
-        acquire(images, length.min(IMAGE_BYTES)).await
-    }
-
-    /// Waits for room for a text of so many bytes.
-    pub(super) async fn text_bytes(&self, length: usize) -> OwnedSemaphorePermit {
-        acquire(&self.texts, length.min(TEXT_BYTES)).await
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.admission.crowd(self.lane).remove(self.source);
     }
 }
 
-async fn acquire(semaphore: &Arc<Semaphore>, bytes: usize) -> OwnedSemaphorePermit {
-    let bytes = u32::try_from(bytes).expect("both budgets fit in 32 bits");
-    Arc::clone(semaphore).acquire_many_owned(bytes).await.expect("the budgets are never closed")
+impl Crowd {
+    fn has_room_for(&self, source: Source, backlog: usize) -> bool {
+        let Some(party) = self.parties.get(&source.party) else {
+            return backlog > 0;
+        };
+        let of_party: usize = party.values().sum();
+        let is_full = self.all >= backlog;
+        let partys_share = if is_full { backlog / self.parties.len() } else { backlog.div_ceil(2) };
+        if of_party < partys_share {
+            return true;
+        }
+        let of_connection = party.get(&source.connection).copied().unwrap_or(0);
+        let others = party.len() - usize::from(of_connection > 0);
+        of_connection < (partys_share / (others + 1)).clamp(1, FEW).min(backlog)
+    }
+
+    fn add(&mut self, source: Source) {
+        self.all += 1;
+        *self.parties.entry(source.party).or_default().entry(source.connection).or_default() += 1;
+    }
+
+    fn remove(&mut self, source: Source) {
+        let Some(party) = self.parties.get_mut(&source.party) else { return };
+        let Some(waiting) = party.get_mut(&source.connection) else { return };
+        self.all -= 1;
+        *waiting -= 1;
+        if *waiting == 0 {
+            party.remove(&source.connection);
+        }
+        if party.is_empty() {
+            self.parties.remove(&source.party);
+        }
+    }
+}
+
+impl Rooms {
+    fn new(shares: usize) -> Rooms {
+        Rooms(Lane::ALL.map(|lane| Arc::new(Semaphore::new(bytes_of(lane) / shares))))
+    }
+
+    async fn acquire(&self, lane: Lane, bytes: usize) -> OwnedSemaphorePermit {
+        let bytes = u32::try_from(bytes).expect("every budget fits in 32 bits");
+        let room = Arc::clone(&self.0[lane as usize]);
+        room.acquire_many_owned(bytes).await.expect("the budgets are never closed")
+    }
+}
+
+fn bytes_of(lane: Lane) -> usize {
+    match lane {
+        Lane::Text => TEXT_BYTES,
+        Lane::InteractiveImage | Lane::BulkImage => IMAGE_BYTES,
+    }
+}
+
+/// No step under these locks leaves a number half changed, so that a panic leaves nothing behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
 
+    fn member(admission: &Arc<Admission>, role: u32, connection: u64) -> Member {
+        admission.join(Source { party: Party { database: 1, role }, connection })
+    }
+
+    /// Everything of the class that is taken on when the member asks so often.
+    fn ask(member: &Member, lane: Lane, times: usize) -> Vec<Waiting> {
+        (0..times).filter_map(|_| member.admit(lane).ok()).collect()
+    }
+
     #[test]
-    fn the_backlog_is_held_to() {
-        let admission = Admission::new(2);
-        let first = admission.admit().unwrap();
-        let _second = admission.admit().unwrap();
-        assert!(matches!(admission.admit(), Err(Error::Overloaded { limit: 2 })));
-        drop(first);
-        assert!(admission.admit().is_ok());
+    fn a_party_has_half_of_the_backlog_and_gets_it_back() {
+        let admission = Arc::new(Admission::new(8));
+        let one = member(&admission, 1, 1);
+        let mut held = ask(&one, Lane::Text, 8);
+        assert_eq!(held.len(), 4);
+        assert!(matches!(one.admit(Lane::Text), Err(Error::Overloaded { limit: 8 })));
+        held.pop();
+        assert!(one.admit(Lane::Text).is_ok());
+        assert_eq!(ask(&member(&Arc::new(Admission::new(0)), 1, 1), Lane::Text, 1).len(), 0);
+    }
+
+    #[test]
+    fn ninety_connections_of_a_role_refuse_neither_another_role_nor_a_connection_of_their_own() {
+        let admission = Arc::new(Admission::new(4096));
+        let many: Vec<Member> = (0..90).map(|connection| member(&admission, 1, connection)).collect();
+        let held: Vec<_> = many.iter().map(|one| ask(one, Lane::InteractiveImage, 100)).collect();
+        assert!(held.iter().all(|held| !held.is_empty()), "a connection was refused altogether");
+        assert!(held.iter().flatten().count() <= 2048 + 90 * FEW);
+        let other = member(&admission, 2, 90);
+        assert_eq!(ask(&other, Lane::InteractiveImage, 200).len(), 200);
+        let own = member(&admission, 1, 91);
+        assert_eq!(ask(&own, Lane::InteractiveImage, 200).len(), FEW);
+        assert_eq!(ask(&own, Lane::Text, 200).len(), 200, "a text is not refused for images");
+    }
+
+    #[test]
+    fn where_parties_fill_the_backlog_another_gets_an_equal_share() {
+        let admission = Arc::new(Admission::new(60));
+        let held: Vec<_> = (1..=5)
+            .map(|role| ask(&member(&admission, role, u64::from(role)), Lane::BulkImage, 64))
+            .collect();
+        assert!(held.iter().flatten().count() >= 60);
+        let other = member(&admission, 6, 6);
+        let taken = ask(&other, Lane::BulkImage, 64);
+        assert!((8..=12).contains(&taken.len()), "{}", taken.len());
+    }
+
+    #[test]
+    fn a_partys_bytes_leave_room_for_anothers() {
+        let admission = Arc::new(Admission::new(8));
+        let (one, other) = (member(&admission, 1, 1), member(&admission, 2, 2));
+        let take = |member: &Member, bytes| now_or_never(member.room(Lane::InteractiveImage, bytes));
+        let held = take(&one, IMAGE_BYTES);
+        assert!(held.is_some() && take(&one, 1).is_none());
+        assert!(take(&other, IMAGE_BYTES).is_some());
+        drop(held);
+        assert!(take(&one, 1).is_some());
+    }
+
+    /// What a future gives that need not wait.
+    fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_party_without_connections_is_forgotten() {
+        let admission = Arc::new(Admission::new(8));
+        drop((member(&admission, 1, 1), member(&admission, 1, 2)));
+        assert!(lock(&admission.parties).is_empty());
     }
 }

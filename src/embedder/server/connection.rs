@@ -6,18 +6,19 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pg_clip_wire::{Answer, Failure, FrameHeader, Kind, PROTOCOL, Priority, Request, WireError};
+use pg_clip_wire::{Answer, Failure, FrameHeader, Kind, PROTOCOL, Party, Request, WireError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::{task, time};
 
-use super::admission::Waiting;
+use super::admission::{Member, Memory, Waiting};
 use super::{Server, status};
-use crate::batch::{Embedding, ImageJob, Reply, TextJob};
+use crate::batch::{Embedding, ImageJob, Reply, Source, TextJob};
 use crate::error::Error;
 use crate::model::Model;
 use crate::stats::Lane;
@@ -62,20 +63,25 @@ async fn read(
     window: &mpsc::Sender<Pending>,
     server: &Arc<Server>,
 ) -> Result<End, Error> {
-    let Some(protocol) = read_hello(&mut reader).await? else { return Ok(End::Closed) };
+    let Some((protocol, party)) = read_hello(&mut reader).await? else { return Ok(End::Closed) };
     let _ = window.send(Pending::Ready(welcome())).await;
-    if protocol == PROTOCOL { read_requests(reader, window, server).await } else { Ok(End::OtherProtocol) }
+    if protocol != PROTOCOL {
+        return Ok(End::OtherProtocol);
+    }
+    let connection = server.connections.fetch_add(1, Ordering::Relaxed);
+    let member = server.admission.join(Source { party, connection });
+    read_requests(reader, window, server, &member).await
 }
 
-/// The protocol of the backend, which its first frame must name, or None where it has gone.
-async fn read_hello(reader: &mut OwnedReadHalf) -> Result<Option<u16>, WireError> {
+/// The protocol and the party of the backend, which its first frame must name, or None where it has gone.
+async fn read_hello(reader: &mut OwnedReadHalf) -> Result<Option<(u16, Party)>, WireError> {
     let Some(header) = read_header(reader).await? else { return Ok(None) };
     if header.kind != Kind::Hello {
         return Err(WireError::NoMagic);
     }
     let Some(frame) = read_body(reader, header.length).await else { return Ok(None) };
     match Request::decode(header.kind, &frame)? {
-        Request::Hello { protocol } => Ok(Some(protocol)),
+        Request::Hello { protocol, party } => Ok(Some((protocol, party))),
         _ => Err(WireError::NoMagic),
     }
 }
@@ -84,16 +90,20 @@ async fn read_requests(
     mut reader: OwnedReadHalf,
     window: &mpsc::Sender<Pending>,
     server: &Arc<Server>,
+    member: &Member,
 ) -> Result<End, Error> {
+    let source = member.source();
     loop {
         let Some(header) = read_header(&mut reader).await? else { return Ok(End::Closed) };
-        let memory = match header.kind {
-            Kind::EmbedImage => {
-                Some(server.admission.image_bytes(Priority::Interactive, header.length).await)
-            }
-            Kind::EmbedBulkImage => Some(server.admission.image_bytes(Priority::Bulk, header.length).await),
-            Kind::EmbedText => Some(server.admission.text_bytes(header.length).await),
+        let lane = match header.kind {
+            Kind::EmbedText => Some(Lane::Text),
+            Kind::EmbedImage => Some(Lane::InteractiveImage),
+            Kind::EmbedBulkImage => Some(Lane::BulkImage),
             _ => None,
+        };
+        let memory = match lane {
+            Some(lane) => Some(member.room(lane, header.length).await),
+            None => None,
         };
         let Some(frame) = read_body(&mut reader, header.length).await else { return Ok(End::Closed) };
         let pending = match Request::decode(header.kind, &frame)? {
@@ -104,16 +114,16 @@ async fn read_requests(
             Request::Describe { id, model } => describe(server, id, model.to_owned()),
             Request::EmbedText { id, model, text } => {
                 let text = text.to_owned();
-                take_on(server, id, Lane::Text, model, memory, |server, model, reply, memory| {
-                    server.texts.submit(TextJob { model, text, reply, memory });
+                take_on(server, member, id, Lane::Text, model, memory, move |server, model, reply, memory| {
+                    server.texts.submit(source, TextJob { model, text, reply, memory });
                 })
             }
             Request::EmbedImage { id, model, priority, max_pixels, image } => {
                 let (model, start) = (model.to_owned(), frame.len() - image.len());
                 let lane = Lane::of_images(priority);
-                take_on(server, id, lane, &model, memory, move |server, model, reply, memory| {
+                take_on(server, member, id, lane, &model, memory, move |server, model, reply, memory| {
                     let job = ImageJob { model, frame, start, max_pixels, reply, memory };
-                    server.images.submit(priority, job);
+                    server.images.submit(priority, source, job);
                 })
             }
         };
@@ -126,15 +136,16 @@ async fn read_requests(
 /// Hands a request to its lane once its model is loaded.
 fn take_on(
     server: &Arc<Server>,
+    member: &Member,
     id: u32,
     lane: Lane,
     name: &str,
-    memory: Option<OwnedSemaphorePermit>,
-    submit: impl FnOnce(&Server, Arc<Model>, Reply, OwnedSemaphorePermit) + Send + 'static,
+    memory: Option<Memory>,
+    submit: impl FnOnce(&Server, Arc<Model>, Reply, Memory) + Send + 'static,
 ) -> Pending {
     let memory = memory.expect("room was made for every embedding");
     let (asked, (sender, answer)) = (Instant::now(), oneshot::channel());
-    let waiting = match server.admission.admit() {
+    let waiting = match member.admit(lane) {
         Ok(waiting) => Some(waiting),
         Err(error) => {
             Reply::new(sender, asked, server.stats.meter_of_any(lane, name)).send(Err(error.into()));

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Server;
 use crate::memory;
 use crate::model::{Model, State};
+use crate::onnxruntime::EXECUTION_PROVIDER;
 
 /// When this process started to serve, in seconds since 1970.
 #[derive(Debug, Clone, Copy)]
@@ -23,8 +24,8 @@ impl Started {
 /// The status report: one JSON object.
 pub(super) fn report(server: &Server) -> String {
     let (state, error) = match server.registry.state(&server.options.model) {
-        State::Loading => ("loading", None),
-        State::Ready => ("ready", None),
+        State::Loading => ("loading", server.options.problem()),
+        State::Ready => ("ready", server.options.problem()),
         State::Failed(failure) if failure.detail.is_empty() => ("failed", Some(failure.message)),
         State::Failed(failure) => ("failed", Some(format!("{}: {}", failure.message, failure.detail))),
     };
@@ -38,7 +39,7 @@ pub(super) fn report(server: &Server) -> String {
         "restarts": server.options.restarts,
         "version": env!("CARGO_PKG_VERSION"),
         "onnxruntime": server.runtime.version(),
-        "execution_provider": server.options.execution_provider,
+        "execution_provider": EXECUTION_PROVIDER,
         "threads": server.runtime.threads(),
         "resident_bytes": memory::resident_bytes(),
         "peak_resident_bytes": memory::peak_resident_bytes(),

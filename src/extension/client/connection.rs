@@ -7,14 +7,14 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockopt, recv, socket, sockopt,
 };
-use pg_clip_wire::{Answer, FailureKind, FrameHeader, PROTOCOL, Request};
+use pg_clip_wire::{Answer, FailureKind, FrameHeader, PROTOCOL, Party, Request};
 use pgrx::pg_sys;
 
-use super::place::{DIRECTORY, SOCKET};
+use super::arrival::Arrival;
+use super::place::SOCKET;
 use super::{Interest, wait};
 use crate::error::Error;
 use crate::supervisor;
@@ -44,15 +44,14 @@ impl Connection {
             }
             let Some(arrival) = &arrival else {
                 // The next turn tries once more, now that no arrival can be missed.
-                arrival = Some(watch_for_arrival()?);
-                supervisor::ensure_running()?;
+                arrival = Some(Arrival::await_ring()?);
                 continue;
             };
-            if !wait(Inotify::as_fd(arrival), Interest::Readable, Some(deadline)) {
+            supervisor::ensure_running()?;
+            if !wait(arrival.descriptor(), Interest::Readable, Some(deadline)) {
                 return Err(Error::NotRunning(patience.as_millis()));
             }
-            // The events say no more than that it is time to try again.
-            let _ = arrival.read_events();
+            arrival.answer();
         };
         let peer = getsockopt(&stream, sockopt::PeerCredentials)
             .map_err(|errno| Error::system("ask who listens on pg_clip's socket", errno))?;
@@ -82,7 +81,7 @@ impl Connection {
         requests: &[Request],
         patience: Duration,
     ) -> Result<Vec<Answer>, Error> {
-        let mut outgoing = Outgoing::new(if self.welcomed { None } else { Some(HELLO) }, requests);
+        let mut outgoing = Outgoing::new(if self.welcomed { None } else { Some(hello()) }, requests);
         let mut answers = Vec::with_capacity(requests.len());
         let mut deadline = Instant::now() + patience;
         while answers.len() < requests.len() {
@@ -109,6 +108,7 @@ impl Connection {
     /// Takes an answer for the request whose turn it is, or the `Welcome` before all answers.
     fn admit(&mut self, answer: Answer, request: &Request, answers: &mut Vec<Answer>) -> Result<(), Error> {
         let id = match &answer {
+            Answer::Welcome { .. } if self.welcomed => return Err(Error::OutOfTurn),
             Answer::Welcome { protocol, version } => {
                 if *protocol != PROTOCOL {
                     return Err(Error::OtherProtocol { theirs: *protocol, release: version.clone() });
@@ -131,19 +131,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what is there. Returns whether anything was.
+    /// Reads some of what is there. Returns whether anything was. The frames in it are to be taken out before the next
+    /// call, so that the inbox never holds much more than one.
     fn receive(&mut self) -> Result<bool, Error> {
         let mut chunk = [0; 16 << 10];
-        let mut received = false;
         loop {
             match self.stream.read(&mut chunk) {
-                // What was said before the end comes first.
-                Ok(0) => return if received { Ok(true) } else { Err(Error::Died) },
+                Ok(0) => return Err(Error::Died),
                 Ok(length) => {
                     self.inbox.extend_from_slice(&chunk[..length]);
-                    received = true;
+                    return Ok(true);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(received),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(Error::Died),
                 Err(error) => return Err(Error::system("read from the embedder", error)),
@@ -156,7 +155,7 @@ impl Connection {
         let Some((head, rest)) = self.inbox.split_first_chunk::<{ FrameHeader::SIZE }>() else {
             return Ok(None);
         };
-        let header = FrameHeader::parse(*head)?;
+        let header = FrameHeader::parse_answer(*head)?;
         let Some(body) = rest.get(..header.length) else {
             return Ok(None);
         };
@@ -166,7 +165,12 @@ impl Connection {
     }
 }
 
-const HELLO: Request = Request::Hello { protocol: PROTOCOL };
+/// Says for whom this process asks: for the role that logged in, whatever role acts for it now.
+fn hello() -> Request<'static> {
+    // SAFETY: plain reads of variables of this process, which is connected to a database.
+    let (database, role) = unsafe { (pg_sys::MyDatabaseId, pg_sys::GetSessionUserId()) };
+    Request::Hello { protocol: PROTOCOL, party: Party { database: database.into(), role: role.into() } }
+}
 
 /// The frames that are still to be sent. Payloads are borrowed: an image is not copied to be sent.
 struct Outgoing<'a> {
@@ -218,10 +222,10 @@ impl<'a> Outgoing<'a> {
 }
 
 /// A descriptor that PostgreSQL knows of, so that its own files leave room for it.
-struct ExternalDescriptor;
+pub(super) struct ExternalDescriptor;
 
 impl ExternalDescriptor {
-    fn acquire() -> Result<ExternalDescriptor, Error> {
+    pub(super) fn acquire() -> Result<ExternalDescriptor, Error> {
         // SAFETY: a counter of this process; `drop` releases what this acquires.
         if unsafe { pg_sys::AcquireExternalFD() } { Ok(ExternalDescriptor) } else { Err(Error::NoDescriptor) }
     }
@@ -240,14 +244,6 @@ fn try_connect() -> Result<UnixStream, Errno> {
     let descriptor: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     connect(std::os::fd::AsRawFd::as_raw_fd(&descriptor), &UnixAddr::new(SOCKET)?)?;
     Ok(UnixStream::from(descriptor))
-}
-
-fn watch_for_arrival() -> Result<Inotify, Error> {
-    let action = "watch for the embedder's socket";
-    let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
-        .map_err(|errno| Error::system(action, errno))?;
-    watch.add_watch(DIRECTORY, AddWatchFlags::IN_MOVED_TO).map_err(|errno| Error::system(action, errno))?;
-    Ok(watch)
 }
 
 fn id_of(request: &Request) -> u32 {

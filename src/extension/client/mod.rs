@@ -5,6 +5,7 @@
 //! error, a cancel or a timeout drops it, so that a late answer has nobody to reach, and the embedder learns that
 //! nobody waits.
 
+mod arrival;
 mod connection;
 mod latch;
 mod place;
@@ -14,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use pg_clip_wire::{Answer, Failure, Fingerprint, MAX_TEXT_BYTES, Priority, Request};
 
+pub(crate) use self::arrival::ring_all;
 use self::connection::Connection;
 pub(crate) use self::latch::{Interest, run_while_waiting, wait};
-pub(crate) use self::place::{LOCK, SOCKET, STAGED_SOCKET};
+pub(crate) use self::place::{ASKED, LOCK, SOCKET, STAGED_SOCKET};
 use crate::error::Error;
 use crate::settings;
 

@@ -13,5 +13,11 @@ pub(crate) const STAGED_SOCKET: &str = "pg_stat_tmp/pg_clip.sock.new";
 /// Locked by the running supervisor.
 pub(crate) const LOCK: &str = "pg_stat_tmp/pg_clip.lock";
 
-/// The directory of both, watched for the socket's arrival.
+/// When a supervisor was last asked for.
+pub(crate) const ASKED: &str = "pg_stat_tmp/pg_clip.asked";
+
+/// The directory of all of them.
 pub(super) const DIRECTORY: &str = "pg_stat_tmp";
+
+/// How the sockets of the backends begin that wait for `SOCKET`.
+pub(super) const WAITING: &str = "pg_clip.waiting.";

@@ -15,10 +15,10 @@ use pgrx::{PgMemoryContexts, pg_sys};
 use super::batch::report;
 use super::bell::Bell;
 use super::lane::Lane;
-use super::place::{LAUNCHER_BELL, LAUNCHER_LOCK};
+use super::place::{LAUNCHER_ASKED, LAUNCHER_BELL, LAUNCHER_LOCK};
 use crate::client::{Interest, wait};
 use crate::error::Error;
-use crate::worker::{accept_signals, named, reload_settings};
+use crate::worker::{accept_signals, ask_for, named, reload_settings};
 use crate::{lock, settings};
 
 /// Where a worker works.
@@ -87,12 +87,7 @@ pub(crate) fn register_at_server_start() {
 
 /// Starts the launcher, unless one runs.
 pub(super) fn ensure_running() -> Result<(), Error> {
-    if lock::is_held(LAUNCHER_LOCK)? {
-        return Ok(());
-    }
-    let mut handle = std::ptr::null_mut();
-    // SAFETY: called in a backend, with a registration that lives through the call.
-    if unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut registration(), &mut handle) } {
+    if lock::is_held(LAUNCHER_LOCK)? || ask_for(&mut registration(), LAUNCHER_ASKED)? {
         Ok(())
     } else {
         Err(Error::NoWorkerSlot("queue launcher"))

@@ -8,6 +8,9 @@ use super::lane::Lane;
 /// Locked by the running launcher.
 pub(super) const LAUNCHER_LOCK: &str = "pg_stat_tmp/pg_clip.launcher.lock";
 
+/// When a launcher was last asked for.
+pub(super) const LAUNCHER_ASKED: &str = "pg_stat_tmp/pg_clip.launcher.asked";
+
 /// Where the launcher is rung.
 pub(super) const LAUNCHER_BELL: &str = "pg_stat_tmp/pg_clip.launcher.bell";
 

@@ -12,8 +12,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use pg_clip_wire::LogLines;
 
 use crate::error::Error;
 
@@ -28,9 +30,17 @@ pub(super) struct Launch {
 pub(super) struct Child {
     process: Process,
     log: UnixStream,
-    /// The start of a line whose end has not come yet.
-    partial: Vec<u8>,
+    lines: LogLines,
+    /// What has come since `minute` began, in bytes.
+    written: usize,
+    minute: Instant,
 }
+
+/// The most that is read of the log before the supervisor looks at anything else.
+const MOST_AT_ONCE: usize = 64 << 10;
+
+/// The most that an embedder may write to the log in a minute: one that writes without an end would fill the disk.
+const MOST_A_MINUTE: usize = 4 << 20;
 
 impl Child {
     /// Starts the guardian, with the listening socket as its stdin.
@@ -51,6 +61,7 @@ impl Child {
             .stdin(Stdio::from(listener.as_fd().try_clone_to_owned().map_err(failed)?))
             .stdout(Stdio::from(theirs.try_clone().map_err(failed)?))
             .stderr(Stdio::from(theirs));
+        close_on_exec().map_err(failed)?;
         // SAFETY: the closure runs between fork and exec and calls only async-signal-safe functions.
         unsafe { command.pre_exec(leave_postgresql) };
         // A signal handler of the server's must not run in the fork.
@@ -60,27 +71,44 @@ impl Child {
         let started = command.spawn();
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)
             .map_err(|errno| Error::system("restore the signal mask", errno))?;
-        Ok(Child { process: started.map_err(failed)?, log: ours, partial: Vec::new() })
+        Ok(Child {
+            process: started.map_err(failed)?,
+            log: ours,
+            lines: LogLines::default(),
+            written: 0,
+            minute: Instant::now(),
+        })
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.log.as_fd()
     }
 
-    /// The whole lines that came since the last call, without waiting.
+    /// Lines that came since the last call, without waiting; where more is to be read, the descriptor stays readable.
     pub(super) fn lines(&mut self) -> Vec<String> {
+        if self.minute.elapsed() >= Duration::from_secs(60) {
+            (self.written, self.minute) = (0, Instant::now());
+        }
         let mut chunk = [0; 4096];
-        loop {
+        let (mut lines, mut read) = (Vec::new(), 0);
+        while read < MOST_AT_ONCE {
             match self.log.read(&mut chunk) {
                 Ok(0) => break,
-                Ok(length) => self.partial.extend_from_slice(&chunk[..length]),
+                Ok(length) => {
+                    lines.extend(self.lines.take(&chunk[..length]));
+                    read += length;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
-        let end = self.partial.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        let whole: Vec<u8> = self.partial.drain(..end).collect();
-        String::from_utf8_lossy(&whole).lines().map(str::to_owned).collect()
+        self.written += read;
+        lines
+    }
+
+    /// Whether it writes more to the log than anything that works.
+    pub(super) fn floods_the_log(&self) -> bool {
+        self.written > MOST_A_MINUTE
     }
 
     /// How the guardian ended, if it did.
@@ -95,7 +123,7 @@ impl Child {
     }
 }
 
-/// Gives up everything that the fork inherited from PostgreSQL.
+/// Gives up everything else that the fork inherited from PostgreSQL.
 fn leave_postgresql() -> io::Result<()> {
     const LAST_SIGNAL: libc::c_int = 64;
     // SAFETY: plain system calls on this process, all async-signal-safe. Errors for signals that cannot be changed,
@@ -115,13 +143,19 @@ fn leave_postgresql() -> io::Result<()> {
             libc::write(score, c"0".as_ptr().cast(), 1);
             libc::close(score);
         }
-        // All above stderr is closed by the exec; Rust's own pipe, which reports a failed exec, still works until then.
-        let closed = libc::syscall(
-            libc::SYS_close_range,
-            3 as libc::c_uint,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        );
-        if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
+    Ok(())
+}
+
+/// Has the exec close every descriptor above stderr: PostgreSQL 15 leaves its own open. One by one, because the flag of
+/// close_range(2) that does it came with Linux 5.11.
+fn close_on_exec() -> io::Result<()> {
+    let names: Vec<_> = fs::read_dir("/proc/self/fd")?.collect::<io::Result<_>>()?;
+    let descriptors = names.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for descriptor in descriptors.filter(|descriptor| *descriptor > libc::STDERR_FILENO) {
+        // SAFETY: it sets a flag of a number; the one that read the folder is closed by now, which is an error that
+        // changes nothing.
+        unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
 }

@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 
-use crate::client::{SOCKET, STAGED_SOCKET};
+use crate::client::{SOCKET, STAGED_SOCKET, ring_all};
 use crate::error::Error;
 
-/// Listens, and only then shows the socket under its name: a backend that sees it can connect. What a supervisor
-/// before this one left behind is replaced.
+/// Listens, and only then shows the socket under its name, and rings the backends that wait for it: a backend that sees
+/// it can connect. What a supervisor before this one left behind is replaced.
 pub(super) fn listen() -> Result<UnixListener, Error> {
     let _ = fs::remove_file(STAGED_SOCKET);
     // The server's umask leaves the socket to its user alone.
@@ -15,5 +15,6 @@ pub(super) fn listen() -> Result<UnixListener, Error> {
         .map_err(|cause| Error::system("listen for pg_clip's backends", cause))?;
     fs::rename(STAGED_SOCKET, SOCKET)
         .map_err(|cause| Error::system("put pg_clip's socket in its place", cause))?;
+    ring_all();
     Ok(listener)
 }

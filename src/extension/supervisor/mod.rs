@@ -6,7 +6,8 @@
 //! waits in the backlog and never sees a refused connection.
 //!
 //! There is one in a cluster: the one that holds the lock on [`crate::client::LOCK`]. A second one, started by a
-//! backend in a race, leaves with status 0 and is not started again.
+//! backend in a race, leaves with status 0 and is not started again. Of many backends that find none at once, one has it
+//! started.
 
 mod child;
 mod listener;
@@ -14,10 +15,10 @@ mod worker;
 
 use pgrx::pg_sys;
 
-use crate::client::LOCK;
+use crate::client::{ASKED, LOCK, ring_all};
 use crate::error::Error;
 use crate::lock;
-use crate::worker::named;
+use crate::worker::{ask_for, named};
 
 /// Has the postmaster start the supervisor together with the server.
 pub(crate) fn register_at_server_start() {
@@ -31,16 +32,12 @@ pub(crate) fn register_at_server_start() {
 
 /// Starts the supervisor, unless one runs.
 pub(crate) fn ensure_running() -> Result<(), Error> {
-    if lock::is_held(LOCK)? {
+    if lock::is_held(LOCK)? || ask_for(&mut registration(), ASKED)? {
         return Ok(());
     }
-    let mut handle = std::ptr::null_mut();
-    // SAFETY: called in a backend, with a registration that lives through the call.
-    if unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut registration(), &mut handle) } {
-        Ok(())
-    } else {
-        Err(Error::NoWorkerSlot("supervisor"))
-    }
+    // Those that counted on this process try for themselves.
+    ring_all();
+    Err(Error::NoWorkerSlot("supervisor"))
 }
 
 /// A second later: the postmaster's own pause, so that a supervisor that cannot live does not spin.

@@ -72,14 +72,15 @@ fn supervise() -> Result<(), Error> {
 /// to be started with.
 fn watch(mut child: Child, mut launch: Launch) -> Launch {
     loop {
-        for line in child.lines() {
-            relay(&line);
-        }
+        relay(child.lines());
         if let Some(status) = child.ended() {
-            for line in child.lines() {
-                relay(&line);
-            }
+            while relay(child.lines()) {}
             pgrx::log!("pg_clip: the embedder ended ({status}), starting it again");
+            return launch;
+        }
+        if child.floods_the_log() {
+            pgrx::warning!("pg_clip: the embedder writes to the log without an end, starting it again");
+            child.stop();
             return launch;
         }
         if settings_changed(&mut launch) {
@@ -92,12 +93,15 @@ fn watch(mut child: Child, mut launch: Launch) -> Launch {
     }
 }
 
-/// Writes a line of the embedder to the server log at the level that it names.
-fn relay(line: &str) {
-    match line.strip_prefix("WARNING: ") {
-        Some(warning) => pgrx::warning!("pg_clip: {warning}"),
-        None => pgrx::log!("pg_clip: {}", line.strip_prefix("LOG: ").unwrap_or(line)),
+/// Writes lines of the embedder to the server log, each at the level that it names. Returns whether there were any.
+fn relay(lines: Vec<String>) -> bool {
+    for line in &lines {
+        match line.strip_prefix("WARNING: ") {
+            Some(warning) => pgrx::warning!("pg_clip: {warning}"),
+            None => pgrx::log!("pg_clip: {}", line.strip_prefix("LOG: ").unwrap_or(line)),
+        }
     }
+    !lines.is_empty()
 }
 
 /// Reads the configuration files again if the server was asked to. Returns whether that changes the embedder's start.
@@ -130,6 +134,7 @@ fn current_launch() -> Launch {
         format!("--onnxruntime={}", library.display()),
         format!("--threads={}", settings::threads()),
         format!("--max-loaded-models={}", settings::max_loaded_models()),
+        format!("--decoder-memory={}", settings::decoder_memory()),
         format!("--execution-provider={}", settings::execution_provider()),
         // A name that cannot be a model's is for the embedder to report: it serves the others.
         format!("--model={}", settings::configured_model()),

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
-use pg_clip_wire::{Answer, Failure, FrameHeader, PROTOCOL, Priority, Request};
+use pg_clip_wire::{Answer, Failure, FrameHeader, PROTOCOL, Party, Priority, Request};
 use serde_json::Value;
 
 /// The model that all tests use.
@@ -60,8 +60,14 @@ impl Embedder {
 
     /// A connection that has said hello.
     pub(crate) fn connect(&self) -> Connection {
+        self.connect_as(10)
+    }
+
+    /// A connection of a role that has said hello.
+    pub(crate) fn connect_as(&self, role: u32) -> Connection {
         let mut connection = self.connect_silently();
-        connection.send(&Request::Hello { protocol: PROTOCOL });
+        let party = Party { database: 5, role };
+        connection.send(&Request::Hello { protocol: PROTOCOL, party });
         let Some(Answer::Welcome { protocol, .. }) = connection.receive() else { panic!("no welcome") };
         assert_eq!(protocol, PROTOCOL);
         connection

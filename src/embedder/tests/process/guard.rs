@@ -90,7 +90,7 @@ fn the_guardian_passes_on_no_descriptor_of_its_own() {
 #[test]
 fn a_server_that_cannot_start_is_status_1_and_says_why() {
     let models = crate::embedder::models_directory();
-    let mut guard = Embedder::start_with("guard", &models, "demo", &["--execution-provider", "abacus"]);
+    let mut guard = Embedder::start_with("guard", &models, "demo", &["--threads", "abacus"]);
     assert_eq!(guard.wait().code(), Some(1));
     assert!(guard.logged().contains("abacus"));
 }

@@ -3,6 +3,7 @@
 //! These tests need the demo model, `models/demo`, and ONNX Runtime, whose library `PG_CLIP_ONNXRUNTIME` names.
 
 mod embedder;
+mod fair_shares;
 mod fetch;
 mod guard;
 mod hub;

@@ -2,20 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Instant;
 
-use crate::embedder::{Embedder, MODEL, models_directory};
+use crate::embedder::{Embedder, MODEL, PATIENCE, models_directory};
 
 #[test]
 fn the_threads_of_images_stand_back_and_those_of_texts_do_not() {
     let server = Embedder::start_with("serve", &models_directory(), MODEL, &["--threads", "3"]);
     server.connect().embed_text("loaded").unwrap();
-    let own = nice_value("/proc/thread-self/stat").1;
-    let mut threads: BTreeMap<(String, i64), usize> = BTreeMap::new();
-    for task in fs::read_dir(format!("/proc/{}/task", server.process.id())).unwrap() {
-        let stat = task.unwrap().path().join("stat");
-        let (name, nice) = nice_value(stat.to_str().unwrap());
-        *threads.entry((name, nice - own)).or_default() += 1;
-    }
+    // A thread of a session stands back when it gets its signal.
+    let started = Instant::now();
+    let threads = loop {
+        let threads = threads(server.process.id());
+        if threads.get(&("inference".to_owned(), 10)) == Some(&2) {
+            break threads;
+        }
+        assert!(started.elapsed() < PATIENCE, "{threads:?}");
+    };
     let count = |name: &str, nice| threads.get(&(name.to_owned(), nice)).copied().unwrap_or(0);
     // One less than there are threads, because the network runs beside them.
     let decoders = ["decoder 0", "decoder 1", "decoder 2"].map(|name| count(name, 10));
@@ -23,6 +26,18 @@ fn the_threads_of_images_stand_back_and_those_of_texts_do_not() {
     assert_eq!([count("image", 10), count("decoder", 0), count("text", 0)], [1; 3], "{threads:?}");
     // Whoever runs a session is one of its three threads.
     assert_eq!([count("inference", 10), count("inference", 0)], [2; 2], "{threads:?}");
+}
+
+/// How many threads of a process have a name and a nice value, which is counted from our own.
+fn threads(process: u32) -> BTreeMap<(String, i64), usize> {
+    let own = nice_value("/proc/thread-self/stat").1;
+    let mut threads = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+        let stat = task.unwrap().path().join("stat");
+        let (name, nice) = nice_value(stat.to_str().unwrap());
+        *threads.entry((name, nice - own)).or_default() += 1;
+    }
+    threads
 }
 
 /// A thread's name and nice value, which is the 19th field of its `stat`.

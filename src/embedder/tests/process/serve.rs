@@ -7,11 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use image::{ImageFormat, Rgb, RgbImage};
-use pg_clip_wire::{Answer, Failure, FailureKind, PROTOCOL, Priority, Request};
+use pg_clip_wire::{Answer, Failure, FailureKind, PROTOCOL, Party, Priority, Request};
 
 use crate::embedder::{Embedder, MODEL, PATIENCE, models_directory};
 
-fn photo(seed: u32, format: ImageFormat) -> Vec<u8> {
+pub(crate) fn photo(seed: u32, format: ImageFormat) -> Vec<u8> {
     let picture = RgbImage::from_fn(320, 240, |x, y| {
         Rgb([(x * seed / 2) as u8, (y + 40 * seed) as u8, ((x * y / 64) ^ (seed * 37)) as u8])
     });
@@ -230,6 +230,21 @@ fn a_missing_runtime_is_an_answer() {
 }
 
 #[test]
+fn an_execution_provider_that_is_not_there_stops_no_embedding() {
+    let more = ["--execution-provider", "cuda"];
+    let mut server = Embedder::start_with("serve", &models_directory(), MODEL, &more);
+    server.connect().embed_text("cat").unwrap();
+    let status = server.status();
+    let problem = "execution provider \"cuda\" is not available, cpu computes instead";
+    let told = ["state", "error", "execution_provider"].map(|name| status[name].as_str().unwrap());
+    assert_eq!(told, ["ready", problem, "cpu"]);
+    let process = nix::unistd::Pid::from_raw(server.process.id() as i32);
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).unwrap();
+    server.wait();
+    assert!(server.logged().contains(&format!("WARNING: {problem}\n")));
+}
+
+#[test]
 fn the_backlog_is_answered_with_overloaded() {
     let server = Embedder::start_with("serve", &models_directory(), MODEL, &["--backlog", "0"]);
     let mut connection = server.connect();
@@ -246,7 +261,7 @@ fn the_first_frame_must_be_a_hello_of_this_protocol() {
     assert_eq!(silent.receive(), None);
 
     let mut other = server.connect_silently();
-    other.send(&Request::Hello { protocol: PROTOCOL + 1 });
+    other.send(&Request::Hello { protocol: PROTOCOL + 1, party: Party::default() });
     assert!(matches!(other.receive(), Some(Answer::Welcome { protocol: PROTOCOL, .. })));
     assert_eq!(other.receive(), None);
 

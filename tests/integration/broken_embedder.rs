@@ -1,0 +1,73 @@
+//! An embedder that breaks the protocol costs an error, and no memory.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+
+use pg_clip_tests::{TestCluster, as_servers_user, failure, run};
+
+const HELLO: usize = 5 + 8 + 2 + 8;
+const MIB: usize = 1 << 20;
+
+/// Answers the first connection, after its hello, with these bytes, and keeps it open for as long as the backend does.
+fn fails_with(answer: &[&[u8]], sqlstate: &str) {
+    let cluster = TestCluster::not_preloaded();
+    let mut client = cluster.database().connect();
+    run(&mut client, "SET clip.request_timeout = '20s'");
+    let socket = cluster.server.data().join("pg_stat_tmp/pg_clip.sock");
+    let _ = fs::remove_file(&socket);
+    let listener = as_servers_user(&cluster, || UnixListener::bind(&socket).expect("a socket listens"));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stream = listener.accept().expect("a backend connects").0;
+            stream.read_exact(&mut [0; HELLO]).expect("a hello");
+            // A backend that has had enough reads no more.
+            let _ = answer.iter().try_for_each(|part| stream.write_all(part));
+            read_to_the_end(stream);
+        });
+        assert_eq!(failure(&mut client, "SELECT clip_embed_text('x')", &[]), sqlstate);
+    });
+}
+
+fn read_to_the_end(mut stream: UnixStream) {
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).is_ok_and(|length| length > 0) {}
+}
+
+/// A frame: the length that it claims, its kind and its body.
+fn frame(length: usize, kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(length).expect("32 bits").to_le_bytes();
+    [length.as_slice(), &[kind], body].concat()
+}
+
+fn welcome() -> Vec<u8> {
+    let protocol = pg_clip_protocol().to_le_bytes();
+    frame(3, 16, &[protocol[0], protocol[1], 0])
+}
+
+/// What the library speaks, as its source says.
+fn pg_clip_protocol() -> u16 {
+    let source = pg_clip_tests::repository_file("src/wire/lib.rs");
+    let source = String::from_utf8(source).expect("UTF-8");
+    let (_, number) = source.split_once("pub const PROTOCOL: u16 = ").expect("a number");
+    number.split_once(';').expect("an end").0.parse().expect("a number")
+}
+
+#[test]
+fn an_answer_that_claims_the_length_of_an_image_is_refused_before_it_is_read() {
+    const EMBED_IMAGE: u8 = 3;
+    fails_with(&[&welcome(), &frame(1 << 30, EMBED_IMAGE, &[])], "08P01");
+}
+
+#[test]
+fn a_status_report_above_a_mebibyte_is_refused_before_it_is_read() {
+    const STATUS_REPORT: u8 = 19;
+    fails_with(&[&welcome(), &frame(2 * MIB, STATUS_REPORT, &[])], "08P01");
+}
+
+#[test]
+fn an_embedder_that_does_not_stop_is_not_listened_to() {
+    let welcomes = welcome().repeat(8 * MIB / welcome().len());
+    fails_with(&[welcomes.as_slice(); 8], "08P01");
+}
