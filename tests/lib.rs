@@ -6,6 +6,7 @@
 
 mod cluster;
 mod database;
+pub mod hostile;
 mod memory;
 mod models;
 mod photos;

@@ -9,6 +9,7 @@ mod deferred;
 mod dump;
 mod embedding;
 mod golden;
+mod hostile_sql;
 mod inheritance;
 mod lifecycle;
 mod many_connections;
