@@ -7,6 +7,7 @@
 mod cluster;
 mod database;
 pub mod hostile;
+pub mod isolation;
 mod memory;
 mod models;
 mod photos;

@@ -11,6 +11,7 @@ mod embedding;
 mod golden;
 mod hostile_sql;
 mod inheritance;
+mod isolation;
 mod lifecycle;
 mod many_connections;
 mod migration;
