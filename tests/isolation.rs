@@ -60,14 +60,13 @@ impl<'a> Sessions<'a> {
         self.start_until(name, statement, |_| false)
     }
 
-    /// Starts a step, and returns once it is done, or waits for another session, or the observer finds that it has come
-    /// to where it has to be.
+    /// Starts a step, and returns once it is done, or waits for another session, or has come to where the test says.
     #[track_caller]
     pub fn start_until(
         &mut self,
         name: &str,
         statement: &str,
-        mut reached: impl FnMut(&mut Client) -> bool,
+        mut reached: impl FnMut(&mut Sessions) -> bool,
     ) -> Step {
         self.order(name, statement);
         wait_for(&format!("{name}: {statement}: done, or blocked"), PATIENCE, || {
@@ -77,7 +76,7 @@ impl<'a> Sessions<'a> {
             if self.is_blocked(name) {
                 return Some(Step::Blocked);
             }
-            reached(&mut self.observer).then_some(Step::Reached)
+            reached(self).then_some(Step::Reached)
         })
     }
 

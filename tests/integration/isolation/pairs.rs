@@ -201,23 +201,24 @@ fn maintain(sessions: &mut Sessions, maintenance: Maintenance, table: &str, is_l
             WHERE image_id = 9 AND checksum = sha256((SELECT image FROM pictures WHERE number = {})))",
         if maintenance == Maintenance::Verify { 3 } else { 0 }
     );
-    let rests = |observer: &mut Client| match maintenance {
-        Maintenance::Migrate => value(
-            observer,
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'CALL clip_migrate%' AND wait_event = 'PgSleep')",
-        ),
-        _ => !is_locked && value(observer, &is_embedded),
-    };
-    let step = sessions.start_until(table, &statement, rests);
+    let has_been_there = |sessions: &mut Sessions| !is_locked && value(sessions.observer(), &is_embedded);
+    let step = sessions.start_until(table, &statement, |sessions| match maintenance {
+        Maintenance::Migrate => value(sessions.observer(), MIGRATION_SLEEPS),
+        // A backfill waits for the queue, which may wait for the transaction.
+        _ => has_been_there(sessions) || sessions.block_the_queue(),
+    });
     if maintenance == Maintenance::Retry && step == Step::Done {
         let witnessed = witness(sessions.observer());
         wait_until("the queue has been at the table", PATIENCE, || {
-            (!is_locked && value(sessions.observer(), &is_embedded))
+            has_been_there(sessions)
                 || sessions.block_the_queue()
                 || (is_locked && value(sessions.observer(), &witnessed))
         });
     }
 }
+
+const MIGRATION_SLEEPS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
+    WHERE query LIKE 'CALL clip_migrate%' AND wait_event = 'PgSleep')";
 
 /// Stores a photo in another table; returns the query that tells whether it is embedded.
 fn witness(client: &mut Client) -> String {
