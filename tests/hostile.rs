@@ -18,6 +18,7 @@ mod objects;
 mod planted;
 mod random;
 mod rows;
+mod scenes;
 mod values;
 
 pub use self::attack::{Broken, Outcome, attack};

@@ -103,25 +103,6 @@ impl<'a> Sessions<'a> {
         &mut self.observer
     }
 
-    /// Whether a process waits for a lock that one of the sessions has, be it through others.
-    pub fn block(&mut self, process: i32) -> bool {
-        const QUERY: &str = "WITH RECURSIVE blocker (pid) AS (
-                SELECT unnest(pg_blocking_pids($1))
-                UNION SELECT unnest(pg_blocking_pids(pid)) FROM blocker)
-            SELECT EXISTS (SELECT FROM blocker WHERE pid = ANY ($2) AND pid <> $1)";
-        let pids: Vec<i32> = self.sessions.values().map(|session| session.pid).collect();
-        self.observer.query_one(QUERY, &[&process, &pids]).expect("a query").get(0)
-    }
-
-    /// Whether one of the queue's workers waits for a lock that one of the sessions has.
-    pub fn block_the_queue(&mut self) -> bool {
-        let workers = self
-            .observer
-            .query("SELECT pid FROM clip_workers WHERE database = current_database()", &[])
-            .expect("a query");
-        workers.iter().any(|worker| self.block(worker.get(0)))
-    }
-
     #[track_caller]
     fn order(&mut self, name: &str, statement: &str) {
         let database = self.database;
@@ -147,9 +128,15 @@ impl<'a> Sessions<'a> {
         }
     }
 
+    /// Whether the session waits for a lock that another one of them has, be it through others.
     fn is_blocked(&mut self, name: &str) -> bool {
+        const QUERY: &str = "WITH RECURSIVE blocker (pid) AS (
+                SELECT unnest(pg_blocking_pids($1))
+                UNION SELECT unnest(pg_blocking_pids(pid)) FROM blocker)
+            SELECT EXISTS (SELECT FROM blocker WHERE pid = ANY ($2) AND pid <> $1)";
+        let pids: Vec<i32> = self.sessions.values().map(|session| session.pid).collect();
         let pid = self.sessions[name].pid;
-        self.block(pid)
+        self.observer.query_one(QUERY, &[&pid, &pids]).expect("a query").get(0)
     }
 }
 

@@ -6,12 +6,13 @@ use std::fmt::{self, Display, Formatter};
 use postgres::Client;
 
 use super::calls::{Catalog, Place};
-use super::ground::Ground;
+use super::ground::{Ground, connected};
 use super::objects::{Realm, Role};
 use super::planted;
 use super::random::Random;
 use super::rows;
-use crate::database::{TestDatabase, run, value};
+use super::scenes::scene;
+use crate::database::TestDatabase;
 
 /// Statements of one batch, about; with so many a batch that fails can be read.
 const BATCH: usize = 100;
@@ -125,9 +126,8 @@ impl Batch {
             Role::Stranger => (1, "stranger", "lair, public"),
         };
         let client = self.sessions[index].get_or_insert_with(|| {
-            let mut client = self.database.connect_as(user);
-            run(&mut client, &format!("{SESSION}; SET search_path = {path}"));
-            client
+            let set = format!("{SESSION}; SET search_path = {path}");
+            connected("the role", || self.database.try_connect_as(user), &set)
         });
         let error = client.batch_execute(&statement).err();
         let state = match &error {
@@ -145,13 +145,15 @@ impl Batch {
         state
     }
 
-    /// Whether the superuser's session is its own still.
+    /// Whether the superuser's session is its own still. One that was lost is complained of elsewhere.
     fn check_session(&mut self) {
-        let Some(client) = self.sessions[0].as_mut().filter(|client| !client.is_closed()) else { return };
+        let Some(client) = &mut self.sessions[0] else { return };
         let query =
             "SELECT concat_ws(' ', current_user, session_user, pg_catalog.current_setting('search_path'))";
-        if client.batch_execute("SET statement_timeout = 0").is_ok() {
-            let is: String = value(client, query);
+        let rows =
+            client.batch_execute("SET statement_timeout = 0").and_then(|()| client.query_one(query, &[]));
+        if let Ok(row) = rows {
+            let is: String = row.get(0);
             if is != "postgres postgres su" {
                 self.what.push(format!("the superuser's session has become: {is}"));
             }
@@ -176,17 +178,15 @@ fn statements(seed: u64, catalog: &Catalog) -> Vec<(Role, String)> {
     while sent.len() < BATCH {
         let is_stranger = random.chance(65);
         let act = random.weighted(&ACTS);
-        let realm = if is_stranger { &mut stranger } else { &mut su };
+        let (realm, other) = if is_stranger { (&mut stranger, &su) } else { (&mut su, &stranger) };
         let role = realm.role;
         match act {
+            Act::Scene => sent.extend(scene(&mut random, realm, other, catalog)),
             Act::CreateSource => sent.push((role, realm.create_source(&mut random))),
             Act::CreateTarget => sent.push((role, realm.create_target(&mut random))),
             act => {
-                let (own, other) = if is_stranger { (&stranger, &su) } else { (&su, &stranger) };
-                let place = Place { own, other };
-                sent.extend(
-                    made(&mut random, act, &place, catalog).into_iter().map(|statement| (role, statement)),
-                );
+                let made = made(&mut random, act, &Place { own: realm, other }, catalog);
+                sent.extend(made.into_iter().map(|statement| (role, statement)));
             }
         }
     }
@@ -195,6 +195,7 @@ fn statements(seed: u64, catalog: &Catalog) -> Vec<(Role, String)> {
 
 #[derive(Clone, Copy)]
 enum Act {
+    Scene,
     Call,
     Watch,
     Register,
@@ -211,7 +212,8 @@ enum Act {
     Transaction,
 }
 
-const ACTS: [(u32, Act); 14] = [
+const ACTS: [(u32, Act); 15] = [
+    (14, Act::Scene),
     (20, Act::Call),
     (12, Act::Watch),
     (4, Act::Register),
@@ -247,6 +249,8 @@ fn made(random: &mut Random, act: Act, place: &Place, catalog: &Catalog) -> Vec<
         }
         Act::OnExtension => place.on_extension(random, catalog),
         Act::Transaction => return rows::transaction(random, place, catalog),
-        Act::Write | Act::Plant | Act::CreateSource | Act::CreateTarget => rows::write(random, own),
+        Act::Write | Act::Plant | Act::Scene | Act::CreateSource | Act::CreateTarget => {
+            rows::write(random, own)
+        }
     }]
 }

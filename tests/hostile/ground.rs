@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
+use postgres::{Client, Error};
+
 use super::planted::{self, SIGN};
 use crate::cluster::TestCluster;
 use crate::database::{TestDatabase, run, value};
@@ -68,7 +70,7 @@ impl Ground {
 
     pub(super) fn drop(&self, database: &TestDatabase) {
         let prepared = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
-        let mut client = database.connect();
+        let mut client = connected("somebody", || database.try_connect(), "");
         for row in client.query(prepared, &[]).expect("prepared transactions are listed") {
             let gid: String = row.get(0);
             run(&mut client, &format!("ROLLBACK PREPARED '{gid}'"));
@@ -90,8 +92,8 @@ impl Ground {
 
     /// What the ordinary role has gained in the cluster, or in this database; it is taken away again.
     pub(super) fn gains(&self, database: &TestDatabase) -> Option<String> {
-        let mut client = database.connect();
-        run(&mut client, "SET search_path = pg_catalog");
+        let mut client =
+            connected("the inspector", || database.try_connect(), "SET search_path = pg_catalog");
         let gained = client.query_opt(GAINS, &[]).expect("the roles are read").map(|row| row.get(0));
         run(
             &mut client,
@@ -104,12 +106,9 @@ impl Ground {
     /// Whether a table of a role that nobody attacked embeds what it is given, in both modes and rightly. `round` differs
     /// from call to call.
     pub(super) fn embeds(&self, database: &TestDatabase, round: i32) -> Result<(), String> {
-        let mut client = wait_for("the neighbour connects", PATIENCE, || {
-            let mut client = database.try_connect().ok()?;
-            // Nothing of the ordinary role's is found by its name.
-            client.batch_execute("SET search_path = pg_catalog; SET ROLE neighbour").ok()?;
-            Some(client)
-        });
+        // Nothing of the ordinary role's is found by its name.
+        let set = "SET search_path = pg_catalog; SET ROLE neighbour";
+        let mut client = connected("the neighbour", || database.try_connect(), set);
         for table in ["photos", "async_photos"] {
             let insert = format!(
                 "INSERT INTO neighbour.{table} SELECT {round} + number, image FROM public.pictures WHERE number < 2"
@@ -129,6 +128,15 @@ impl Ground {
             wrong => Err(format!("{wrong} photos of the neighbour have no vector or a wrong one")),
         }
     }
+}
+
+/// A connection on which this was set, also where the server has just crashed and recovers.
+pub(super) fn connected(who: &str, connect: impl Fn() -> Result<Client, Error>, set: &str) -> Client {
+    wait_for(&format!("{who} connects"), PATIENCE, || {
+        let mut client = connect().ok()?;
+        client.batch_execute(set).ok()?;
+        Some(client)
+    })
 }
 
 fn is_complaint(line: &str) -> bool {

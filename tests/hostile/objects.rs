@@ -60,8 +60,16 @@ impl Realm {
         Realm { role, schema, sources: Vec::new(), targets: Vec::new() }
     }
 
-    fn named(&self, name: &str) -> String {
+    pub(super) fn named(&self, name: &str) -> String {
         format!("{}.{name}", self.schema)
+    }
+
+    /// Notes tables that a scene has made.
+    pub(super) fn remember(&mut self, source: Source, target: Target) {
+        self.sources.retain(|known| known.table != source.table);
+        self.targets.retain(|known| known.table != target.table);
+        self.sources.push(source);
+        self.targets.push(target);
     }
 
     /// A column's type: mostly the usual one.

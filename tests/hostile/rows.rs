@@ -8,10 +8,15 @@ use super::values::{literal, photo};
 /// A statement that writes to a table of photos or of embeddings.
 pub(super) fn write(random: &mut Random, realm: &Realm) -> String {
     let source = realm.source(random);
+    write_to(random, realm, &source)
+}
+
+/// The same, mostly to this table of photos.
+pub(super) fn write_to(random: &mut Random, realm: &Realm, source: &Source) -> String {
     if random.chance(12) {
         return write_target(random, realm);
     }
-    let Source { table, key, key_type, image, image_type, project, project_type } = &source;
+    let Source { table, key, key_type, image, image_type, project, project_type } = source;
     let value = |random: &mut Random, type_name: &str| {
         if type_name == "bytea" { photo(random) } else { literal(random, type_name) }
     };

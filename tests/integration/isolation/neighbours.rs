@@ -88,15 +88,24 @@ fn a_job_that_is_locked_does_not_keep_the_worker_busy() {
     send(embedder, Signal::SIGSTOP);
     run(
         &mut client,
-        "INSERT INTO hoarder.photos SELECT id, 'p', image FROM pictures, generate_series(1, 3) AS id WHERE number = 0",
+        "INSERT INTO hoarder.photos SELECT id, 'p', image FROM pictures, generate_series(1, 100) AS id WHERE number = 0",
     );
     working_worker(&mut client);
+    // Jobs that are due while the worker is held, and that nobody may take before the end of this transaction.
     let mut sessions = Sessions::new(&database);
-    sessions.run("hoarder", "BEGIN; SET ROLE hoarder");
-    sessions
-        .run("hoarder", "UPDATE hoarder.photos SET image = (SELECT image FROM pictures WHERE number = 2)");
+    sessions.run(
+        "hoarder",
+        "BEGIN; UPDATE hoarder.photos SET image = (SELECT image FROM pictures WHERE number = 2)
+        WHERE id IN (SELECT key::int FROM clip_queue WHERE NOT claimed)",
+    );
+    let open = "SELECT count(*) FROM clip_queue WHERE NOT claimed AND source = 'hoarder.photos'::regclass";
+    let open: i64 = value(&mut client, open);
+    assert!(open > 0, "no job is open");
     send(embedder, Signal::SIGCONT);
     embed_bystanders(&mut client, 1, 1);
+    wait_until("the other photos are embedded", PATIENCE, || {
+        value::<i64>(&mut client, "SELECT count(*) FROM hoarder.image_embeddings") == 100 - open
+    });
     // Nothing is to be done now. On a slow machine the count is lower, never higher.
     let count = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()";
     let before: i64 = value(&mut client, count);
@@ -105,7 +114,7 @@ fn a_job_that_is_locked_does_not_keep_the_worker_busy() {
     assert!(transactions < 150, "{transactions} transactions while nothing was to be done");
     sessions.run("hoarder", "COMMIT");
     wait_until("the photos are embedded", PATIENCE, || {
-        value::<i64>(&mut client, "SELECT count(*) FROM hoarder.image_embeddings") == 3
+        value::<i64>(&mut client, "SELECT count(*) FROM hoarder.image_embeddings") == 100
     });
 }
 

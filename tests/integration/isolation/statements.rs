@@ -45,11 +45,16 @@ fn check(statements: &str, embedded: i64) {
 
 #[test]
 fn a_key_that_is_deleted_and_inserted_in_one_statement_keeps_a_vector() {
-    check(
-        "WITH gone AS (DELETE FROM photos WHERE id = 1 RETURNING id)
-        INSERT INTO photos SELECT gone.id, 'q', image FROM pictures, gone WHERE number = 3",
-        2,
-    );
+    // Which part ends first, and has its triggers fire first, depends on how much the other asks for.
+    for limit in ["", "LIMIT 1"] {
+        check(
+            &format!(
+                "WITH gone AS (DELETE FROM photos WHERE id = 1 RETURNING id)
+                INSERT INTO photos SELECT gone.id, 'q', image FROM gone, pictures WHERE number = 3 {limit}"
+            ),
+            2,
+        );
+    }
 }
 
 #[test]
