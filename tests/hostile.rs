@@ -17,8 +17,8 @@ mod ground;
 mod objects;
 mod planted;
 mod random;
+mod related;
 mod rows;
-mod scenes;
 mod values;
 
 pub use self::attack::{Broken, Outcome, attack};

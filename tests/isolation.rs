@@ -103,6 +103,13 @@ impl<'a> Sessions<'a> {
         &mut self.observer
     }
 
+    /// Whether one of the queue's workers waits for a lock that one of the sessions has.
+    pub fn block_the_queue(&mut self) -> bool {
+        let query = "SELECT pid FROM clip_workers WHERE database = current_database()";
+        let workers = self.observer.query(query, &[]).expect("a query");
+        workers.iter().any(|worker| self.block(worker.get(0)))
+    }
+
     #[track_caller]
     fn order(&mut self, name: &str, statement: &str) {
         let database = self.database;
@@ -130,13 +137,17 @@ impl<'a> Sessions<'a> {
 
     /// Whether the session waits for a lock that another one of them has, be it through others.
     fn is_blocked(&mut self, name: &str) -> bool {
+        let pid = self.sessions[name].pid;
+        self.block(pid)
+    }
+
+    fn block(&mut self, process: i32) -> bool {
         const QUERY: &str = "WITH RECURSIVE blocker (pid) AS (
                 SELECT unnest(pg_blocking_pids($1))
                 UNION SELECT unnest(pg_blocking_pids(pid)) FROM blocker)
             SELECT EXISTS (SELECT FROM blocker WHERE pid = ANY ($2) AND pid <> $1)";
         let pids: Vec<i32> = self.sessions.values().map(|session| session.pid).collect();
-        let pid = self.sessions[name].pid;
-        self.observer.query_one(QUERY, &[&pid, &pids]).expect("a query").get(0)
+        self.observer.query_one(QUERY, &[&process, &pids]).expect("a query").get(0)
     }
 }
 

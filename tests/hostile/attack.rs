@@ -7,11 +7,11 @@ use postgres::Client;
 
 use super::calls::{Catalog, Place};
 use super::ground::{Ground, connected};
-use super::objects::{Realm, Role};
+use super::objects::{Owned, Role};
 use super::planted;
 use super::random::Random;
+use super::related::related;
 use super::rows;
-use super::scenes::scene;
 use crate::database::TestDatabase;
 
 /// Statements of one batch, about; with so many a batch that fails can be read.
@@ -123,7 +123,7 @@ impl Batch {
     fn send(&mut self, role: Role, statement: String) -> String {
         let (index, user, path) = match role {
             Role::Superuser => (0, "postgres", "su"),
-            Role::Stranger => (1, "stranger", "lair, public"),
+            Role::Stranger => (1, "stranger", "stranger, public"),
         };
         let client = self.sessions[index].get_or_insert_with(|| {
             let set = format!("{SESSION}; SET search_path = {path}");
@@ -167,25 +167,25 @@ const LOST: &str = "lost connection";
 /// What a batch sends: it follows from the seed and from what the extension has.
 fn statements(seed: u64, catalog: &Catalog) -> Vec<(Role, String)> {
     let mut random = Random::new(seed);
-    let (mut su, mut stranger) = (Realm::new(Role::Superuser), Realm::new(Role::Stranger));
+    let (mut su, mut stranger) = (Owned::new(Role::Superuser), Owned::new(Role::Stranger));
     let mut sent = Vec::new();
-    for realm in [&mut su, &mut stranger] {
+    for owned in [&mut su, &mut stranger] {
         for _ in 0..3 {
-            sent.push((realm.role, realm.create_source(&mut random)));
+            sent.push((owned.role, owned.create_source(&mut random)));
         }
-        sent.push((realm.role, realm.create_target(&mut random)));
+        sent.push((owned.role, owned.create_target(&mut random)));
     }
     while sent.len() < BATCH {
         let is_stranger = random.chance(65);
         let act = random.weighted(&ACTS);
-        let (realm, other) = if is_stranger { (&mut stranger, &su) } else { (&mut su, &stranger) };
-        let role = realm.role;
+        let (owned, other) = if is_stranger { (&mut stranger, &su) } else { (&mut su, &stranger) };
+        let role = owned.role;
         match act {
-            Act::Scene => sent.extend(scene(&mut random, realm, other, catalog)),
-            Act::CreateSource => sent.push((role, realm.create_source(&mut random))),
-            Act::CreateTarget => sent.push((role, realm.create_target(&mut random))),
+            Act::Related => sent.extend(related(&mut random, owned, other, catalog)),
+            Act::CreateSource => sent.push((role, owned.create_source(&mut random))),
+            Act::CreateTarget => sent.push((role, owned.create_target(&mut random))),
             act => {
-                let made = made(&mut random, act, &Place { own: realm, other }, catalog);
+                let made = made(&mut random, act, &Place { own: owned, other }, catalog);
                 sent.extend(made.into_iter().map(|statement| (role, statement)));
             }
         }
@@ -195,7 +195,7 @@ fn statements(seed: u64, catalog: &Catalog) -> Vec<(Role, String)> {
 
 #[derive(Clone, Copy)]
 enum Act {
-    Scene,
+    Related,
     Call,
     Watch,
     Register,
@@ -213,7 +213,7 @@ enum Act {
 }
 
 const ACTS: [(u32, Act); 15] = [
-    (14, Act::Scene),
+    (14, Act::Related),
     (20, Act::Call),
     (12, Act::Watch),
     (4, Act::Register),
@@ -249,7 +249,7 @@ fn made(random: &mut Random, act: Act, place: &Place, catalog: &Catalog) -> Vec<
         }
         Act::OnExtension => place.on_extension(random, catalog),
         Act::Transaction => return rows::transaction(random, place, catalog),
-        Act::Write | Act::Plant | Act::Scene | Act::CreateSource | Act::CreateTarget => {
+        Act::Write | Act::Plant | Act::Related | Act::CreateSource | Act::CreateTarget => {
             rows::write(random, own)
         }
     }]

@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use super::objects::{Realm, Role};
+use super::objects::{Owned, Role};
 use super::random::Random;
 use super::values;
 
@@ -49,10 +49,10 @@ impl Catalog {
     }
 }
 
-/// The two realms, seen by the role that acts.
+/// The two sides, seen by the role that acts.
 pub(super) struct Place<'a> {
-    pub(super) own: &'a Realm,
-    pub(super) other: &'a Realm,
+    pub(super) own: &'a Owned,
+    pub(super) other: &'a Owned,
 }
 
 impl Place<'_> {
@@ -61,7 +61,7 @@ impl Place<'_> {
     pub(super) fn regclass(&self, random: &mut Random) -> String {
         let foreign = match self.own.role {
             Role::Superuser => "pg_catalog.pg_proc",
-            Role::Stranger => random.pick(&["vault.secrets", "neighbour.photos", "neighbour.async_photos"]),
+            Role::Stranger => random.pick(&["private.secrets", "neighbour.photos", "neighbour.async_photos"]),
         };
         let name = match random.below(20) {
             0..=11 => self.own.relation(random),
@@ -125,10 +125,10 @@ impl Place<'_> {
     /// A call of `clip_watch` that might succeed.
     pub(super) fn watch(&self, random: &mut Random) -> String {
         let theirs = self.own.role == Role::Superuser && random.chance(40);
-        let realm = if theirs { self.other } else { self.own };
-        let source = realm.source(random);
-        let table = if random.chance(85) { source.table } else { realm.relation(random) };
-        let target = if random.chance(85) { realm.target(random) } else { self.other.target(random) };
+        let owned = if theirs { self.other } else { self.own };
+        let source = owned.source(random);
+        let table = if random.chance(85) { source.table } else { owned.relation(random) };
+        let target = if random.chance(85) { owned.target(random) } else { self.other.target(random) };
         let mut arguments = vec![
             format!("'{}'", quoted(&table)),
             format!("target => '{}'", quoted(&target)),

@@ -157,14 +157,14 @@ CREATE EXTENSION pg_clip;
 -- As it was for everybody before PostgreSQL 15.
 GRANT CREATE ON SCHEMA public TO PUBLIC;
 CREATE SCHEMA su;
-CREATE SCHEMA lair AUTHORIZATION stranger;
+CREATE SCHEMA stranger AUTHORIZATION stranger;
 CREATE SCHEMA neighbour AUTHORIZATION neighbour;
 CREATE TABLE pictures (number int PRIMARY KEY, image bytea, embedding vector(512));
 GRANT SELECT ON pictures TO PUBLIC;
-CREATE SCHEMA vault;
-GRANT USAGE ON SCHEMA vault, neighbour TO PUBLIC;
-CREATE TABLE vault.secrets (id int PRIMARY KEY, image bytea, secret text);
-INSERT INTO vault.secrets VALUES (1, 'secret', 'secret');
+CREATE SCHEMA private;
+GRANT USAGE ON SCHEMA private, neighbour TO PUBLIC;
+CREATE TABLE private.secrets (id int PRIMARY KEY, image bytea, secret text);
+INSERT INTO private.secrets VALUES (1, 'secret', 'secret');
 SET ROLE neighbour;
 CREATE TABLE neighbour.photos (id int PRIMARY KEY, image bytea);
 CREATE TABLE neighbour.async_photos (id int PRIMARY KEY, image bytea);
@@ -178,20 +178,20 @@ const GAINS: &str = "
 SELECT concat_ws(', ',
     CASE WHEN rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls THEN 'attributes' END,
     CASE WHEN EXISTS (SELECT FROM pg_auth_members WHERE member = role.oid) THEN 'memberships' END,
-    CASE WHEN (SELECT md5(string_agg(s::text, ',')) FROM vault.secrets AS s) IS DISTINCT FROM
+    CASE WHEN (SELECT md5(string_agg(s::text, ',')) FROM private.secrets AS s) IS DISTINCT FROM
         md5(ROW(1, 'secret'::bytea, 'secret')::text) THEN 'the secrets changed' END,
     CASE WHEN (SELECT relowner <> 10 OR relacl IS NOT NULL OR relhastriggers OR relrowsecurity
-        FROM pg_class WHERE oid = 'vault.secrets'::regclass) THEN 'the table of the secrets changed' END,
+        FROM pg_class WHERE oid = 'private.secrets'::regclass) THEN 'the table of the secrets changed' END,
     CASE WHEN EXISTS (SELECT FROM pg_proc WHERE prosecdef AND proowner = role.oid AND pronamespace =
         'public'::regnamespace) THEN 'functions' END)
 FROM pg_roles AS role
 WHERE rolname = 'stranger' AND (
     rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls
     OR EXISTS (SELECT FROM pg_auth_members WHERE member = role.oid)
-    OR (SELECT md5(string_agg(s::text, ',')) FROM vault.secrets AS s) IS DISTINCT FROM
+    OR (SELECT md5(string_agg(s::text, ',')) FROM private.secrets AS s) IS DISTINCT FROM
         md5(ROW(1, 'secret'::bytea, 'secret')::text)
     OR (SELECT relowner <> 10 OR relacl IS NOT NULL OR relhastriggers OR relrowsecurity
-        FROM pg_class WHERE oid = 'vault.secrets'::regclass))";
+        FROM pg_class WHERE oid = 'private.secrets'::regclass))";
 
 const NEIGHBOURS_QUEUED: &str = "SELECT queued FROM public.clip_coverage
     WHERE source = 'neighbour.async_photos'::regclass";

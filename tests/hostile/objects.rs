@@ -32,7 +32,7 @@ pub(super) struct Target {
 }
 
 /// What one of the roles has.
-pub(super) struct Realm {
+pub(super) struct Owned {
     pub(super) role: Role,
     pub(super) schema: &'static str,
     pub(super) sources: Vec<Source>,
@@ -51,20 +51,20 @@ const SOURCES: [&str; 7] = [
 const TARGETS: [&str; 5] = ["image_embeddings", "\"e\"\"mb\"", "new_rows", "\"t.s\"", "\"clip_queue\""];
 const VIEWS: [&str; 3] = ["v0", "v1", "photo"];
 
-impl Realm {
-    pub(super) fn new(role: Role) -> Realm {
+impl Owned {
+    pub(super) fn new(role: Role) -> Owned {
         let schema = match role {
             Role::Superuser => "su",
-            Role::Stranger => "lair",
+            Role::Stranger => "stranger",
         };
-        Realm { role, schema, sources: Vec::new(), targets: Vec::new() }
+        Owned { role, schema, sources: Vec::new(), targets: Vec::new() }
     }
 
     pub(super) fn named(&self, name: &str) -> String {
         format!("{}.{name}", self.schema)
     }
 
-    /// Notes tables that a scene has made.
+    /// Notes tables that related statements make.
     pub(super) fn remember(&mut self, source: Source, target: Target) {
         self.sources.retain(|known| known.table != source.table);
         self.targets.retain(|known| known.table != target.table);
@@ -176,7 +176,7 @@ impl Realm {
         }
     }
 
-    /// The name of anything of this realm that might be there.
+    /// The name of anything of the role that might be there.
     pub(super) fn relation(&self, random: &mut Random) -> String {
         match random.below(10) {
             0..=4 => self.source(random).table,
@@ -195,7 +195,7 @@ impl Realm {
         let parent = self.named("parted");
         match random.below(12) {
             0 | 1 => {
-                let filter = if self.role == Role::Stranger { " WHERE lair.planted()" } else { "" };
+                let filter = if self.role == Role::Stranger { " WHERE stranger.planted()" } else { "" };
                 format!(
                     "CREATE OR REPLACE VIEW {view} AS SELECT {key} AS id, {image} AS image FROM {table}{filter}"
                 )

@@ -11,7 +11,7 @@ pub(super) const SIGN: &str = "planted code";
 
 /// The functions, types and casts that a batch's database begins with; run as the ordinary role.
 pub(super) const BASE: &str = "
-CREATE FUNCTION lair.planted() RETURNS bool LANGUAGE plpgsql AS $$
+CREATE FUNCTION stranger.planted() RETURNS bool LANGUAGE plpgsql AS $$
 DECLARE
     secret text;
 BEGIN
@@ -19,7 +19,7 @@ BEGIN
         RAISE LOG 'planted code runs as %', current_user;
     END IF;
     BEGIN
-        EXECUTE 'SELECT secret FROM vault.secrets' INTO secret;
+        EXECUTE 'SELECT secret FROM private.secrets' INTO secret;
         RAISE LOG 'planted code has read the secret as %', current_user;
     EXCEPTION WHEN insufficient_privilege OR undefined_table THEN NULL;
     END;
@@ -37,74 +37,80 @@ BEGIN
         RAISE LOG 'planted code has altered its role as %', current_user;
     EXCEPTION WHEN insufficient_privilege THEN NULL;
     END;
-    PERFORM pg_catalog.set_config('search_path', 'lair', false);
+    PERFORM pg_catalog.set_config('search_path', 'stranger', false);
     RETURN true;
 END $$;
-CREATE FUNCTION lair.planted_row() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM lair.planted(); RETURN COALESCE(NEW, OLD); END $$;
-CREATE FUNCTION lair.planted_int(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
-    $$ BEGIN PERFORM lair.planted(); RETURN $1; END $$;
-CREATE FUNCTION lair.planted_text(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
-    $$ BEGIN PERFORM lair.planted(); RETURN $1; END $$;
-CREATE FUNCTION lair.planted_bytea(bytea) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS
-    $$ BEGIN PERFORM lair.planted(); RETURN $1; END $$;
-CREATE TYPE lair.pair AS (a text);
-CREATE TYPE lair.mood AS ENUM ('1', '2', 'demo');
-CREATE DOMAIN lair.d_int AS int CHECK (lair.planted());
-CREATE DOMAIN lair.d_text AS text CHECK (lair.planted());
-CREATE DOMAIN lair.d_bytea AS bytea CHECK (lair.planted());
-CREATE DOMAIN lair.d_vector AS public.vector CHECK (lair.planted());
-CREATE FUNCTION lair.pair_text(lair.pair) RETURNS text LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM lair.planted(); RETURN ($1).a; END $$;
-CREATE FUNCTION lair.pair_int(lair.pair) RETURNS int LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM lair.planted(); RETURN 1; END $$;
-CREATE FUNCTION lair.pair_equal(lair.pair, lair.pair) RETURNS bool LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM lair.planted(); RETURN ($1).a = ($2).a; END $$;
-CREATE FUNCTION lair.pair_bytea(lair.pair) RETURNS bytea LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM lair.planted(); RETURN '\\x00'; END $$;
-CREATE FUNCTION lair.pair_bigint(lair.pair, bigint) RETURNS bool LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM lair.planted(); RETURN true; END $$;
-CREATE FUNCTION lair.mood_text(lair.mood) RETURNS text LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM lair.planted(); RETURN 'demo'; END $$;
-CREATE FUNCTION lair.mood_int(lair.mood) RETURNS int LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM lair.planted(); RETURN 1; END $$;
-CREATE FUNCTION lair.mood_vector(lair.mood) RETURNS public.vector LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM lair.planted(); RETURN array_fill(1::real, ARRAY[512])::public.vector; END $$;
+CREATE FUNCTION stranger.planted_row() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM stranger.planted(); RETURN COALESCE(NEW, OLD); END $$;
+CREATE FUNCTION stranger.planted_int(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+    $$ BEGIN PERFORM stranger.planted(); RETURN $1; END $$;
+CREATE FUNCTION stranger.planted_text(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+    $$ BEGIN PERFORM stranger.planted(); RETURN $1; END $$;
+CREATE FUNCTION stranger.planted_bytea(bytea) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS
+    $$ BEGIN PERFORM stranger.planted(); RETURN $1; END $$;
+CREATE TYPE stranger.pair AS (a text);
+CREATE TYPE stranger.mood AS ENUM ('1', '2', 'demo');
+CREATE DOMAIN stranger.d_int AS int CHECK (stranger.planted());
+CREATE DOMAIN stranger.d_text AS text CHECK (stranger.planted());
+CREATE DOMAIN stranger.d_bytea AS bytea CHECK (stranger.planted());
+CREATE DOMAIN stranger.d_vector AS public.vector CHECK (stranger.planted());
+CREATE FUNCTION stranger.pair_text(stranger.pair) RETURNS text LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM stranger.planted(); RETURN ($1).a; END $$;
+CREATE FUNCTION stranger.pair_int(stranger.pair) RETURNS int LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM stranger.planted(); RETURN 1; END $$;
+CREATE FUNCTION stranger.pair_equal(stranger.pair, stranger.pair) RETURNS bool LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM stranger.planted(); RETURN ($1).a = ($2).a; END $$;
+CREATE FUNCTION stranger.pair_bytea(stranger.pair) RETURNS bytea LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM stranger.planted(); RETURN '\\x00'; END $$;
+CREATE FUNCTION stranger.pair_bigint(stranger.pair, bigint) RETURNS bool LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM stranger.planted(); RETURN true; END $$;
+CREATE FUNCTION stranger.mood_text(stranger.mood) RETURNS text LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM stranger.planted(); RETURN 'demo'; END $$;
+CREATE FUNCTION stranger.mood_int(stranger.mood) RETURNS int LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM stranger.planted(); RETURN 1; END $$;
+CREATE FUNCTION stranger.mood_vector(stranger.mood) RETURNS public.vector LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM stranger.planted(); RETURN array_fill(1::real, ARRAY[512])::public.vector; END $$;
 ";
 
 /// Types of the ordinary role.
-pub(super) const TYPES: [&str; 6] =
-    ["lair.pair", "lair.mood", "lair.d_int", "lair.d_text", "lair.d_bytea", "lair.d_vector"];
+pub(super) const TYPES: [&str; 6] = [
+    "stranger.pair",
+    "stranger.mood",
+    "stranger.d_int",
+    "stranger.d_text",
+    "stranger.d_bytea",
+    "stranger.d_vector",
+];
 
 /// A cast, an operator or a function with a name of the extension's.
 pub(super) fn for_everybody(random: &mut Random) -> String {
     let how = random.pick(&["AS IMPLICIT", "AS ASSIGNMENT", ""]);
     match random.below(14) {
-        0 => format!("CREATE CAST (lair.pair AS text) WITH FUNCTION lair.pair_text(lair.pair) {how}"),
-        1 => format!("CREATE CAST (lair.pair AS int) WITH FUNCTION lair.pair_int(lair.pair) {how}"),
-        2 => format!("CREATE CAST (lair.pair AS bytea) WITH FUNCTION lair.pair_bytea(lair.pair) {how}"),
-        3 => format!("CREATE CAST (lair.mood AS text) WITH FUNCTION lair.mood_text(lair.mood) {how}"),
-        4 => format!("CREATE CAST (lair.mood AS int) WITH FUNCTION lair.mood_int(lair.mood) {how}"),
-        5 => format!("CREATE CAST (lair.mood AS public.vector) WITH FUNCTION lair.mood_vector(lair.mood) {how}"),
-        6 => "CREATE OPERATOR public.= (FUNCTION = lair.pair_equal, LEFTARG = lair.pair, RIGHTARG = lair.pair, \
+        0 => format!("CREATE CAST (stranger.pair AS text) WITH FUNCTION stranger.pair_text(stranger.pair) {how}"),
+        1 => format!("CREATE CAST (stranger.pair AS int) WITH FUNCTION stranger.pair_int(stranger.pair) {how}"),
+        2 => format!("CREATE CAST (stranger.pair AS bytea) WITH FUNCTION stranger.pair_bytea(stranger.pair) {how}"),
+        3 => format!("CREATE CAST (stranger.mood AS text) WITH FUNCTION stranger.mood_text(stranger.mood) {how}"),
+        4 => format!("CREATE CAST (stranger.mood AS int) WITH FUNCTION stranger.mood_int(stranger.mood) {how}"),
+        5 => format!("CREATE CAST (stranger.mood AS public.vector) WITH FUNCTION stranger.mood_vector(stranger.mood) {how}"),
+        6 => "CREATE OPERATOR public.= (FUNCTION = stranger.pair_equal, LEFTARG = stranger.pair, RIGHTARG = stranger.pair, \
               COMMUTATOR = OPERATOR(public.=), HASHES, MERGES)"
             .to_owned(),
-        7 => "CREATE OPERATOR public.= (FUNCTION = lair.pair_bigint, LEFTARG = lair.pair, RIGHTARG = bigint)"
+        7 => "CREATE OPERATOR public.= (FUNCTION = stranger.pair_bigint, LEFTARG = stranger.pair, RIGHTARG = bigint)"
             .to_owned(),
         8 => "CREATE FUNCTION public.clip_embed_image(x bool) RETURNS public.halfvec LANGUAGE plpgsql AS $$ BEGIN \
-              PERFORM lair.planted(); RETURN array_fill(1::real, ARRAY[512])::public.halfvec; END $$"
+              PERFORM stranger.planted(); RETURN array_fill(1::real, ARRAY[512])::public.halfvec; END $$"
             .to_owned(),
-        9 => "CREATE FUNCTION public.clip_embed_text(x bool) RETURNS lair.mood LANGUAGE plpgsql AS $$ BEGIN \
-              PERFORM lair.planted(); RETURN 'demo'; END $$"
+        9 => "CREATE FUNCTION public.clip_embed_text(x bool) RETURNS stranger.mood LANGUAGE plpgsql AS $$ BEGIN \
+              PERFORM stranger.planted(); RETURN 'demo'; END $$"
             .to_owned(),
         10 => "CREATE FUNCTION public.clip_fill_image_embeddings(x int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN \
-               PERFORM lair.planted(); RETURN x; END $$"
+               PERFORM stranger.planted(); RETURN x; END $$"
             .to_owned(),
         11 => "CREATE FUNCTION public.clip_model_identity(model name) RETURNS text LANGUAGE plpgsql AS $$ BEGIN \
-               PERFORM lair.planted(); RETURN 'demo'; END $$"
+               PERFORM stranger.planted(); RETURN 'demo'; END $$"
             .to_owned(),
         12 => "CREATE TABLE public.pg_class (oid oid, relowner oid, relname name)".to_owned(),
-        _ => "CREATE DOMAIN public.regclass AS text CHECK (lair.planted())".to_owned(),
+        _ => "CREATE DOMAIN public.regclass AS text CHECK (stranger.planted())".to_owned(),
     }
 }
 
@@ -118,42 +124,42 @@ pub(super) fn on_table(random: &mut Random, table: &str, columns: &Source) -> St
             let level = random.pick(&["ROW", "STATEMENT"]);
             format!(
                 "CREATE TRIGGER aa_planted{} {time} {event} ON {table} FOR EACH {level} \
-                 EXECUTE FUNCTION lair.planted_row()",
+                 EXECUTE FUNCTION stranger.planted_row()",
                 random.below(3)
             )
         }
         2 => format!(
             "CREATE CONSTRAINT TRIGGER planted_later AFTER INSERT OR UPDATE ON {table} \
-             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION lair.planted_row()"
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION stranger.planted_row()"
         ),
         3 => format!(
             "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; \
-             CREATE POLICY planted{} ON {table} USING (lair.planted()) WITH CHECK (lair.planted())",
+             CREATE POLICY planted{} ON {table} USING (stranger.planted()) WITH CHECK (stranger.planted())",
             random.below(3)
         ),
         4 => {
             let event = random.pick(&["INSERT", "UPDATE", "DELETE"]);
-            let what = random.pick(&["ALSO SELECT lair.planted()", "INSTEAD NOTHING"]);
+            let what = random.pick(&["ALSO SELECT stranger.planted()", "INSTEAD NOTHING"]);
             format!("CREATE RULE planted{} AS ON {event} TO {table} DO {what}", random.below(3))
         }
-        5 => format!("ALTER TABLE {table} ALTER {key} SET DEFAULT lair.planted_int(1)"),
-        6 => format!("ALTER TABLE {table} ADD CHECK (lair.planted()) NOT VALID"),
-        7 => format!("CREATE INDEX ON {table} (lair.planted_text({key}::text))"),
-        8 => format!("CREATE UNIQUE INDEX ON {table} (({key})) WHERE lair.planted_int(1) = 1"),
+        5 => format!("ALTER TABLE {table} ALTER {key} SET DEFAULT stranger.planted_int(1)"),
+        6 => format!("ALTER TABLE {table} ADD CHECK (stranger.planted()) NOT VALID"),
+        7 => format!("CREATE INDEX ON {table} (stranger.planted_text({key}::text))"),
+        8 => format!("CREATE UNIQUE INDEX ON {table} (({key})) WHERE stranger.planted_int(1) = 1"),
         9 => format!(
-            "ALTER TABLE {table} ADD made{} text GENERATED ALWAYS AS (lair.planted_text('1')) {}",
+            "ALTER TABLE {table} ADD made{} text GENERATED ALWAYS AS (stranger.planted_text('1')) {}",
             random.below(3),
             random.pick(&["STORED", "VIRTUAL"])
         ),
-        10 => format!("CREATE STATISTICS ON (lair.planted_text({key}::text)), {key} FROM {table}"),
+        10 => format!("CREATE STATISTICS ON (stranger.planted_text({key}::text)), {key} FROM {table}"),
         11 => format!(
             "CREATE TRIGGER planted_instead INSTEAD OF INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW \
-             EXECUTE FUNCTION lair.planted_row()"
+             EXECUTE FUNCTION stranger.planted_row()"
         ),
         12 => format!(
-            "ALTER TABLE {table} ADD project{} lair.d_text DEFAULT 'x', ADD UNIQUE ({key})",
+            "ALTER TABLE {table} ADD project{} stranger.d_text DEFAULT 'x', ADD UNIQUE ({key})",
             random.below(2)
         ),
-        _ => format!("ALTER TABLE {table} ADD CHECK (lair.planted_bytea({image}) IS NOT NULL) NOT VALID"),
+        _ => format!("ALTER TABLE {table} ADD CHECK (stranger.planted_bytea({image}) IS NOT NULL) NOT VALID"),
     }
 }

@@ -1,20 +1,20 @@
 //! Writing rows, reading views, and changing what a session is set to.
 
 use super::calls::{Catalog, Place};
-use super::objects::{Realm, Source};
+use super::objects::{Owned, Source};
 use super::random::Random;
 use super::values::{literal, photo};
 
 /// A statement that writes to a table of photos or of embeddings.
-pub(super) fn write(random: &mut Random, realm: &Realm) -> String {
-    let source = realm.source(random);
-    write_to(random, realm, &source)
+pub(super) fn write(random: &mut Random, owned: &Owned) -> String {
+    let source = owned.source(random);
+    write_to(random, owned, &source)
 }
 
 /// The same, mostly to this table of photos.
-pub(super) fn write_to(random: &mut Random, realm: &Realm, source: &Source) -> String {
+pub(super) fn write_to(random: &mut Random, owned: &Owned, source: &Source) -> String {
     if random.chance(12) {
-        return write_target(random, realm);
+        return write_target(random, owned);
     }
     let Source { table, key, key_type, image, image_type, project, project_type } = source;
     let value = |random: &mut Random, type_name: &str| {
@@ -60,8 +60,8 @@ pub(super) fn write_to(random: &mut Random, realm: &Realm, source: &Source) -> S
     }
 }
 
-fn write_target(random: &mut Random, realm: &Realm) -> String {
-    let table = realm.target(random);
+fn write_target(random: &mut Random, owned: &Owned) -> String {
+    let table = owned.target(random);
     match random.below(6) {
         0 => format!("DELETE FROM {table}"),
         1 => format!("TRUNCATE {table}"),
@@ -71,7 +71,7 @@ fn write_target(random: &mut Random, realm: &Realm) -> String {
             random.pick(&["'demo'", "NULL", "repeat('x', 70000)", "''"])
         ),
         4 => format!("UPDATE {table} SET embedding = NULL"),
-        _ => match realm.targets.iter().find(|target| target.table == table) {
+        _ => match owned.targets.iter().find(|target| target.table == table) {
             Some(target) => {
                 let values: Vec<String> =
                     target.types.iter().map(|type_name| literal(random, type_name)).collect();

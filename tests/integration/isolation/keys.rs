@@ -1,7 +1,11 @@
 //! Keys are what their type says they are: no setting of a session, and no other spelling of an equal key, loses a vector
 //! or leaves one behind.
 
-use pg_clip_tests::{TestCluster, failure, run, value, wait_for_the_queue};
+use pg_clip_tests::isolation::Sessions;
+use pg_clip_tests::{
+    PATIENCE, Signal, TestCluster, embedder, failure, run, send, value, wait_for_the_queue, wait_until,
+    working_worker,
+};
 use postgres::Client;
 
 use super::pairs::database;
@@ -105,6 +109,49 @@ fn another_spelling_of_an_equal_key_keeps_the_vector() {
             run(&mut client, &format!("DELETE FROM photos WHERE id = {other}"));
             check(&mut client, 0);
         }
+    }
+}
+
+/// The worker has claimed a photo whose key has another spelling than it has where the photo is deleted.
+#[test]
+fn an_open_delete_keeps_the_worker_off_a_key_of_another_spelling() {
+    let cluster = TestCluster::preloaded();
+    for (key_type, key, respell) in [
+        ("timestamptz", "2026-07-01 12:00:00+00", "SET TimeZone = 'Asia/Kolkata'"),
+        ("date", "2026-12-11", "SET DateStyle = 'SQL, DMY'"),
+        ("numeric", "1.0", "UPDATE photos SET id = 1.00"),
+        ("bpchar", "a", "UPDATE photos SET id = 'a  '"),
+    ] {
+        let database = database(&cluster);
+        let mut client = database.connect();
+        run(
+            &mut client,
+            &format!(
+                "SET TimeZone = 'UTC'; CREATE TABLE photos (id {key_type} PRIMARY KEY, image bytea);
+                SELECT clip_watch('photos', mode => 'async')"
+            ),
+        );
+        let embedder = embedder(&mut client);
+        send(embedder, Signal::SIGSTOP);
+        let insert = format!("INSERT INTO photos SELECT '{key}', image FROM pictures WHERE number = 0");
+        run(&mut client, &insert);
+        working_worker(&mut client);
+        let mut sessions = Sessions::new(&database);
+        sessions.run("other", respell);
+        sessions.run("other", "BEGIN");
+        sessions.run("other", "DELETE FROM photos");
+        send(embedder, Signal::SIGCONT);
+        // What is stored after it, in another table, is embedded after it.
+        let later: i64 =
+            value(&mut client, "INSERT INTO later (image) SELECT image FROM pictures LIMIT 1 RETURNING id");
+        wait_until("the queue has been at the photo", PATIENCE, || {
+            value(
+                &mut client,
+                &format!("SELECT EXISTS (SELECT FROM later_embeddings WHERE image_id = {later})"),
+            )
+        });
+        sessions.run("other", "COMMIT");
+        check(&mut client, 0);
     }
 }
 

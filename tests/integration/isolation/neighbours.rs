@@ -20,7 +20,7 @@ fn two_roles(cluster: &TestCluster) -> TestDatabase {
     let insert = "INSERT INTO pictures SELECT number - 1, image FROM unnest($1::bytea[]) WITH ORDINALITY AS t (image, number)";
     client.execute(insert, &[&&demo_photos()[..4]]).expect("the pictures are stored");
     let mut create = String::new();
-    for role in ["hoarder", "bystander"] {
+    for role in ["first", "second"] {
         write!(
             create,
             "CREATE ROLE {role}; CREATE SCHEMA {role} AUTHORIZATION {role};
@@ -35,16 +35,15 @@ fn two_roles(cluster: &TestCluster) -> TestDatabase {
 }
 
 /// Stores photos of the other role, and waits for their vectors.
-fn embed_bystanders(client: &mut Client, from: i32, count: i32) {
+fn embed_of_second(client: &mut Client, from: i32, count: i32) {
     let last = from + count - 1;
     for id in from..=last {
         run(
             client,
-            &format!("INSERT INTO bystander.photos SELECT {id}, 'p', image FROM pictures WHERE number = 1"),
+            &format!("INSERT INTO second.photos SELECT {id}, 'p', image FROM pictures WHERE number = 1"),
         );
-        wait_until("the bystander's photo is embedded", PATIENCE, || {
-            let query =
-                format!("SELECT EXISTS (SELECT FROM bystander.image_embeddings WHERE image_id = {id})");
+        wait_until("the second role's photo is embedded", PATIENCE, || {
+            let query = format!("SELECT EXISTS (SELECT FROM second.image_embeddings WHERE image_id = {id})");
             value(client, &query)
         });
     }
@@ -61,20 +60,20 @@ fn an_open_delete_of_claimed_photos_holds_up_nobody_else() {
     send(embedder, Signal::SIGSTOP);
     run(
         &mut client,
-        "INSERT INTO hoarder.photos SELECT id, 'p', image || int4send(id)
+        "INSERT INTO first.photos SELECT id, 'p', image || int4send(id)
         FROM pictures, generate_series(1, 64) AS id WHERE number = 0",
     );
     let worker = working_worker(&mut client);
     let mut sessions = Sessions::new(&database);
-    sessions.run("hoarder", "BEGIN; SET ROLE hoarder");
-    let step = sessions.start("hoarder", "DELETE FROM hoarder.photos");
+    sessions.run("first", "BEGIN; SET ROLE first");
+    let step = sessions.start("first", "DELETE FROM first.photos");
     assert_eq!(step, Step::Done);
     send(embedder, Signal::SIGCONT);
-    embed_bystanders(&mut client, 1, 3);
+    embed_of_second(&mut client, 1, 3);
     assert!(is_alive(worker), "the worker that had claimed the photos");
     let waits = cluster.log().matches(&format!("process {worker} still waiting for")).count();
     assert!(waits <= 2, "the worker has waited {waits} times for one transaction");
-    sessions.run("hoarder", "COMMIT");
+    sessions.run("first", "COMMIT");
     drop(sessions);
     drop(client);
 }
@@ -88,23 +87,23 @@ fn a_job_that_is_locked_does_not_keep_the_worker_busy() {
     send(embedder, Signal::SIGSTOP);
     run(
         &mut client,
-        "INSERT INTO hoarder.photos SELECT id, 'p', image FROM pictures, generate_series(1, 100) AS id WHERE number = 0",
+        "INSERT INTO first.photos SELECT id, 'p', image FROM pictures, generate_series(1, 100) AS id WHERE number = 0",
     );
     working_worker(&mut client);
     // Jobs that are due while the worker is held, and that nobody may take before the end of this transaction.
     let mut sessions = Sessions::new(&database);
     sessions.run(
-        "hoarder",
-        "BEGIN; UPDATE hoarder.photos SET image = (SELECT image FROM pictures WHERE number = 2)
+        "first",
+        "BEGIN; UPDATE first.photos SET image = (SELECT image FROM pictures WHERE number = 2)
         WHERE id IN (SELECT key::int FROM clip_queue WHERE NOT claimed)",
     );
-    let open = "SELECT count(*) FROM clip_queue WHERE NOT claimed AND source = 'hoarder.photos'::regclass";
+    let open = "SELECT count(*) FROM clip_queue WHERE NOT claimed AND source = 'first.photos'::regclass";
     let open: i64 = value(&mut client, open);
     assert!(open > 0, "no job is open");
     send(embedder, Signal::SIGCONT);
-    embed_bystanders(&mut client, 1, 1);
+    embed_of_second(&mut client, 1, 1);
     wait_until("the other photos are embedded", PATIENCE, || {
-        value::<i64>(&mut client, "SELECT count(*) FROM hoarder.image_embeddings") == 100 - open
+        value::<i64>(&mut client, "SELECT count(*) FROM first.image_embeddings") == 100 - open
     });
     // Nothing is to be done now. On a slow machine the count is lower, never higher.
     let count = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()";
@@ -112,9 +111,9 @@ fn a_job_that_is_locked_does_not_keep_the_worker_busy() {
     run(&mut client, "SELECT pg_sleep(3)");
     let transactions = value::<i64>(&mut client, count) - before;
     assert!(transactions < 150, "{transactions} transactions while nothing was to be done");
-    sessions.run("hoarder", "COMMIT");
+    sessions.run("first", "COMMIT");
     wait_until("the photos are embedded", PATIENCE, || {
-        value::<i64>(&mut client, "SELECT count(*) FROM hoarder.image_embeddings") == 100
+        value::<i64>(&mut client, "SELECT count(*) FROM first.image_embeddings") == 100
     });
 }
 

@@ -1,4 +1,4 @@
-//! A backfill beside a transaction that is open: what it commits later has the last word.
+//! Maintenance beside a transaction that is open: what it commits later has the last word.
 
 use pg_clip_tests::TestCluster;
 use pg_clip_tests::isolation::Differences;
@@ -34,7 +34,9 @@ fn check(write: &str) {
     let cluster = TestCluster::shared();
     let write: Vec<_> = WRITES.into_iter().filter(|(name, _)| *name == write).collect();
     for mode in ["sync", "async"] {
-        let found = beside(&database(&cluster), mode, Maintenance::Backfill, End::Commit, &write);
-        assert_eq!(found, [(write[0].0, Differences::default())], "in {mode} mode");
+        for maintenance in [Maintenance::Backfill, Maintenance::Verify, Maintenance::Retry] {
+            let found = beside(&database(&cluster), mode, maintenance, End::Commit, &write);
+            assert_eq!(found, [(write[0].0, Differences::default())], "{maintenance:?} in {mode} mode");
+        }
     }
 }

@@ -89,8 +89,8 @@ pub(super) fn database(cluster: &TestCluster) -> TestDatabase {
     run(
         &mut client,
         "CREATE TABLE pictures (number int PRIMARY KEY, image bytea);
-        CREATE TABLE witness (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, project text, image bytea);
-        SELECT clip_watch('witness', target => 'witness_embeddings', mode => 'async')",
+        CREATE TABLE later (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, project text, image bytea);
+        SELECT clip_watch('later', target => 'later_embeddings', mode => 'async')",
     );
     let insert = "INSERT INTO pictures SELECT number - 1, image FROM unnest($1::bytea[]) WITH ORDINALITY AS t (image, number)";
     client.execute(insert, &[&&demo_photos()[..4]]).expect("the pictures are stored");
@@ -116,7 +116,8 @@ pub(super) fn beside(
         sessions.run("writer", &write.replace("{table}", table));
     }
     for ((write, _), table) in writes.iter().zip(&tables) {
-        maintain(&mut sessions, maintenance, table, *write == "truncate");
+        let state = Beside { is_locked: *write == "truncate", is_alone: writes.len() == 1 };
+        maintain(&mut sessions, maintenance, table, &state);
     }
     let end = match end {
         End::Commit => "COMMIT",
@@ -195,8 +196,16 @@ fn silently(client: &mut Client, table: &str, statements: &str) {
     run(client, &disabled);
 }
 
+/// What the transaction does to the table that is maintained.
+struct Beside {
+    /// It has locked the table.
+    is_locked: bool,
+    /// It has written to no other table: where the queue waits for it, it is at this one.
+    is_alone: bool,
+}
+
 /// Starts the maintenance of a table in a session of its name, and returns when it waits, or the queue has been at it.
-fn maintain(sessions: &mut Sessions, maintenance: Maintenance, table: &str, is_locked: bool) {
+fn maintain(sessions: &mut Sessions, maintenance: Maintenance, table: &str, beside: &Beside) {
     let statement = match maintenance {
         Maintenance::Backfill => format!("CALL clip_backfill('{table}')"),
         Maintenance::Verify => format!("CALL clip_backfill('{table}', verify => true)"),
@@ -210,17 +219,20 @@ fn maintain(sessions: &mut Sessions, maintenance: Maintenance, table: &str, is_l
             WHERE image_id = 9 AND checksum = sha256((SELECT image FROM pictures WHERE number = {})))",
         if maintenance == Maintenance::Verify { 3 } else { 0 }
     );
-    let has_been_there = |sessions: &mut Sessions| !is_locked && value(sessions.observer(), &is_embedded);
+    let has_been_there = |sessions: &mut Sessions| {
+        !beside.is_locked && value(sessions.observer(), &is_embedded)
+            || beside.is_alone && sessions.block_the_queue()
+    };
     let step = sessions.start_until(table, &statement, |sessions| match maintenance {
         Maintenance::Migrate => value(sessions.observer(), MIGRATION_SLEEPS),
         // A backfill waits for the queue, which may leave the photo of the transaction for later.
         _ => has_been_there(sessions),
     });
     if maintenance == Maintenance::Retry && step == Step::Done {
-        let witnessed = witness(sessions.observer());
-        wait_until("the queue has been at the table", PATIENCE, || match is_locked {
+        let later_is_embedded = store_later(sessions.observer());
+        wait_until("the queue has been at the table", PATIENCE, || match beside.is_locked {
             false => has_been_there(sessions),
-            true => value(sessions.observer(), &witnessed),
+            true => value(sessions.observer(), &later_is_embedded),
         });
     }
 }
@@ -229,8 +241,8 @@ const MIGRATION_SLEEPS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
     WHERE query LIKE 'CALL clip_migrate%' AND wait_event = 'PgSleep')";
 
 /// Stores a photo in another table; returns the query that tells whether it is embedded.
-fn witness(client: &mut Client) -> String {
-    let insert = "INSERT INTO witness (image) SELECT image FROM pictures WHERE number = 0 RETURNING id";
+fn store_later(client: &mut Client) -> String {
+    let insert = "INSERT INTO later (image) SELECT image FROM pictures WHERE number = 0 RETURNING id";
     let id: i64 = value(client, insert);
-    format!("SELECT EXISTS (SELECT FROM witness_embeddings WHERE image_id = {id})")
+    format!("SELECT EXISTS (SELECT FROM later_embeddings WHERE image_id = {id})")
 }

@@ -2,7 +2,7 @@
 //! and the roles that look at it and maintain it. Random statements alone seldom come so far.
 
 use super::calls::{Catalog, Place, quoted};
-use super::objects::{Realm, Role, Source, Target};
+use super::objects::{Owned, Role, Source, Target};
 use super::random::Random;
 use super::values::{self, TYPES, VECTOR_TYPES};
 use super::{planted, rows};
@@ -21,11 +21,11 @@ enum Odd {
     TargetProject,
 }
 
-/// Plays a scene in the realm of one of the roles.
-pub(super) fn scene(
+/// Tables of one of the roles, a watch on them, and what both roles do then.
+pub(super) fn related(
     random: &mut Random,
-    own: &mut Realm,
-    other: &Realm,
+    own: &mut Owned,
+    other: &Owned,
     catalog: &Catalog,
 ) -> Vec<(Role, String)> {
     let (source, target) = pair(random, own);
@@ -75,7 +75,7 @@ pub(super) fn scene(
 }
 
 /// A source and a target that fit one another, but for one column.
-fn pair(random: &mut Random, realm: &mut Realm) -> (Source, Target) {
+fn pair(random: &mut Random, owned: &mut Owned) -> (Source, Target) {
     let odd = random.weighted(&[
         (30, Odd::Nowhere),
         (10, Odd::Key),
@@ -90,7 +90,7 @@ fn pair(random: &mut Random, realm: &mut Realm) -> (Source, Target) {
     let odd_type = |random: &mut Random, at: Odd, usual: &str, others: &[&str]| {
         if at != odd {
             usual.to_owned()
-        } else if realm.role == Role::Stranger && random.chance(30) {
+        } else if owned.role == Role::Stranger && random.chance(30) {
             random.pick(&planted::TYPES).to_owned()
         } else {
             random.pick(others).to_owned()
@@ -100,7 +100,7 @@ fn pair(random: &mut Random, realm: &mut Realm) -> (Source, Target) {
     let key = odd_type(random, Odd::Key, usual_key, &TYPES);
     let project = odd_type(random, Odd::Project, "text", &TYPES);
     let source = Source {
-        table: realm.named(&format!("scene{}", random.below(2))),
+        table: owned.named(&format!("related{}", random.below(2))),
         key: "id".to_owned(),
         key_type: key.clone(),
         image: "image".to_owned(),
@@ -117,7 +117,7 @@ fn pair(random: &mut Random, realm: &mut Realm) -> (Source, Target) {
     ];
     let columns = ["image_id", "embedding", "checksum", "model", "project"].map(str::to_owned);
     let target = Target { table: format!("{}_e", source.table), columns, types };
-    realm.remember(source.clone(), target.clone());
+    owned.remember(source.clone(), target.clone());
     (source, target)
 }
 
@@ -153,7 +153,7 @@ fn attach(random: &mut Random, source: &Source, target: &Target) -> Vec<String> 
             vec![
                 format!(
                     "CREATE OR REPLACE VIEW {table}_v AS SELECT id, image, project FROM {table}{}",
-                    if table.starts_with("lair") { " WHERE lair.planted()" } else { "" }
+                    if table.starts_with("stranger") { " WHERE stranger.planted()" } else { "" }
                 ),
                 format!(
                     "SELECT public.clip_register_watch('{from}'::regclass, '{to}'::regclass, '{mode}', 'image', 'id', {project}, \
@@ -186,7 +186,7 @@ fn attach(random: &mut Random, source: &Source, target: &Target) -> Vec<String> 
     }
 }
 
-fn some_rows(random: &mut Random, realm: &Realm, source: &Source) -> Vec<String> {
+fn some_rows(random: &mut Random, owned: &Owned, source: &Source) -> Vec<String> {
     let insert = |random: &mut Random| {
         let image = match source.image_type.as_str() {
             "bytea" => values::photo(random),
@@ -201,15 +201,15 @@ fn some_rows(random: &mut Random, realm: &Realm, source: &Source) -> Vec<String>
     };
     let mut statements = vec![insert(random), insert(random)];
     for _ in 0..2 {
-        statements.push(rows::write_to(random, realm, source));
+        statements.push(rows::write_to(random, owned, source));
     }
     statements
 }
 
 /// Changes a table under its watch.
-fn change(random: &mut Random, realm: &Realm, source: &Source, target: &Target) -> String {
+fn change(random: &mut Random, owned: &Owned, source: &Source, target: &Target) -> String {
     let new_type = |random: &mut Random, types: &[&str]| {
-        let of_role = realm.role == Role::Stranger && random.chance(25);
+        let of_role = owned.role == Role::Stranger && random.chance(25);
         random.pick(if of_role { &planted::TYPES } else { types }).to_owned()
     };
     match random.below(12) {
