@@ -219,12 +219,17 @@ fn maintain(sessions: &mut Sessions, maintenance: Maintenance, table: &str, besi
             WHERE image_id = 9 AND checksum = sha256((SELECT image FROM pictures WHERE number = {})))",
         if maintenance == Maintenance::Verify { 3 } else { 0 }
     );
+    // A migration may wait for the transaction without a lock.
+    let is_asleep = format!(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query = '{}' AND wait_event = 'PgSleep')",
+        statement.replace('\'', "''")
+    );
     let has_been_there = |sessions: &mut Sessions| {
         !beside.is_locked && value(sessions.observer(), &is_embedded)
             || beside.is_alone && sessions.block_the_queue()
     };
     let step = sessions.start_until(table, &statement, |sessions| match maintenance {
-        Maintenance::Migrate => value(sessions.observer(), MIGRATION_SLEEPS),
+        Maintenance::Migrate => value(sessions.observer(), &is_asleep),
         // A backfill waits for the queue, which may leave the photo of the transaction for later.
         _ => has_been_there(sessions),
     });
@@ -236,9 +241,6 @@ fn maintain(sessions: &mut Sessions, maintenance: Maintenance, table: &str, besi
         });
     }
 }
-
-const MIGRATION_SLEEPS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
-    WHERE query LIKE 'CALL clip_migrate%' AND wait_event = 'PgSleep')";
 
 /// Stores a photo in another table; returns the query that tells whether it is embedded.
 fn store_later(client: &mut Client) -> String {
