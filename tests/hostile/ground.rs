@@ -87,7 +87,14 @@ impl Ground {
         let mut bytes = Vec::new();
         self.read += log.read_to_end(&mut bytes).expect("the log is read") as u64;
         let text = String::from_utf8_lossy(&bytes);
-        text.lines().filter(|line| is_complaint(line)).map(str::to_owned).collect()
+        let mut explained = false;
+        let lines = text.lines().filter(|line| {
+            // Where planted code was called from stands below, in lines that begin with a tab after the first.
+            explained =
+                is_complaint(line) || explained && (line.contains(" CONTEXT:  ") || line.starts_with('\t'));
+            explained
+        });
+        lines.map(str::to_owned).collect()
     }
 
     /// What the ordinary role has gained in the cluster, or in this database; it is taken away again.
