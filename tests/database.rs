@@ -27,6 +27,11 @@ impl TestDatabase {
         self.config.clone().user(role).connect(NoTls).expect("a client connects")
     }
 
+    /// A new connection as another role, or why there is none.
+    pub(crate) fn try_connect_as(&self, role: &str) -> Result<Client, Error> {
+        self.config.clone().user(role).connect(NoTls)
+    }
+
     /// A new connection, or why there is none.
     pub fn try_connect(&self) -> Result<Client, Error> {
         self.config.connect(NoTls)

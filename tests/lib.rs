@@ -7,6 +7,8 @@
 mod account;
 mod cluster;
 mod database;
+pub mod hostile;
+pub mod isolation;
 mod memory;
 mod models;
 mod photos;

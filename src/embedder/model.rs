@@ -9,6 +9,8 @@
 mod config;
 mod fingerprint;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod graph;
 mod graph_file;
 mod image_tower;

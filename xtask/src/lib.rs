@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod command;
 pub mod demo;
 pub mod environment;
+pub mod fuzz;
 pub mod install;
 pub mod lint;
 pub mod lock;

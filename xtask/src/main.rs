@@ -14,7 +14,7 @@ use xtask::environment::{Environment, MAJORS};
 use xtask::lock::Lock;
 use xtask::places::Places;
 use xtask::postgres::Postgres;
-use xtask::{bench, build, demo, install, lint, playground, psql, test_run};
+use xtask::{bench, build, demo, fuzz, install, lint, playground, psql, test_run};
 
 /// The tasks of the pg_clip checkout
 #[derive(Parser)]
@@ -49,6 +49,11 @@ enum Task {
         #[arg(requires = "name")]
         model: Option<PathBuf>,
     },
+    /// Send random inputs to what takes them from strangers
+    Fuzz {
+        #[command(subcommand)]
+        what: Fuzz,
+    },
     /// Open psql on a throwaway cluster that has the extension
     Psql {
         /// Arguments for psql
@@ -71,6 +76,32 @@ enum Action {
     Start,
     Stop,
     Status,
+}
+
+#[derive(Subcommand)]
+enum Fuzz {
+    /// Random SQL of a superuser and an ordinary role against a throwaway cluster
+    Sql {
+        #[arg(long, default_value_t = 100_000)]
+        statements: u64,
+        /// A batch that failed says its seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// The frames between a backend and the embedder, with cargo-fuzz
+    Wire(Duration),
+    /// Image files, as far as the input of a model
+    Image(Duration),
+    /// Texts, as far as token ids
+    Tokenizer(Duration),
+    /// The files of a model that are read without ONNX Runtime
+    Model(Duration),
+}
+
+#[derive(Args)]
+struct Duration {
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
 }
 
 fn main() -> ExitCode {
@@ -112,6 +143,15 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
         Task::Bench { name, model } => {
             bench::bench(&places, &environment, &postgres()?, name.as_deref(), model.as_deref())?;
         }
+        Task::Fuzz { what } => match what {
+            Fuzz::Sql { statements, seed } => {
+                fuzz::sql(&places, &environment, &postgres()?, statements, seed)?;
+            }
+            Fuzz::Wire(Duration { seconds }) => fuzz::target(&places, "wire", seconds)?,
+            Fuzz::Image(Duration { seconds }) => fuzz::target(&places, "image", seconds)?,
+            Fuzz::Tokenizer(Duration { seconds }) => fuzz::target(&places, "tokenizer", seconds)?,
+            Fuzz::Model(Duration { seconds }) => fuzz::target(&places, "model", seconds)?,
+        },
         Task::Psql { arguments } => {
             let cluster = playground::ready(&places, &environment, &postgres()?)?;
             let error = psql::psql(&cluster, playground::DATABASE).args(arguments).exec();

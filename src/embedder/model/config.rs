@@ -29,7 +29,7 @@ pub(super) enum Kind {
 }
 
 /// The longest context that is believed. Hugging Face writes 10^30 where a tokenizer has no limit.
-const LONGEST_CONTEXT: u64 = 8192;
+pub(super) const LONGEST_CONTEXT: u64 = 8192;
 
 impl Config {
     pub(super) fn read(folder: &Folder) -> Result<Config, String> {
@@ -38,6 +38,12 @@ impl Config {
         let mut config = Config { models, tokenizer, preprocessing: None };
         config.preprocessing = config.read_preprocessing(folder)?;
         Ok(config)
+    }
+
+    /// The configuration that these values are, without a preprocessing.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn of(models: Vec<Value>, tokenizer: Value) -> Config {
+        Config { models, tokenizer, preprocessing: None }
     }
 
     /// SigLIP names itself in Hugging Face's configuration, and has a bias of the logits in OpenCLIP's.
@@ -130,7 +136,7 @@ mod tests {
     use super::*;
 
     fn config(model: Value, tokenizer: Value) -> Config {
-        Config { models: vec![model], tokenizer, preprocessing: None }
+        Config::of(vec![model], tokenizer)
     }
 
     #[test]

@@ -25,7 +25,7 @@ const DYNAMIC_QUANTIZATION: [&[u8]; 3] =
     [b"\x22\x15DynamicQuantizeLinear", b"\x22\x16DynamicQuantizeMatMul", b"\x22\x14DynamicQuantizeLSTM"];
 
 /// The longest name of a file, as Linux has it; its length is then one or two bytes.
-const LONGEST_NAME: usize = 255;
+pub(super) const LONGEST_NAME: usize = 255;
 
 impl GraphFile {
     /// Looks through the file, or says what is wrong with it.
@@ -52,7 +52,8 @@ impl GraphFile {
     }
 }
 
-fn scan(mut file: impl Read) -> io::Result<(Vec<String>, bool)> {
+/// The names of the files with weights, and whether activations are quantized by the largest value of a batch.
+pub(super) fn scan(mut file: impl Read) -> io::Result<(Vec<String>, bool)> {
     const CHUNK: usize = 1 << 20;
     // What is searched for may begin in one chunk and end in the next.
     const OVERLAP: usize = LOCATION.len() + 2 + LONGEST_NAME;

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 
 use flate2::read::GzDecoder;
 use serde_json::Value;
-use temp_dir::TempDir;
 
 use super::Tokenizer;
 
@@ -22,10 +21,7 @@ fn golden(name: &str) -> BufReader<GzDecoder<File>> {
 pub(super) fn clip() -> Tokenizer {
     let mut file = String::new();
     golden("tokenizer.json.gz").read_to_string(&mut file).unwrap();
-    let folder = TempDir::new().unwrap();
-    let path = folder.child("tokenizer.json");
-    fs::write(&path, file).unwrap();
-    Tokenizer::read(&path, CONTEXT_LENGTH).unwrap()
+    Tokenizer::of(file.as_bytes(), CONTEXT_LENGTH).unwrap()
 }
 
 fn ids(value: &Value) -> Vec<u32> {

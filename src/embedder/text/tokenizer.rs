@@ -8,6 +8,7 @@
 //! OpenAI's code. Any other, such as SigLIP's SentencePiece, reads a text as it is.
 
 use std::borrow::Cow;
+use std::fs;
 use std::path::Path;
 
 use tokenizers::TruncationParams;
@@ -30,8 +31,15 @@ const BEGINNING: usize = 8 << 10;
 impl Tokenizer {
     /// Reads a `tokenizer.json`. `context_length` counts the start and the end token.
     pub(crate) fn read(path: &Path, context_length: usize) -> Result<Tokenizer, String> {
-        let fail = |error: tokenizers::Error| format!("{}: {error}", path.display());
-        let mut tokenizer = tokenizers::Tokenizer::from_file(path).map_err(fail)?;
+        let fail = |error: String| format!("{}: {error}", path.display());
+        let json = fs::read(path).map_err(|error| fail(error.to_string()))?;
+        Tokenizer::of(&json, context_length).map_err(fail)
+    }
+
+    /// The tokenizer that the text of a `tokenizer.json` describes.
+    pub(crate) fn of(json: &[u8], context_length: usize) -> Result<Tokenizer, String> {
+        let fail = |error: tokenizers::Error| error.to_string();
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(json).map_err(fail)?;
         let padding = Padding {
             id: tokenizer.get_padding().map_or(0, |padding| padding.pad_id),
             length: context_length,
@@ -59,6 +67,12 @@ impl Tokenizer {
                 return Ok(ids);
             }
         }
+        self.encode_beginning(text, text.len())
+    }
+
+    /// The token ids of a text of which all is read, however long it is.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn encode_whole(&self, text: &str) -> Result<Vec<u32>, Error> {
         self.encode_beginning(text, text.len())
     }
 
@@ -104,8 +118,6 @@ fn end_of_words(text: &str, length: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use serde_json::{Value, json};
     use temp_dir::TempDir;
 

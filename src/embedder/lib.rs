@@ -10,6 +10,8 @@
 mod batch;
 mod command_line;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod guardian;
 mod image;
 mod install;
@@ -30,7 +32,8 @@ use clap::Parser;
 
 use crate::command_line::{Arguments, Command};
 
-fn main() -> ExitCode {
+/// What the program does.
+pub fn main() -> ExitCode {
     log::install_panic_hook();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

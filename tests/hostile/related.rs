@@ -1,0 +1,274 @@
+//! Statements that belong together: tables that fit but for one column, a watch on them, rows, a change under the watch,
+//! and the roles that look at it and maintain it. Random statements alone seldom come so far.
+
+use super::calls::{Catalog, Place, quoted};
+use super::objects::{Owned, Role, Source, Target};
+use super::random::Random;
+use super::values::{self, TYPES, VECTOR_TYPES};
+use super::{planted, rows};
+
+/// Where the odd column is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Odd {
+    Nowhere,
+    Key,
+    Image,
+    Project,
+    TargetKey,
+    Embedding,
+    Checksum,
+    Model,
+    TargetProject,
+}
+
+/// Tables of one of the roles, a watch on them, and what both roles do then.
+pub(super) fn related(
+    random: &mut Random,
+    own: &mut Owned,
+    other: &Owned,
+    catalog: &Catalog,
+) -> Vec<(Role, String)> {
+    let (source, target) = pair(random, own);
+    let role = own.role;
+    let mut sent: Vec<(Role, String)> = Vec::new();
+    let mut own_sends = |statements: Vec<String>| {
+        sent.extend(statements.into_iter().map(|statement| (role, statement)));
+    };
+    own_sends(create(&source, &target));
+    let is_early = random.chance(30);
+    let plant = |random: &mut Random| {
+        let table = if random.chance(50) { &source.table } else { &target.table };
+        planted::on_table(random, table, &source)
+    };
+    if role == Role::Stranger && random.chance(60) {
+        own_sends(vec![plant(random), planted::for_everybody(random)]);
+    }
+    if is_early {
+        own_sends(some_rows(random, own, &source));
+    }
+    let theirs = role == Role::Stranger && random.chance(25);
+    let attached = attach(random, &source, &target);
+    if theirs {
+        sent.extend(attached.into_iter().map(|statement| (Role::Superuser, statement)));
+    } else {
+        sent.extend(attached.into_iter().map(|statement| (role, statement)));
+    }
+    for _ in 0..2 {
+        let place = Place { own, other };
+        sent.extend(some_rows(random, own, &source).into_iter().map(|statement| (role, statement)));
+        sent.push((role, change(random, own, &source, &target)));
+        if role == Role::Stranger && random.chance(50) {
+            sent.push((role, plant(random)));
+        }
+        sent.extend(some_rows(random, own, &source).into_iter().map(|statement| (role, statement)));
+        for _ in 0..2 {
+            let caller = if random.chance(60) { Role::Superuser } else { role };
+            sent.push((caller, maintain(random, &source, &target)));
+        }
+        let reader = if random.chance(70) { Role::Superuser } else { role };
+        sent.push((reader, rows::monitor(random, catalog)));
+        if random.chance(30) {
+            sent.push((role, place.any(random, catalog)));
+        }
+    }
+    sent
+}
+
+/// A source and a target that fit one another, but for one column.
+fn pair(random: &mut Random, owned: &mut Owned) -> (Source, Target) {
+    let odd = random.weighted(&[
+        (30, Odd::Nowhere),
+        (10, Odd::Key),
+        (20, Odd::Image),
+        (10, Odd::Project),
+        (6, Odd::TargetKey),
+        (12, Odd::Embedding),
+        (5, Odd::Checksum),
+        (5, Odd::Model),
+        (5, Odd::TargetProject),
+    ]);
+    let odd_type = |random: &mut Random, at: Odd, usual: &str, others: &[&str]| {
+        if at != odd {
+            usual.to_owned()
+        } else if owned.role == Role::Stranger && random.chance(30) {
+            random.pick(&planted::TYPES).to_owned()
+        } else {
+            random.pick(others).to_owned()
+        }
+    };
+    let usual_key = random.pick(&["int", "bigint", "text", "uuid", "date"]);
+    let key = odd_type(random, Odd::Key, usual_key, &TYPES);
+    let project = odd_type(random, Odd::Project, "text", &TYPES);
+    let source = Source {
+        table: owned.named(&format!("related{}", random.below(2))),
+        key: "id".to_owned(),
+        key_type: key.clone(),
+        image: "image".to_owned(),
+        image_type: odd_type(random, Odd::Image, "bytea", &TYPES),
+        project: "project".to_owned(),
+        project_type: project.clone(),
+    };
+    let types = [
+        odd_type(random, Odd::TargetKey, &key, &TYPES),
+        odd_type(random, Odd::Embedding, "public.vector(512)", &VECTOR_TYPES),
+        odd_type(random, Odd::Checksum, "bytea", &TYPES),
+        odd_type(random, Odd::Model, "text", &TYPES),
+        odd_type(random, Odd::TargetProject, &project, &TYPES),
+    ];
+    let columns = ["image_id", "embedding", "checksum", "model", "project"].map(str::to_owned);
+    let target = Target { table: format!("{}_e", source.table), columns, types };
+    owned.remember(source.clone(), target.clone());
+    (source, target)
+}
+
+fn create(source: &Source, target: &Target) -> Vec<String> {
+    let columns: Vec<String> = target
+        .columns
+        .iter()
+        .zip(&target.types)
+        .map(|(name, type_name)| format!("{name} {type_name}"))
+        .collect();
+    vec![
+        format!("DROP TABLE IF EXISTS {}, {} CASCADE", source.table, target.table),
+        format!(
+            "CREATE TABLE {} (id {} UNIQUE, project {}, image {})",
+            source.table, source.key_type, source.project_type, source.image_type
+        ),
+        format!("CREATE TABLE {} ({}, UNIQUE (image_id))", target.table, columns.join(", ")),
+    ]
+}
+
+/// Has the photos of the source embedded: by `clip_watch`, by what is behind it, or by triggers written by hand.
+fn attach(random: &mut Random, source: &Source, target: &Target) -> Vec<String> {
+    let (table, to) = (&source.table, &target.table);
+    let mode = random.pick(&["sync", "async"]);
+    let project = random.chance(70);
+    match random.below(10) {
+        0..=3 => vec![format!(
+            "SELECT public.clip_watch('{table}', target => '{to}', mode => '{mode}', key_column => 'id'{})",
+            if project { ", project_column => 'project'" } else { "" }
+        )],
+        4..=5 => {
+            let from = if random.chance(50) { format!("{table}_v") } else { table.clone() };
+            vec![
+                format!(
+                    "CREATE OR REPLACE VIEW {table}_v AS SELECT id, image, project FROM {table}{}",
+                    if table.starts_with("stranger") { " WHERE stranger.planted()" } else { "" }
+                ),
+                format!(
+                    "SELECT public.clip_register_watch('{from}'::regclass, '{to}'::regclass, '{mode}', 'image', 'id', {project}, \
+                     'image_id', 'embedding', 'checksum', 'model', {to_project}, NULL)",
+                    project = if project { "'project'" } else { "NULL" },
+                    to_project = if project { "'project'" } else { "NULL" },
+                ),
+            ]
+        }
+        _ => {
+            let arguments = format!(
+                "'target={}', 'key_column=id'{}",
+                quoted(to),
+                if project { ", 'project_column=project'" } else { "" }
+            );
+            [
+                ("INSERT", "REFERENCING NEW TABLE AS new_rows"),
+                ("UPDATE", "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows"),
+                ("DELETE", "REFERENCING OLD TABLE AS old_rows"),
+                ("TRUNCATE", ""),
+            ]
+            .map(|(event, tables)| {
+                format!(
+                    "CREATE TRIGGER hand_{event} AFTER {event} ON {table} {tables} FOR EACH STATEMENT \
+                     EXECUTE FUNCTION public.clip_fill_image_embeddings({arguments})"
+                )
+            })
+            .to_vec()
+        }
+    }
+}
+
+fn some_rows(random: &mut Random, owned: &Owned, source: &Source) -> Vec<String> {
+    let insert = |random: &mut Random| {
+        let image = match source.image_type.as_str() {
+            "bytea" => values::photo(random),
+            other => values::literal(random, other),
+        };
+        format!(
+            "INSERT INTO {} (id, image, project) VALUES ({}, {image}, {})",
+            source.table,
+            values::literal(random, &source.key_type),
+            values::literal(random, &source.project_type)
+        )
+    };
+    let mut statements = vec![insert(random), insert(random)];
+    for _ in 0..2 {
+        statements.push(rows::write_to(random, owned, source));
+    }
+    statements
+}
+
+/// Changes a table under its watch.
+fn change(random: &mut Random, owned: &Owned, source: &Source, target: &Target) -> String {
+    let new_type = |random: &mut Random, types: &[&str]| {
+        let of_role = owned.role == Role::Stranger && random.chance(25);
+        random.pick(if of_role { &planted::TYPES } else { types }).to_owned()
+    };
+    match random.below(12) {
+        0..=4 => {
+            let column = random.pick(&["id", "image", "project"]);
+            let type_name = new_type(random, &TYPES);
+            let using = values::literal(random, &type_name);
+            format!("ALTER TABLE {} ALTER {column} TYPE {type_name} USING {using}", source.table)
+        }
+        5..=8 => {
+            let column = random.pick(&["image_id", "embedding", "embedding", "checksum", "model", "project"]);
+            let types: &[&str] = if column == "embedding" { &VECTOR_TYPES } else { &TYPES };
+            let type_name = new_type(random, types);
+            let using = if column == "embedding" && random.chance(70) {
+                format!("embedding::{type_name}")
+            } else {
+                values::literal(random, &type_name)
+            };
+            format!("ALTER TABLE {} ALTER {column} TYPE {type_name} USING {using}", target.table)
+        }
+        9 => format!(
+            "ALTER TABLE {} RENAME {} TO other",
+            source.table,
+            random.pick(&["id", "image", "project"])
+        ),
+        10 => format!(
+            "BEGIN; DROP TABLE {0} CASCADE; CREATE TABLE {0} (image_id {1} UNIQUE, embedding public.vector(512), \
+             checksum bytea, model text, project {2}); COMMIT",
+            target.table, source.key_type, source.project_type
+        ),
+        _ => format!(
+            "BEGIN; DROP TABLE {0} CASCADE; CREATE VIEW {0} AS SELECT NULL::{1} AS image_id, \
+             NULL::public.vector AS embedding, NULL::bytea AS checksum, NULL::text AS model, NULL::text AS project; COMMIT",
+            target.table, source.key_type
+        ),
+    }
+}
+
+/// A call on the watched table that anybody might make who may.
+fn maintain(random: &mut Random, source: &Source, target: &Target) -> String {
+    let (table, to) = (&source.table, &target.table);
+    match random.below(14) {
+        0..=2 => {
+            format!("CALL public.clip_backfill('{table}'::regclass, {})", random.pick(&["true", "false"]))
+        }
+        3 => format!("CALL public.clip_migrate('{to}'::regclass, 'demo'::text, false)"),
+        4 => format!("SELECT public.clip_retry('{table}'::regclass)"),
+        5 => format!("SELECT public.clip_unwatch('{table}'::regclass)"),
+        6 => format!("SELECT public.clip_prepare_migration('{to}'::regclass, 'demo'::text, 100)"),
+        7 => format!("SELECT public.clip_migrate_batch('{to}'::regclass, NULL::text)"),
+        8 => format!("SELECT public.clip_switch_model('{to}'::regclass, false, 100)"),
+        9 => format!("SELECT public.clip_find_missing('{table}'::regclass, NULL::text, true)"),
+        10 => {
+            format!("SELECT public.clip_enqueue_missing('{table}'::regclass, ARRAY['1', '2', 'x']::text[])")
+        }
+        11 => format!("SELECT public.clip_begin_backfill('{table}'::regclass)"),
+        12 => format!("SELECT public.clip_abandon_migration('{to}'::regclass)"),
+        _ => {
+            format!("SELECT public.clip_set_watch_model('{table}'::regclass, 'demo@0000000000000000'::text)")
+        }
+    }
+}

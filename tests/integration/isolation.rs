@@ -1,0 +1,7 @@
+//! Sessions beside one another: whatever the order of their steps, each photo ends with the vector of its bytes.
+
+mod keys;
+mod neighbours;
+mod open_transactions;
+mod pairs;
+mod statements;

@@ -1,0 +1,195 @@
+//! Keys are what their type says they are: no setting of a session, and no other spelling of an equal key, loses a vector
+//! or leaves one behind.
+
+use pg_clip_tests::isolation::Sessions;
+use pg_clip_tests::{
+    PATIENCE, Signal, TestCluster, embedder, failure, run, send, value, wait_for_the_queue, wait_until,
+    working_worker,
+};
+use postgres::Client;
+
+use super::pairs::database;
+
+/// A table with a key of this type, filled and embedded by a backfill in a session with these settings.
+fn backfilled(cluster: &TestCluster, key_type: &str, mode: &str, keys: &str, settings: &str) -> Client {
+    let mut client = database(cluster).connect();
+    run(
+        &mut client,
+        &format!(
+            "CREATE TABLE photos (id {key_type} PRIMARY KEY, image bytea);
+            INSERT INTO photos SELECT key::{key_type}, image FROM pictures, unnest(ARRAY[{keys}]) AS key WHERE number = 0;
+            SELECT clip_watch('photos', mode => '{mode}'); {settings}"
+        ),
+    );
+    run(&mut client, "CALL clip_backfill('photos')");
+    client
+}
+
+/// Photos without a vector, vectors without a photo, and vectors that are not of their photo.
+const WRONG: &str = "SELECT count(*) FROM photos FULL JOIN image_embeddings AS e ON e.image_id = photos.id
+    WHERE checksum IS DISTINCT FROM sha256(image)";
+
+#[track_caller]
+fn check(client: &mut Client, embedded: i64) {
+    wait_for_the_queue(client);
+    assert_eq!(value::<i64>(client, WRONG), 0, "photos and vectors that do not fit");
+    assert_eq!(value::<i64>(client, "SELECT count(*) FROM image_embeddings"), embedded);
+}
+
+#[test]
+fn dates_are_keys_in_every_style() {
+    let cluster = TestCluster::shared();
+    for mode in ["sync", "async"] {
+        for style in ["SQL, DMY", "SQL, MDY", "Postgres, DMY", "German"] {
+            let settings = format!("SET DateStyle = '{style}'");
+            let mut client =
+                backfilled(&cluster, "date", mode, "'2026-12-11', '2026-01-31', 'infinity'", &settings);
+            check(&mut client, 3);
+            run(
+                &mut client,
+                "UPDATE photos SET image = (SELECT image FROM pictures WHERE number = 1) WHERE id = make_date(2026, 12, 11);
+                DELETE FROM photos WHERE id = make_date(2026, 1, 31)",
+            );
+            check(&mut client, 2);
+        }
+    }
+}
+
+#[test]
+fn moments_are_keys_in_every_time_zone() {
+    let cluster = TestCluster::shared();
+    for mode in ["sync", "async"] {
+        let mut client = backfilled(
+            &cluster,
+            "timestamptz",
+            mode,
+            "'2026-07-01 12:00:00+00', '2026-07-02 12:00:00+00'",
+            "SET TimeZone = 'Asia/Kolkata'",
+        );
+        check(&mut client, 2);
+        run(
+            &mut client,
+            "SET TimeZone = 'America/St_Johns'; SET DateStyle = 'SQL, DMY';
+            INSERT INTO photos SELECT '2026-07-03 00:00:00+00', image FROM pictures WHERE number = 1;
+            SET TimeZone = 'UTC'; DELETE FROM photos WHERE id < '2026-07-02 00:00:00+00' OR id > '2026-07-03 00:00:00-01'",
+        );
+        check(&mut client, 2);
+        // The job is written under one time zone, and the photo deleted under another while it waits.
+        run(
+            &mut client,
+            "BEGIN; SET LOCAL TimeZone = 'Asia/Kolkata';
+            UPDATE photos SET image = (SELECT image FROM pictures WHERE number = 2);
+            SET LOCAL TimeZone = 'UTC'; DELETE FROM photos WHERE id > '2026-07-02 13:00:00+00'; COMMIT",
+        );
+        check(&mut client, 1);
+    }
+}
+
+#[test]
+fn another_spelling_of_an_equal_key_keeps_the_vector() {
+    let cluster = TestCluster::shared();
+    for mode in ["sync", "async"] {
+        for (key_type, key, other) in [
+            ("numeric", "'1.0'", "'1.00'"),
+            ("bpchar", "'a'", "'a  '"),
+            ("interval", "'1 day'", "'24 hours'"),
+            ("float8", "'0'", "'-0'"),
+        ] {
+            let mut client = backfilled(&cluster, key_type, mode, key, "");
+            check(&mut client, 1);
+            run(&mut client, &format!("UPDATE photos SET id = {other}"));
+            check(&mut client, 1);
+            run(
+                &mut client,
+                &format!(
+                    "UPDATE photos SET id = {key}, image = (SELECT image FROM pictures WHERE number = 1)"
+                ),
+            );
+            check(&mut client, 1);
+            run(&mut client, &format!("DELETE FROM photos WHERE id = {other}"));
+            check(&mut client, 0);
+        }
+    }
+}
+
+/// The worker has claimed a photo whose key has another spelling than it has where the photo is deleted.
+#[test]
+fn an_open_delete_keeps_the_worker_off_a_key_of_another_spelling() {
+    let cluster = TestCluster::preloaded();
+    for (key_type, key, respell) in [
+        ("timestamptz", "2026-07-01 12:00:00+00", "SET TimeZone = 'Asia/Kolkata'"),
+        ("date", "2026-12-11", "SET DateStyle = 'SQL, DMY'"),
+        ("numeric", "1.0", "UPDATE photos SET id = 1.00"),
+        ("bpchar", "a", "UPDATE photos SET id = 'a  '"),
+    ] {
+        let database = database(&cluster);
+        let mut client = database.connect();
+        run(
+            &mut client,
+            &format!(
+                "SET TimeZone = 'UTC'; CREATE TABLE photos (id {key_type} PRIMARY KEY, image bytea);
+                SELECT clip_watch('photos', mode => 'async')"
+            ),
+        );
+        let embedder = embedder(&mut client);
+        send(embedder, Signal::SIGSTOP);
+        let insert = format!("INSERT INTO photos SELECT '{key}', image FROM pictures WHERE number = 0");
+        run(&mut client, &insert);
+        working_worker(&mut client);
+        let mut sessions = Sessions::new(&database);
+        sessions.run("other", respell);
+        sessions.run("other", "BEGIN");
+        sessions.run("other", "DELETE FROM photos");
+        send(embedder, Signal::SIGCONT);
+        // What is stored after it, in another table, is embedded after it.
+        let later: i64 =
+            value(&mut client, "INSERT INTO later (image) SELECT image FROM pictures LIMIT 1 RETURNING id");
+        wait_until("the queue has been at the photo", PATIENCE, || {
+            value(
+                &mut client,
+                &format!("SELECT EXISTS (SELECT FROM later_embeddings WHERE image_id = {later})"),
+            )
+        });
+        sessions.run("other", "COMMIT");
+        check(&mut client, 0);
+    }
+}
+
+/// pgvector's own type stands for the types of other extensions: its `=` is not in `pg_catalog`.
+#[test]
+fn a_key_may_be_of_an_extensions_type() {
+    let cluster = TestCluster::shared();
+    for mode in ["sync", "async"] {
+        let mut client = backfilled(&cluster, "vector(2)", mode, "'[1,2]', '[3,4]'", "");
+        check(&mut client, 2);
+        run(
+            &mut client,
+            "UPDATE photos SET image = (SELECT image FROM pictures WHERE number = 1) WHERE id = '[1,2]';
+            UPDATE photos SET id = '[5,6]' WHERE id = '[3,4]'",
+        );
+        check(&mut client, 2);
+        run(&mut client, "DELETE FROM photos WHERE id = '[5,6]'");
+        check(&mut client, 1);
+    }
+}
+
+#[test]
+fn a_key_that_is_not_unique_is_refused() {
+    let cluster = TestCluster::shared();
+    let mut client = database(&cluster).connect();
+    run(&mut client, "CREATE TABLE photos (id int PRIMARY KEY, album int, shelf int, image bytea)");
+    let watch = "SELECT clip_watch('photos', key_column => 'album')";
+    for almost in [
+        "SELECT 1",
+        "CREATE INDEX one ON photos (album)",
+        "CREATE UNIQUE INDEX two ON photos (album, shelf)",
+        "CREATE UNIQUE INDEX three ON photos (album) WHERE album > 0",
+    ] {
+        run(&mut client, almost);
+        assert_eq!(failure(&mut client, watch, &[]), "55000", "after {almost}");
+    }
+    run(
+        &mut client,
+        "CREATE UNIQUE INDEX four ON photos (album); SELECT clip_watch('photos', key_column => 'album')",
+    );
+}

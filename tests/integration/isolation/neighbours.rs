@@ -1,0 +1,140 @@
+//! Roles and tables beside one another: a transaction that is left open holds up the photos that it holds, and no others.
+
+use std::fmt::Write;
+
+use pg_clip_tests::isolation::{Sessions, Step};
+use pg_clip_tests::{
+    PATIENCE, Signal, TestCluster, TestDatabase, demo_photos, embedder, run, send, value, wait_until,
+    working_worker,
+};
+use postgres::Client;
+
+/// Two roles' tables that are watched in async mode, and the pictures to fill them.
+fn two_roles(cluster: &TestCluster) -> TestDatabase {
+    let database = cluster.database();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "CREATE TABLE pictures (number int PRIMARY KEY, image bytea); GRANT SELECT ON pictures TO PUBLIC",
+    );
+    let insert = "INSERT INTO pictures SELECT number - 1, image FROM unnest($1::bytea[]) WITH ORDINALITY AS t (image, number)";
+    client.execute(insert, &[&&demo_photos()[..4]]).expect("the pictures are stored");
+    let mut create = String::new();
+    for role in ["first", "second"] {
+        write!(
+            create,
+            "CREATE ROLE {role}; CREATE SCHEMA {role} AUTHORIZATION {role};
+            GRANT ALL ON SCHEMA public TO {role}; SET ROLE {role};
+            CREATE TABLE {role}.photos (id int PRIMARY KEY, project text, image bytea);
+            SELECT clip_watch('{role}.photos', mode => 'async'); RESET ROLE;"
+        )
+        .expect("memory");
+    }
+    run(&mut client, &create);
+    database
+}
+
+/// Stores photos of the other role, and waits for their vectors.
+fn embed_of_second(client: &mut Client, from: i32, count: i32) {
+    let last = from + count - 1;
+    for id in from..=last {
+        run(
+            client,
+            &format!("INSERT INTO second.photos SELECT {id}, 'p', image FROM pictures WHERE number = 1"),
+        );
+        wait_until("the second role's photo is embedded", PATIENCE, || {
+            let query = format!("SELECT EXISTS (SELECT FROM second.image_embeddings WHERE image_id = {id})");
+            value(client, &query)
+        });
+    }
+}
+
+#[test]
+fn an_open_delete_of_claimed_photos_holds_up_nobody_else() {
+    // Whoever waits for a lock is named in the log, so that waits can be counted.
+    let cluster = TestCluster::preloaded_with(&[("log_lock_waits", "on"), ("deadlock_timeout", "10ms")]);
+    let database = two_roles(&cluster);
+    let mut client = database.connect();
+    let embedder = embedder(&mut client);
+    // The embedder is held so that the photos are claimed, and not embedded, when they are deleted.
+    send(embedder, Signal::SIGSTOP);
+    run(
+        &mut client,
+        "INSERT INTO first.photos SELECT id, 'p', image || int4send(id)
+        FROM pictures, generate_series(1, 64) AS id WHERE number = 0",
+    );
+    working_worker(&mut client);
+    let mut sessions = Sessions::new(&database);
+    sessions.run("first", "BEGIN; SET ROLE first");
+    let step = sessions.start("first", "DELETE FROM first.photos");
+    assert_eq!(step, Step::Done);
+    send(embedder, Signal::SIGCONT);
+    embed_of_second(&mut client, 1, 3);
+    // No session but the queue's worker has anything to wait for here.
+    let waits = cluster.log().matches("still waiting for").count();
+    assert!(waits <= 2, "the queue has waited {waits} times for one transaction");
+    sessions.run("first", "COMMIT");
+    drop(sessions);
+    drop(client);
+}
+
+#[test]
+fn a_job_that_is_locked_does_not_keep_the_worker_busy() {
+    let cluster = TestCluster::preloaded();
+    let database = two_roles(&cluster);
+    let mut client = database.connect();
+    let embedder = embedder(&mut client);
+    send(embedder, Signal::SIGSTOP);
+    run(
+        &mut client,
+        "INSERT INTO first.photos SELECT id, 'p', image FROM pictures, generate_series(1, 100) AS id WHERE number = 0",
+    );
+    working_worker(&mut client);
+    // Jobs that are due while the worker is held, and that nobody may take before the end of this transaction.
+    let mut sessions = Sessions::new(&database);
+    sessions.run(
+        "first",
+        "BEGIN; UPDATE first.photos SET image = (SELECT image FROM pictures WHERE number = 2)
+        WHERE id IN (SELECT key::int FROM clip_queue WHERE NOT claimed)",
+    );
+    let open = "SELECT count(*) FROM clip_queue WHERE NOT claimed AND source = 'first.photos'::regclass";
+    let open: i64 = value(&mut client, open);
+    assert!(open > 0, "no job is open");
+    send(embedder, Signal::SIGCONT);
+    embed_of_second(&mut client, 1, 1);
+    wait_until("the other photos are embedded", PATIENCE, || {
+        value::<i64>(&mut client, "SELECT count(*) FROM first.image_embeddings") == 100 - open
+    });
+    // Nothing is to be done now. On a slow machine the count is lower, never higher.
+    let count = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+    let before: i64 = value(&mut client, count);
+    run(&mut client, "SELECT pg_sleep(3)");
+    let transactions = value::<i64>(&mut client, count) - before;
+    assert!(transactions < 150, "{transactions} transactions while nothing was to be done");
+    sessions.run("first", "COMMIT");
+    wait_until("the photos are embedded", PATIENCE, || {
+        value::<i64>(&mut client, "SELECT count(*) FROM first.image_embeddings") == 100
+    });
+}
+
+#[test]
+fn the_first_photo_of_a_table_holds_up_no_other() {
+    let cluster = TestCluster::shared();
+    let database = cluster.database();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "CREATE TABLE photos (id int PRIMARY KEY, project text, image bytea); SELECT clip_watch('photos');
+        CREATE TABLE pictures (number int PRIMARY KEY, image bytea)",
+    );
+    let insert = "INSERT INTO pictures SELECT number - 1, image FROM unnest($1::bytea[]) WITH ORDINALITY AS t (image, number)";
+    client.execute(insert, &[&&demo_photos()[..4]]).expect("the pictures are stored");
+    let mut sessions = Sessions::new(&database);
+    sessions.run("first", "BEGIN; INSERT INTO photos SELECT 1, 'p', image FROM pictures WHERE number = 0");
+    sessions.run("second", "INSERT INTO photos SELECT 2, 'p', image FROM pictures WHERE number = 1");
+    sessions.run("third", "BEGIN; INSERT INTO photos SELECT 3, 'p', image FROM pictures WHERE number = 0");
+    sessions.run("first", "ROLLBACK");
+    sessions.run("third", "COMMIT");
+    let keys = "SELECT array_agg(image_id ORDER BY image_id) FROM image_embeddings";
+    assert_eq!(value::<Vec<i32>>(&mut client, keys), [2, 3]);
+}

@@ -1,0 +1,78 @@
+//! Random inputs: hostile SQL against a throwaway cluster, and cargo-fuzz on what reads the bytes of strangers.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::build;
+use crate::command;
+use crate::environment::Environment;
+use crate::install;
+use crate::places::Places;
+use crate::postgres::Postgres;
+use crate::test_run::PG_CONFIG_VARIABLE;
+
+/// Builds, installs, and sends statements with the seeds from `seed` on.
+pub fn sql(
+    places: &Places,
+    environment: &Environment,
+    postgres: &Postgres,
+    statements: u64,
+    seed: u64,
+) -> Result<()> {
+    let built = build::build(&places.workspace, environment, postgres)?;
+    install::install(&places.workspace, environment, postgres, &built)?;
+    let mut attack = places.workspace.cargo();
+    attack.args(["run", "--package", "pg_clip_tests", "--bin", "hostile_sql", "--"]);
+    attack.args(["--statements", &statements.to_string(), "--seed", &seed.to_string()]);
+    let status = attack.env(PG_CONFIG_VARIABLE, &postgres.pg_config).status()?;
+    if !status.success() {
+        bail!("hostile SQL broke something");
+    }
+    Ok(())
+}
+
+/// Runs a target of `fuzz/` for so many seconds, on the seeds of the repository and what earlier runs found.
+pub fn target(places: &Places, name: &str, seconds: u64) -> Result<()> {
+    if command::status_if_present(Command::new("cargo-fuzz").arg("--version"))?.is_none() {
+        bail!("cargo-fuzz is not on the PATH: cargo install cargo-fuzz");
+    }
+    let fuzz = places.workspace.root.join("fuzz");
+    // What is found is kept beside the builds, the seeds stay as they are.
+    let corpus = places.workspace.target.join("fuzz").join(name);
+    std::fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
+    let mut run = places.workspace.cargo();
+    // The sanitizers are a nightly's flags, which this lets a stable toolchain take.
+    run.env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_DIR", places.workspace.target.join("fuzz-build"));
+    run.args(["fuzz", "run", "--fuzz-dir"]).arg(&fuzz).arg(name).arg(&corpus);
+    run.args(seeds(places, name)?);
+    run.arg("--").args([
+        format!("-max_total_time={seconds}"),
+        // Of what is longer than this, no parser here does anything else.
+        "-max_len=262144".to_owned(),
+        "-timeout=20".to_owned(),
+        "-rss_limit_mb=2048".to_owned(),
+        "-print_final_stats=1".to_owned(),
+    ]);
+    let status = run.status().context("cannot run cargo fuzz")?;
+    if !status.success() {
+        bail!("the target {name} failed");
+    }
+    Ok(())
+}
+
+/// The folders with seeds: those of the target, and the pictures of the tests.
+fn seeds(places: &Places, name: &str) -> Result<Vec<PathBuf>> {
+    let own = places.workspace.root.join("fuzz/seeds").join(name);
+    let images = places.workspace.root.join("tests/data/images");
+    let folders: Vec<PathBuf> = [Some(own), (name == "image").then_some(images)]
+        .into_iter()
+        .flatten()
+        .filter(|f| f.is_dir())
+        .collect();
+    if folders.is_empty() {
+        bail!("there are no seeds for the target {name}");
+    }
+    Ok(folders)
+}
