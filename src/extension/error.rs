@@ -47,7 +47,7 @@ pub(crate) enum Error {
     NoWorkerSlot(&'static str),
     #[error("could not {action}: {cause}")]
     System { action: &'static str, cause: std::io::Error },
-    #[error("function clip_fill_image_embeddings must be called by a trigger AFTER … FOR EACH STATEMENT")]
+    #[error("function clip_fill_image_embeddings must be called by a trigger AFTER ... FOR EACH STATEMENT")]
     NotAStatementTrigger,
     #[error("trigger \"{0}\" has no transition table {1}")]
     NoTransitionTable(String, &'static str),
@@ -229,11 +229,11 @@ impl Error {
                 Some("Raise max_worker_processes, or add pg_clip to shared_preload_libraries.".to_owned())
             }
             Error::NotAStatementTrigger => Some(
-                "SELECT clip_watch('…') creates the triggers; to write them yourself, see the README."
+                "SELECT clip_watch('...') creates the triggers; to write them yourself, see the README."
                     .to_owned(),
             ),
             Error::NoTransitionTable(_, clause) => {
-                Some(format!("Create the trigger with REFERENCING {clause} AS …."))
+                Some(format!("Create the trigger with REFERENCING {clause} AS ...."))
             }
             Error::OtherModel { table, model, .. } => {
                 let name = crate::watch::provenance::name_of(model);

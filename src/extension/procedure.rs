@@ -49,6 +49,10 @@ impl Procedure {
         // SAFETY: called between the statements of the procedure, in its transaction; the context lives as long as
         // the procedure, and nothing in it is used after the step.
         unsafe {
+            // A step sees what others have committed, whatever transactions begin with in this session.
+            if !pg_sys::FirstSnapshotSet {
+                pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
+            }
             pg_sys::EnsurePortalSnapshotExists();
             let before = pg_sys::MemoryContextSwitchTo(self.memory);
             let result = body(&self.spi);

@@ -269,7 +269,8 @@ fn keys_of_many_types_are_found_whatever_the_session_prints() {
             &mut client,
             &format!(
                 "RESET clip.enabled; SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Europe/Berlin';
-                SET IntervalStyle = sql_standard; SET extra_float_digits = -3; SET bytea_output = escape"
+                SET IntervalStyle = sql_standard; SET extra_float_digits = -3; SET bytea_output = escape;
+                SET default_transaction_isolation = serializable"
             ),
         );
         for verify in [false, true] {
@@ -277,5 +278,51 @@ fn keys_of_many_types_are_found_whatever_the_session_prints() {
         }
         let verified = format!("SELECT ARRAY[photos, embedded] FROM clip_verify('photos_{number}')");
         assert_eq!(value::<Vec<i64>>(&mut client, &verified), [count(key_type); 2], "{key_type}");
+    }
+}
+
+/// As those of citext and ltree.
+#[test]
+fn keys_whose_operators_are_not_in_pg_catalog_are_compared_by_them() {
+    let cluster = TestCluster::preloaded();
+    let mut client = cluster.database().connect();
+    let operators: String = [("<", "lt"), ("<=", "le"), ("=", "eq"), (">=", "ge"), (">", "gt")]
+        .map(|(operator, name)| {
+            format!(
+                "CREATE FUNCTION label_{name}(label, label) RETURNS bool AS 'text_{name}' LANGUAGE internal IMMUTABLE STRICT;
+                CREATE OPERATOR {operator} (LEFTARG = label, RIGHTARG = label, FUNCTION = label_{name}, {});",
+                if name == "eq" { "MERGES" } else { "RESTRICT = scalarltsel" }
+            )
+        })
+        .concat()
+        .replace("'text_eq'", "'texteq'");
+    run(
+        &mut client,
+        &format!(
+            "CREATE SCHEMA labels; SET search_path = labels, public; CREATE TYPE label;
+            CREATE FUNCTION label_in(cstring) RETURNS label AS 'textin' LANGUAGE internal IMMUTABLE STRICT;
+            CREATE FUNCTION label_out(label) RETURNS cstring AS 'textout' LANGUAGE internal IMMUTABLE STRICT;
+            CREATE TYPE label (INPUT = label_in, OUTPUT = label_out, LIKE = text, COLLATABLE = true); {operators}
+            CREATE FUNCTION label_compare(label, label) RETURNS int AS 'bttextcmp' LANGUAGE internal IMMUTABLE STRICT;
+            CREATE OPERATOR CLASS label_ops DEFAULT FOR TYPE label USING btree AS
+                OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 label_compare(label, label);
+            RESET search_path"
+        ),
+    );
+    for mode in ["sync", "async"] {
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE photos (id labels.label PRIMARY KEY, project labels.label, image bytea);
+                SELECT clip_watch('photos', mode => '{mode}'); SET clip.enabled = off"
+            ),
+        );
+        let insert = "INSERT INTO photos SELECT ('Top.' || place)::labels.label, 'Garden', image
+            FROM unnest($1::bytea[]) WITH ORDINALITY AS t (image, place)";
+        client.execute(insert, &[&&demo_jpegs()[..5]]).expect("photos are stored");
+        run(&mut client, "RESET clip.enabled");
+        run(&mut client, "CALL clip_backfill('photos', verify => true)");
+        assert_eq!(value::<Vec<i64>>(&mut client, VERIFIED), [5, 5, 0, 0, 0, 0], "{mode}");
+        run(&mut client, "DROP TABLE photos, image_embeddings");
     }
 }

@@ -98,6 +98,20 @@ impl Stage {
         assert!(!value::<bool>(&mut self.superuser, gained));
     }
 
+    /// What `clip_coverage` counts.
+    #[track_caller]
+    fn counts(&mut self) -> Vec<i64> {
+        value(&mut self.superuser, "SELECT ARRAY[photos, embedded, missing, stale] FROM clip_coverage")
+    }
+
+    /// Roles are those of the cluster: the next stage has a role of the same name.
+    #[track_caller]
+    fn leave(self) {
+        let Stage { mut superuser, mallory, .. } = self;
+        drop(mallory);
+        run(&mut superuser, "DROP OWNED BY mallory CASCADE; DROP ROLE mallory");
+    }
+
     fn ran(&mut self) -> i64 {
         value(&mut self.superuser, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM mallory.ran")
     }
@@ -176,27 +190,10 @@ fn what_a_table_carries_runs_as_its_owner() {
         stage.maintain();
         let bound = name.starts_with("policies");
         if !bound {
-            assert_eq!(stage.database_counts(), [7, 7, 0, 0], "{name}");
+            assert_eq!(stage.counts(), [7, 7, 0, 0], "{name}");
         }
         assert!(bound || name.starts_with("operators") || stage.ran() > 0, "{name} ran");
         stage.leave();
-    }
-}
-
-impl Stage {
-    /// What `clip_coverage` counts.
-    #[track_caller]
-    fn database_counts(&mut self) -> Vec<i64> {
-        let counts = "SELECT ARRAY[photos, embedded, missing, stale] FROM clip_coverage";
-        value(&mut self.superuser, counts)
-    }
-
-    /// Roles are those of the cluster: the next stage has a role of the same name.
-    fn leave(self) {
-        let Stage { database, mut superuser, mallory } = self;
-        drop(mallory);
-        run(&mut superuser, "DROP OWNED BY mallory CASCADE; DROP ROLE mallory");
-        drop(database);
     }
 }
 
@@ -220,7 +217,7 @@ fn the_types_of_keys_and_projects_run_as_the_owner() {
     stage.store(11, 3);
     run(&mut stage.mallory, "RESET clip.enabled");
     stage.maintain();
-    assert_eq!(stage.database_counts(), [6, 6, 0, 0]);
+    assert_eq!(stage.counts(), [6, 6, 0, 0]);
     assert!(stage.ran() > 0, "the domain was checked");
     stage.leave();
 }
@@ -410,5 +407,51 @@ fn strangers_are_told_nothing() {
         assert_eq!(failure(&mut stage.mallory, refused, &[]), "42501", "{refused}");
     }
     run(&mut stage.superuser, "DROP TABLE photos, image_embeddings");
+    stage.leave();
+}
+
+#[test]
+fn a_superuser_migrates_tables_and_database_of_others() {
+    let cluster = cluster_of_two_models();
+    let mut stage = Stage::set(&cluster);
+    run(
+        &mut stage.mallory,
+        "CREATE TABLE photos (id int PRIMARY KEY, project text, image bytea); SELECT public.clip_watch('photos')",
+    );
+    run(&mut stage.mallory, TRAPS[0].1);
+    stage.store(1, 3);
+    let migrate = "CALL public.clip_migrate('mallory.image_embeddings', 'other')";
+    assert_eq!(failure(&mut stage.mallory, migrate, &[]), "42501", "the database is not theirs");
+    run(&mut stage.superuser, migrate);
+    assert_eq!(value::<String>(&mut stage.mallory, "SHOW clip.model"), "other");
+    assert_eq!(stage.counts(), [3, 3, 0, 0]);
+    stage.assert_contained();
+    stage.leave();
+}
+
+#[test]
+fn a_view_of_broken_and_locked_tables_shows_the_others() {
+    let cluster = TestCluster::preloaded();
+    let mut stage = Stage::set(&cluster);
+    for name in ["broken", "locked", "sound"] {
+        run(
+            &mut stage.mallory,
+            &format!(
+                "CREATE TABLE {name} (id int PRIMARY KEY, image bytea); SELECT public.clip_watch('{name}', '{name}_vectors')"
+            ),
+        );
+    }
+    run(&mut stage.mallory, "ALTER TABLE broken ALTER id TYPE text; BEGIN; LOCK TABLE locked");
+    for client in [&mut stage.superuser, &mut stage.database.connect_as("mallory")] {
+        let sources = "SELECT array_agg(relname::text) FROM public.clip_coverage JOIN pg_class ON oid = source WHERE photos = 0";
+        let counted = value::<Vec<String>>(client, sources);
+        assert_eq!(counted, ["sound"]);
+        assert_eq!(value::<i64>(client, "SELECT count(*) FROM public.clip_coverage"), 3);
+        // A reader that is told to stop does stop, and its session goes on.
+        run(client, "SET statement_timeout = '100ms'");
+        assert_eq!(failure(client, "SELECT * FROM public.clip_coverage", &[]), "57014");
+        run(client, "SELECT 1; RESET statement_timeout");
+    }
+    run(&mut stage.mallory, "ROLLBACK");
     stage.leave();
 }

@@ -228,7 +228,7 @@ fn check(
         return Err(refuse(Reason::NotSupported, message));
     }
     let columns = columns(spi, target)?;
-    let with_type = |wanted: &str| columns.iter().find(|column| column.name == wanted);
+    let named = |wanted: &str| columns.iter().find(|column| column.name == wanted);
     let wanted = [
         (&request.target_key, None, ""),
         (&request.embedding, Some(home.vector_type), " vector"),
@@ -236,7 +236,7 @@ fn check(
         (&request.model, Some(pg_sys::TEXTOID), " text"),
     ];
     let is_there = |name: &str, type_oid: Option<pg_sys::Oid>| {
-        with_type(name).is_some_and(|column| type_oid.is_none_or(|type_oid| type_oid == column.type_oid))
+        named(name).is_some_and(|column| type_oid.is_none_or(|type_oid| type_oid == column.type_oid))
     };
     let missing: Vec<String> = wanted
         .iter()
@@ -260,7 +260,7 @@ fn check(
     }
     let project = check_project(source, target, &columns, request)?;
     let written = wanted.iter().map(|(name, ..)| name.as_str()).chain(project.as_deref());
-    if let Some(column) = written.filter_map(with_type).find(|column| column.is_generated) {
+    if let Some(column) = written.filter_map(named).find(|column| column.is_generated) {
         let message = format!("column \"{}\" of table {} is generated", column.name, target.name);
         return Err(refuse(Reason::NotSupported, message).with_detail("clip_watch writes to it."));
     }
