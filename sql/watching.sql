@@ -56,3 +56,18 @@ CREATE FUNCTION clip_unwatch(source pg_catalog.regclass) RETURNS pg_catalog.void
 	AS 'MODULE_PATHNAME', 'clip_unwatch' LANGUAGE C;
 COMMENT ON FUNCTION clip_unwatch(pg_catalog.regclass) IS
 	'embeds the photos of a table no longer; what is embedded stays';
+
+-- Partitions come and go. API: private.
+
+CREATE FUNCTION clip_follow_partitions() RETURNS event_trigger
+	AS 'MODULE_PATHNAME', 'clip_follow_partitions' LANGUAGE C;
+COMMENT ON FUNCTION clip_follow_partitions() IS
+	'event trigger function that gives the partitions of watched tables their triggers, and takes them away again';
+REVOKE ALL ON FUNCTION clip_follow_partitions() FROM PUBLIC;
+
+CREATE EVENT TRIGGER clip_partitions_altered ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE')
+	EXECUTE FUNCTION clip_follow_partitions();
+COMMENT ON EVENT TRIGGER clip_partitions_altered IS 'follows partitions that come, and those that are detached';
+CREATE EVENT TRIGGER clip_partitions_dropped ON sql_drop WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED')
+	EXECUTE FUNCTION clip_follow_partitions();
+COMMENT ON EVENT TRIGGER clip_partitions_dropped IS 'follows partitions that are dropped';

@@ -25,6 +25,7 @@ mod migration_dimensions;
 mod migration_under_search;
 mod models;
 mod one_inference;
+mod partitions;
 mod pid_one;
 #[cfg(feature = "pgbouncer")]
 mod pooler;

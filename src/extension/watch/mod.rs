@@ -166,7 +166,7 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
             if firing.table == watched.source.table.oid {
                 Jobs::of(&spi, &home, &watched.source).clear()?;
             }
-            target::delete(&spi, &watched, &sql::delete_all_gone(&watched))
+            delete_all_gone(&spi, &watched)
         }
     })
 }
@@ -251,6 +251,11 @@ fn updated(
     remove_gone(spi, home, watched, &sql::left_keys(&watched.source, &new, &old))
 }
 
+/// Deletes all embeddings that have no photo. To be used inside of [`Watched::read`].
+pub(crate) fn delete_all_gone(spi: &Spi, watched: &Watched) -> Result<(), Error> {
+    target::delete(spi, watched, &sql::delete_all_gone(watched))
+}
+
 /// Removes what is left of photos under these keys that are gone.
 fn remove_gone(spi: &Spi, home: &Home, watched: &Watched, keys: &str) -> Result<(), Error> {
     let jobs = Jobs::of(spi, home, &watched.source);
@@ -260,7 +265,8 @@ fn remove_gone(spi: &Spi, home: &Home, watched: &Watched, keys: &str) -> Result<
     target::delete(spi, watched, &sql::delete_gone(watched, keys))
 }
 
-fn printed_keys(spi: &Spi, source: &Source, query: &str) -> Result<Vec<String>, Error> {
+/// The keys that a query returns, as their type prints them. To be used inside of [`Source::read`].
+pub(crate) fn printed_keys(spi: &Spi, source: &Source, query: &str) -> Result<Vec<String>, Error> {
     let mut keys = Vec::new();
     let settings = PortableOutput::begin();
     photos::each_key(spi, source, query, |key| {

@@ -4,6 +4,7 @@
 //! words: a watch that cannot work is refused when it is asked for. What is made belongs to the owner of the source,
 //! whoever calls.
 
+mod partitions;
 mod request;
 mod source;
 mod target;
@@ -53,7 +54,8 @@ sql_function! {
             None => model_now(),
         };
         register(&spi, &home, &source, &target, &request, model)?;
-        triggers::make(&spi, &home, &source.table)?;
+        triggers::make(&spi, &home, source.table.oid, source.table.owner)?;
+        partitions::make(&spi, &home, source.table.oid, source.table.owner)?;
         Ok(target.table.oid.into())
     }
 }
@@ -72,7 +74,8 @@ sql_function! {
         if deleted == 0 {
             return Err(refuse(Reason::NotReady, format!("table {} is not watched", table.name)));
         }
-        triggers::drop_all(&spi, &table)?;
+        triggers::drop_all(&spi, table.oid, table.owner)?;
+        partitions::drop_all(&spi, table.oid, table.owner)?;
         Ok(pg_sys::Datum::from(0))
     }
 }

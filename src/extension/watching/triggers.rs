@@ -2,8 +2,8 @@
 
 use pgrx::pg_sys;
 
+use crate::catalog::name_of;
 use crate::error::Error;
-use crate::owned::Table;
 use crate::spi::{Argument, Spi};
 use crate::watch::home::Home;
 use crate::watch::role::act_as;
@@ -17,14 +17,15 @@ const TRIGGERS: [(&str, &str); 4] = [
 ];
 
 /// Makes them, in place of those of an earlier watch.
-pub(super) fn make(spi: &Spi, home: &Home, table: &Table) -> Result<(), Error> {
-    drop_all(spi, table)?;
-    act_as(table.owner, || {
+pub(super) fn make(spi: &Spi, home: &Home, table: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
+    drop_all(spi, table, owner)?;
+    act_as(owner, || {
         TRIGGERS.iter().try_for_each(|(event, rows)| {
             let statement = format!(
                 "CREATE TRIGGER clip_watch_{event} AFTER {event} ON {} {rows}
                 FOR EACH STATEMENT EXECUTE FUNCTION {}.clip_fill_image_embeddings()",
-                table.name, home.schema
+                name_of(table),
+                home.schema
             );
             spi.run(&statement, &[]).map(|_| ())
         })
@@ -36,13 +37,12 @@ pub(super) fn are_there(spi: &Spi, home: &Home, table: pg_sys::Oid) -> Result<bo
     act_as(home.owner, || Ok(spi.run_now(NAMES, &[Argument::oid(table)])?.len() > 0))
 }
 
-pub(super) fn drop_all(spi: &Spi, table: &Table) -> Result<(), Error> {
-    act_as(table.owner, || {
-        let names = spi.run_now(NAMES, &[Argument::oid(table.oid)])?.all_printed(1);
-        names
-            .into_iter()
-            .flatten()
-            .try_for_each(|name| spi.run(&format!("DROP TRIGGER {name} ON {}", table.name), &[]).map(|_| ()))
+pub(super) fn drop_all(spi: &Spi, table: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
+    act_as(owner, || {
+        let names = spi.run_now(NAMES, &[Argument::oid(table)])?.all_printed(1);
+        names.into_iter().flatten().try_for_each(|name| {
+            spi.run(&format!("DROP TRIGGER {name} ON {}", name_of(table)), &[]).map(|_| ())
+        })
     })
 }
 

@@ -1,0 +1,154 @@
+//! Partitions of a watched table.
+//!
+//! A statement on a partition fires its own triggers and not those of the table that it is part of. So each partition
+//! has the triggers of a watch, whose function looks for the watch among its ancestors. An event trigger follows what
+//! becomes of partitions: one that comes gets the triggers, and its photos are embedded by the queue; one that goes
+//! loses them, and its embeddings are deleted.
+//!
+//! An event trigger runs in statements of others that have nothing to do with pg_clip: what fails in it is a warning.
+
+use pgrx::pg_sys;
+
+use super::triggers;
+use crate::attempt::{attempt, of_a_table};
+use crate::catalog;
+use crate::encoding::c_string;
+use crate::error::Error;
+use crate::queue::enqueue::Jobs;
+use crate::spi::{Argument, Spi};
+use crate::sql_function;
+use crate::watch::home::Home;
+use crate::watch::role::act_as;
+use crate::watch::watched::{Patience, Watched};
+use crate::watch::{self, sql};
+
+sql_function! {
+    /// `clip_follow_partitions() → event_trigger`, at `ddl_command_end` and `sql_drop`.
+    fn clip_follow_partitions(fcinfo) {
+        // SAFETY: PostgreSQL calls the function of an event trigger with its data as the context.
+        let (event, function) = unsafe {
+            let context = (*fcinfo).context;
+            if context.is_null() || !pgrx::is_a(context, pg_sys::NodeTag::T_EventTriggerData) {
+                return Err(Error::NotAnEventTrigger);
+            }
+            let data = context.cast::<pg_sys::EventTriggerData>();
+            (c_string((*data).event), (*(*fcinfo).flinfo).fn_oid)
+        };
+        let spi = Spi::connect()?;
+        let home = Home::of(&spi, function)?;
+        let query = if event == "sql_drop" { roots_of_dropped(&home.schema) } else { roots_of_altered(&home.schema) };
+        let roots = act_as(home.owner, || Ok::<_, Error>(spi.run_now(&query, &[])?.all_printed(1)))?;
+        for root in roots.into_iter().flatten() {
+            let root = pg_sys::Oid::from(root.parse::<u32>().unwrap_or_default());
+            let followed = attempt(of_a_table, || follow(&spi, &home, root))?;
+            if let Err(failure) = followed {
+                pgrx::warning!(
+                    "pg_clip did not follow the partitions of table {}: {}",
+                    catalog::name_of(root),
+                    failure.message
+                );
+            }
+        }
+        Ok(pg_sys::Datum::from(0))
+    }
+}
+
+/// The watched partitioned tables that a running DDL command is on, or on a part of.
+fn roots_of_altered(schema: &str) -> String {
+    format!(
+        "SELECT DISTINCT watch.source::oid FROM {schema}.clip_watches AS watch
+        JOIN pg_class AS class ON class.oid = watch.source AND class.relkind = 'p'
+        JOIN pg_event_trigger_ddl_commands() AS command ON command.classid = 'pg_class'::regclass
+        WHERE command.objid = watch.source
+            OR watch.source IN (SELECT relid FROM pg_partition_ancestors(command.objid))"
+    )
+}
+
+/// All watched partitioned tables, where a running command drops a table with the triggers of a watch.
+fn roots_of_dropped(schema: &str) -> String {
+    format!(
+        "SELECT watch.source::oid FROM {schema}.clip_watches AS watch
+        JOIN pg_class AS class ON class.oid = watch.source AND class.relkind = 'p'
+        WHERE EXISTS (
+            SELECT FROM pg_event_trigger_dropped_objects() AS dropped
+            WHERE dropped.object_type = 'trigger' AND 'clip_watch_delete' = ANY (dropped.address_names))"
+    )
+}
+
+/// Brings the triggers of a watched table's partitions, and of those that it had, to what they have to be.
+fn follow(spi: &Spi, home: &Home, root: pg_sys::Oid) -> Result<(), Error> {
+    let Some(watched) = Watched::registered(spi, home, root, Patience::Wait)? else {
+        return Ok(());
+    };
+    for part in parts(spi, &watched, PARTS_WITHOUT)? {
+        triggers::make(spi, home, part, watched.source.table.owner)?;
+        watched.read(|| {
+            let rows = format!("ONLY {}", catalog::name_of(part));
+            let keys =
+                watch::printed_keys(spi, &watched.source, &sql::inserted_keys(&watched.source, &rows))?;
+            Jobs::of(spi, home, &watched.source).add(keys)
+        })?;
+    }
+    for part in parts(spi, &watched, &strays(&home.schema))? {
+        if let Some(owner) = catalog::owner_of(part) {
+            triggers::drop_all(spi, part, owner)?;
+        }
+    }
+    watched.read(|| watch::delete_all_gone(spi, &watched))
+}
+
+/// Makes the triggers of a watch on all partitions of a table.
+pub(super) fn make(spi: &Spi, home: &Home, root: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
+    each_part(spi, root, owner, |part| triggers::make(spi, home, part, owner))
+}
+
+/// Drops the triggers of a watch from all partitions of a table.
+pub(super) fn drop_all(spi: &Spi, root: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
+    each_part(spi, root, owner, |part| triggers::drop_all(spi, part, owner))
+}
+
+fn each_part(
+    spi: &Spi,
+    root: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    then: impl Fn(pg_sys::Oid) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let parts = act_as(owner, || Ok::<_, Error>(spi.run_now(PARTS, &[Argument::oid(root)])?.all_printed(1)))?;
+    oids(parts).into_iter().try_for_each(then)
+}
+
+fn parts(spi: &Spi, watched: &Watched, query: &str) -> Result<Vec<pg_sys::Oid>, Error> {
+    let root = Argument::oid(watched.source.table.oid);
+    watched.read(|| Ok(oids(spi.run_now(query, &[root])?.all_printed(1))))
+}
+
+fn oids(texts: Vec<Option<String>>) -> Vec<pg_sys::Oid> {
+    let numbers = texts.into_iter().flatten().filter_map(|oid| oid.parse::<u32>().ok());
+    numbers.map(pg_sys::Oid::from).collect()
+}
+
+/// The partitions of table `$1`, at any depth. A foreign table can have no such triggers.
+const PARTS: &str = "
+    SELECT part.relid::oid FROM pg_partition_tree($1::oid) AS part
+    JOIN pg_class AS class ON class.oid = part.relid AND class.relkind IN ('r', 'p')
+    WHERE part.relid <> $1::oid";
+
+/// Those among them without the triggers of a watch.
+const PARTS_WITHOUT: &str = "
+    SELECT part.relid::oid FROM pg_partition_tree($1::oid) AS part
+    JOIN pg_class AS class ON class.oid = part.relid AND class.relkind IN ('r', 'p')
+    WHERE part.relid <> $1::oid AND NOT EXISTS (
+        SELECT FROM pg_trigger WHERE tgrelid = part.relid AND tgname = 'clip_watch_delete')";
+
+/// Tables of the owner of table `$1` that have the triggers of a watch, made for a partition, and are no partition any more. A
+/// trigger of the same function on `$1` tells which function that is.
+fn strays(schema: &str) -> String {
+    format!(
+        "SELECT stray.oid FROM pg_trigger AS own
+        JOIN pg_trigger AS made ON made.tgfoid = own.tgfoid AND made.tgname = own.tgname AND made.tgnargs = 0
+        JOIN pg_class AS stray ON stray.oid = made.tgrelid AND NOT stray.relispartition AND stray.oid <> own.tgrelid
+        JOIN pg_class AS root ON root.oid = own.tgrelid AND root.relowner = stray.relowner
+        WHERE own.tgrelid = $1::oid AND own.tgname = 'clip_watch_delete'
+            AND NOT EXISTS (SELECT FROM {schema}.clip_watches AS watch WHERE watch.source = stray.oid)"
+    )
+}

@@ -1,0 +1,132 @@
+//! Photos in partitions: written through the table or past it, and partitions that come and go.
+
+use pg_clip_tests::{TestCluster, WRONG, demo_photos, failure, run, value, wait_for_the_queue};
+use postgres::Client;
+
+fn count(client: &mut Client) -> i64 {
+    value(client, "SELECT count(*) FROM image_embeddings")
+}
+
+/// Nothing is missing, stale or left over.
+#[track_caller]
+fn check(client: &mut Client, mode: &str, what: &str, expected: i64) {
+    wait_for_the_queue(client);
+    assert_eq!(value::<i64>(client, WRONG), 0, "{mode}: {what}");
+    assert_eq!(count(client), expected, "{mode}: {what}");
+}
+
+fn insert(client: &mut Client, table: &str, first: i32, photos: &[Vec<u8>]) {
+    let insert = format!(
+        "INSERT INTO {table} (id, image) SELECT $1 + ordinality::int - 1, image
+        FROM unnest($2::bytea[]) WITH ORDINALITY AS new (image, ordinality)"
+    );
+    client.execute(&insert, &[&first, &photos]).expect("photos are stored");
+}
+
+#[test]
+fn partitions_are_watched_with_their_table() {
+    let cluster = TestCluster::shared();
+    let photos = demo_photos();
+    for mode in ["sync", "async"] {
+        let database = cluster.database();
+        let mut client = database.connect();
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE photos (id int PRIMARY KEY, note text, image bytea) PARTITION BY RANGE (id);
+                CREATE TABLE low PARTITION OF photos FOR VALUES FROM (0) TO (100);
+                -- Other places of the columns than in the whole.
+                CREATE TABLE middle (image bytea, note text, id int NOT NULL);
+                ALTER TABLE photos ATTACH PARTITION middle FOR VALUES FROM (100) TO (200);
+                SELECT clip_watch('photos', mode => '{mode}')"
+            ),
+        );
+        insert(&mut client, "photos", 98, &photos[..4]);
+        check(&mut client, mode, "written through the table", 4);
+        insert(&mut client, "low", 10, &photos[4..6]);
+        insert(&mut client, "middle", 110, &photos[6..8]);
+        check(&mut client, mode, "written past the table", 8);
+        run(&mut client, "UPDATE middle SET image = image || '\\x00' WHERE id = 110");
+        run(&mut client, "UPDATE middle SET id = 150 WHERE id = 111");
+        run(&mut client, "UPDATE photos SET id = 151 WHERE id = 10");
+        run(&mut client, "UPDATE low SET note = 'x'; DELETE FROM low WHERE id = 11");
+        check(&mut client, mode, "changed past the table", 7);
+        run(
+            &mut client,
+            "MERGE INTO photos USING (VALUES (98), (5)) AS new (id) ON photos.id = new.id
+            WHEN MATCHED THEN UPDATE SET image = photos.image || '\\x01'
+            WHEN NOT MATCHED THEN INSERT (id, image) VALUES (new.id, (SELECT image FROM photos LIMIT 1))",
+        );
+        check(&mut client, mode, "merged", 8);
+
+        run(
+            &mut client,
+            "CREATE TABLE high PARTITION OF photos FOR VALUES FROM (200) TO (300) PARTITION BY RANGE (id)",
+        );
+        run(&mut client, "CREATE TABLE high_low PARTITION OF high FOR VALUES FROM (200) TO (250)");
+        insert(&mut client, "high", 200, &photos[8..9]);
+        insert(&mut client, "high_low", 210, &photos[9..10]);
+        check(&mut client, mode, "in a new partition", 10);
+        run(&mut client, "CREATE TABLE full_one (id int NOT NULL, note text, image bytea)");
+        insert(&mut client, "full_one", 300, &photos[10..15]);
+        run(&mut client, "ALTER TABLE photos ATTACH PARTITION full_one FOR VALUES FROM (300) TO (400)");
+        check(&mut client, mode, "attached with photos", 15);
+        run(&mut client, "TRUNCATE full_one");
+        check(&mut client, mode, "a partition is emptied", 10);
+        insert(&mut client, "full_one", 300, &photos[10..15]);
+
+        run(&mut client, "ALTER TABLE photos DETACH PARTITION full_one");
+        check(&mut client, mode, "a partition is detached", 10);
+        insert(&mut client, "full_one", 310, &photos[15..16]);
+        let triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'full_one'::regclass";
+        assert_eq!(value::<i64>(&mut client, triggers), 0, "{mode}: a detached table is on its own");
+        check(&mut client, mode, "a detached table is written to", 10);
+        run(&mut client, "DROP TABLE high_low");
+        check(&mut client, mode, "a partition is dropped", 8);
+        run(&mut client, "SELECT clip_unwatch('photos')");
+        let triggers = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'clip_watch%'";
+        assert_eq!(value::<i64>(&mut client, triggers), 0, "{mode}: nothing is left of the watch");
+    }
+}
+
+#[test]
+fn a_key_that_partitions_do_not_keep_unique_is_refused() {
+    let cluster = TestCluster::shared();
+    let database = cluster.database();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "CREATE TABLE photos (id int, region int, image bytea, PRIMARY KEY (id, region)) PARTITION BY LIST (region)",
+    );
+    assert_eq!(failure(&mut client, "SELECT clip_watch('photos', key_column => 'id')", &[]), "55000");
+}
+
+#[test]
+fn rows_of_inheritance_children_are_not_watched() {
+    let cluster = TestCluster::shared();
+    let photos = demo_photos();
+    for mode in ["sync", "async"] {
+        let database = cluster.database();
+        let mut client = database.connect();
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE photos (id int PRIMARY KEY, image bytea);
+                SELECT clip_watch('photos', mode => '{mode}'); CREATE TABLE child () INHERITS (photos)"
+            ),
+        );
+        insert(&mut client, "photos", 1, &photos[..2]);
+        insert(&mut client, "child", 2, &photos[2..4]);
+        wait_for_the_queue(&mut client);
+        // The statement changes rows of both tables, of which two have the same key.
+        run(&mut client, "UPDATE photos SET image = image || '\\x00'");
+        wait_for_the_queue(&mut client);
+        let own = "SELECT count(*) FROM ONLY photos JOIN image_embeddings ON image_id = id
+            WHERE checksum = sha256(image) AND embedding = clip_embed_image(image)";
+        assert_eq!(value::<i64>(&mut client, own), 2, "{mode}");
+        assert_eq!(count(&mut client), 2, "{mode}");
+        run(&mut client, "DELETE FROM child");
+        wait_for_the_queue(&mut client);
+        assert_eq!(count(&mut client), 2, "{mode}");
+    }
+}
