@@ -174,14 +174,16 @@ fn the_progress_is_that_of_photos_that_are_embedded() {
         send(stopped, Signal::SIGSTOP);
         let call = scope.spawn(|| database.connect().batch_execute("CALL clip_backfill('photos')"));
         let first = wait_for("the call is listed", PATIENCE, || progress(&mut client, 40));
-        assert_eq!(first, (0, MISSING, 0), "what is looked at is not done");
-        // Jobs are there, and not one is done.
         wait_until("the worker works", PATIENCE, || {
             value::<i64>(&mut client, "SELECT count(*) FROM clip_queue WHERE claimed") > 0
         });
-        assert_eq!(progress(&mut client, 40), Some((0, MISSING, 0)));
-        assert!(value::<bool>(&mut client, "SELECT rate = 0 AND eta IS NULL FROM clip_backfills"));
+        let then = progress(&mut client, 40);
+        let is_unknown = value::<bool>(&mut client, "SELECT rate = 0 AND eta IS NULL FROM clip_backfills");
+        // Before anything is asserted: the call must end.
         send(stopped, Signal::SIGCONT);
+        assert_eq!(first, (0, MISSING, 0), "what is looked at is not done");
+        assert_eq!(then, Some((0, MISSING, 0)), "nor is what waits");
+        assert!(is_unknown, "when all will be");
         let (mut before, mut seen) = (0, 0);
         while let Some((done, total, embedded)) = progress(&mut client, 40) {
             assert_eq!(total, MISSING);
@@ -267,11 +269,9 @@ fn keys_of_many_types_are_found_whatever_the_session_prints() {
         client.execute(&insert, &[&&demo_jpegs()[..3]]).expect(key_type);
         run(
             &mut client,
-            &format!(
-                "RESET clip.enabled; SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Europe/Berlin';
-                SET IntervalStyle = sql_standard; SET extra_float_digits = -3; SET bytea_output = escape;
-                SET default_transaction_isolation = serializable"
-            ),
+            "RESET clip.enabled; SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Europe/Berlin';
+            SET IntervalStyle = sql_standard; SET extra_float_digits = -3; SET bytea_output = escape;
+            SET default_transaction_isolation = serializable",
         );
         for verify in [false, true] {
             run(&mut client, &format!("CALL clip_backfill('photos_{number}', verify => {verify})"));

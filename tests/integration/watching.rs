@@ -1,6 +1,6 @@
 //! What `clip_watch` makes, and what it refuses in words instead of failing later.
 
-use pg_clip_tests::{TestCluster, demo_jpegs, run, value};
+use pg_clip_tests::{Signal, TestCluster, demo_jpegs, embedder, run, send, value};
 
 const TARGET: &str = "image_id int UNIQUE, embedding vector(512), checksum bytea, model text, project text";
 
@@ -123,6 +123,23 @@ fn the_first_photos_of_a_table_do_not_wait_for_each_other() {
     other.execute(insert, &[&2, &demo_jpegs()[1]]).expect("another photo, beside the first");
     open.commit().expect("a commit");
     assert_eq!(value::<i64>(&mut other, "SELECT count(*) FROM image_embeddings"), 2);
+}
+
+#[test]
+fn a_watch_does_without_an_embedder_that_is_away() {
+    let cluster = TestCluster::preloaded();
+    let mut client = cluster.database().connect();
+    run(
+        &mut client,
+        &format!("CREATE TABLE photos (id int PRIMARY KEY, image bytea); CREATE TABLE vectors ({TARGET})"),
+    );
+    let stopped = embedder(&mut client);
+    send(stopped, Signal::SIGSTOP);
+    run(&mut client, "SELECT clip_watch('photos', 'vectors')");
+    assert_eq!(value::<Option<String>>(&mut client, "SELECT model FROM clip_watches"), None);
+    send(stopped, Signal::SIGCONT);
+    client.execute("INSERT INTO photos VALUES (1, $1)", &[&demo_jpegs()[0]]).expect("a photo is embedded");
+    assert_eq!(value::<i64>(&mut client, "SELECT embedded FROM clip_verify('photos')"), 1);
 }
 
 #[test]

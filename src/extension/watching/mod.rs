@@ -10,11 +10,14 @@ mod source;
 mod target;
 mod triggers;
 
+use std::ffi::CString;
+use std::time::Duration;
+
 use pgrx::{IntoDatum, pg_sys};
 
 use self::request::Request;
 use self::source::Source;
-use crate::attempt::attempt;
+use crate::attempt::{attempt, with_setting};
 use crate::client;
 use crate::error::Error;
 use crate::owned::Table;
@@ -80,11 +83,14 @@ sql_function! {
     }
 }
 
-/// The identity of the model that `clip.model` names; nothing where the embedder does not say. The first photo of a
-/// table then need not decide under a lock, which the next one would wait for.
+/// The identity of the model that `clip.model` names; nothing where the embedder does not say soon: writers wait. The
+/// first photo of a table then need not decide under a lock, which the next one would wait for.
 fn model_now() -> Option<String> {
+    const PATIENCE: Duration = Duration::from_secs(2);
     let model = settings::model().ok()?;
-    let description = client::describe(&model).ok()?;
+    let patience = PATIENCE.min(settings::request_timeout()).as_millis().to_string();
+    let patience = CString::new(patience).expect("digits");
+    let description = with_setting(c"clip.request_timeout", &patience, || client::describe(&model)).ok()?;
     Some(identity(&model, &description.fingerprint))
 }
 
