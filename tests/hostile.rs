@@ -2,7 +2,7 @@
 //!
 //! Two roles send the statements: a superuser, and an ordinary role that may create objects where the extension lies.
 //! A run is a row of batches. Each batch has a database of its own and a seed of its own, and what it sends follows from
-//! that seed alone, so that a batch that failed can be run again without those before it.
+//! that seed alone, so that a batch that failed can be run again without the batches before it.
 //!
 //! Always true, after each batch: no process of the server has crashed · no statement and no line of the log has an
 //! SQLSTATE of class XX · code that the ordinary role wrote has run with no rights but its own · the superuser's table

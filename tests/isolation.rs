@@ -188,7 +188,7 @@ pub struct Differences {
 pub const BROKEN: &str = "broken";
 
 impl Differences {
-    /// Compares the table `source` (`id`, `project`, `image`) with `target`, whose vectors are those of `model`. Nothing of
+    /// Compares the table `source` (`id`, `project`, `image`) with `target`, whose vectors `model` has made. Nothing of
     /// pg_clip takes part but the function that embeds an image.
     pub fn between(client: &mut Client, source: &str, target: &str, model: &str) -> Differences {
         let query = format!(

@@ -1,7 +1,7 @@
 //! See `pg_clip_embedder::fuzzing::image`.
 //!
-//! A panic of a decoder is an image that cannot be decoded. It must not end the run, as libFuzzer's own hook has it; one
-//! that nobody catches still does.
+//! A panic of a decoder is an image that cannot be decoded. It must not end the run, as libFuzzer's own hook has it; a
+//! panic that is not caught still does.
 
 #![no_main]
 

@@ -22,7 +22,7 @@ const BATCH: usize = 100;
 pub struct Outcome {
     pub statements: u64,
     pub batches: u64,
-    /// How many statements ended with which SQLSTATE; 00000 are those that succeeded.
+    /// How many statements ended with which SQLSTATE; 00000 stands for success.
     pub states: BTreeMap<String, u64>,
     pub broken: Vec<Broken>,
 }

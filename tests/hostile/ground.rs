@@ -70,7 +70,7 @@ impl Ground {
 
     pub(super) fn drop(&self, database: &TestDatabase) {
         let prepared = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
-        let mut client = connected("somebody", || database.try_connect(), "");
+        let mut client = connected("the superuser", || database.try_connect(), "");
         for row in client.query(prepared, &[]).expect("prepared transactions are listed") {
             let gid: String = row.get(0);
             run(&mut client, &format!("ROLLBACK PREPARED '{gid}'"));
@@ -110,7 +110,7 @@ impl Ground {
         gained
     }
 
-    /// Whether a table of a role that nobody attacked embeds what it is given, in both modes and rightly. `round` differs
+    /// Whether the tables of the third role embed what they are given, in both modes and rightly. `round` differs
     /// from call to call.
     pub(super) fn embeds(&self, database: &TestDatabase, round: i32) -> Result<(), String> {
         // Nothing of the ordinary role's is found by its name.
@@ -138,8 +138,8 @@ impl Ground {
 }
 
 /// A connection on which this was set, also where the server has just crashed and recovers.
-pub(super) fn connected(who: &str, connect: impl Fn() -> Result<Client, Error>, set: &str) -> Client {
-    wait_for(&format!("{who} connects"), PATIENCE, || {
+pub(super) fn connected(role: &str, connect: impl Fn() -> Result<Client, Error>, set: &str) -> Client {
+    wait_for(&format!("{role} connects"), PATIENCE, || {
         let mut client = connect().ok()?;
         client.batch_execute(set).ok()?;
         Some(client)

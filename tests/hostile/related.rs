@@ -248,7 +248,7 @@ fn change(random: &mut Random, owned: &Owned, source: &Source, target: &Target) 
     }
 }
 
-/// A call on the watched table that anybody might make who may.
+/// A call that maintains the watched table.
 fn maintain(random: &mut Random, source: &Source, target: &Target) -> String {
     let (table, to) = (&source.table, &target.table);
     match random.below(14) {

@@ -172,7 +172,7 @@ pub(super) fn text(random: &mut Random, type_name: &str) -> String {
     format!("({text})::{type_name}")
 }
 
-/// The bytes of an image, or what somebody might give for one.
+/// The bytes of an image, or other bytes in its place.
 pub(super) fn photo(random: &mut Random) -> String {
     let number = random.below(6);
     let picture = format!("(SELECT image FROM public.pictures WHERE number = {number})");

@@ -49,7 +49,7 @@ pub fn target(places: &Places, name: &str, seconds: u64) -> Result<()> {
     run.args(seeds(places, name)?);
     run.arg("--").args([
         format!("-max_total_time={seconds}"),
-        // Of what is longer than this, no parser here does anything else.
+        // Longer inputs are slower and reach no other code.
         "-max_len=262144".to_owned(),
         "-timeout=20".to_owned(),
         "-rss_limit_mb=2048".to_owned(),
@@ -62,7 +62,7 @@ pub fn target(places: &Places, name: &str, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// The folders with seeds: those of the target, and the pictures of the tests.
+/// The folders with seeds: the target's own, and for images the pictures of the tests.
 fn seeds(places: &Places, name: &str) -> Result<Vec<PathBuf>> {
     let own = places.workspace.root.join("fuzz/seeds").join(name);
     let images = places.workspace.root.join("tests/data/images");

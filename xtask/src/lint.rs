@@ -12,6 +12,8 @@ use crate::postgres::Postgres;
 pub fn lint(places: &Places, environment: &Environment, postgres: &Postgres) -> Result<()> {
     let workspace = &places.workspace;
     command::run(workspace.cargo().args(["fmt", "--all", "--check"]))?;
+    // The fuzz targets are a workspace of their own.
+    command::run(workspace.cargo().args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
     let mut clippy = workspace.cargo();
     clippy.args(["clippy", "--all-targets", "--features", &clients::FEATURES.join(",")]);
     command::run(clippy.args(["--", "--deny=warnings"]))?;

@@ -51,7 +51,7 @@ fn embed_of_second(client: &mut Client, from: i32, count: i32) {
 
 #[test]
 fn an_open_delete_of_claimed_photos_holds_up_nobody_else() {
-    // Whoever waits for a lock is named in the log, so that waits can be counted.
+    // The log names each process that waits for a lock, so that waits can be counted.
     let cluster = TestCluster::preloaded_with(&[("log_lock_waits", "on"), ("deadlock_timeout", "10ms")]);
     let database = two_roles(&cluster);
     let mut client = database.connect();
@@ -90,7 +90,7 @@ fn a_job_that_is_locked_does_not_keep_the_worker_busy() {
         "INSERT INTO first.photos SELECT id, 'p', image FROM pictures, generate_series(1, 100) AS id WHERE number = 0",
     );
     working_worker(&mut client);
-    // Jobs that are due while the worker is held, and that nobody may take before the end of this transaction.
+    // Jobs that are due while the worker is held, and locked until the end of this transaction.
     let mut sessions = Sessions::new(&database);
     sessions.run(
         "first",

@@ -178,7 +178,7 @@ fn prepare(client: &mut Client, mode: &str, maintenance: Maintenance, tables: &[
                     INSERT INTO {table} SELECT 7, 'p', image FROM pictures WHERE number = 1"
                 ),
             ),
-            // Photos that failed and are whole now, of which nobody was told.
+            // Photos that failed and are whole now, without a trigger that has seen it.
             Maintenance::Retry => silently(
                 client,
                 table,
