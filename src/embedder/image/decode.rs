@@ -14,6 +14,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits, RgbImage};
 
 use super::format::Format;
+use super::jpeg;
 use super::memory::{MAX_DECODER_MEMORY, MAX_PNG_METADATA};
 use crate::error::Error;
 
@@ -21,7 +22,7 @@ use crate::error::Error;
 pub(super) fn decode(format: Format, bytes: &[u8]) -> Result<(RgbImage, Orientation), Error> {
     let source = Cursor::new(bytes);
     let decoded = match format {
-        Format::Jpeg => JpegDecoder::new(source).and_then(read),
+        Format::Jpeg => JpegDecoder::new(Cursor::new(jpeg::whole(bytes)?)).and_then(read),
         Format::Png => PngDecoder::with_limits(source, limits(MAX_PNG_METADATA)).and_then(read),
         Format::WebP => WebPDecoder::new(source).and_then(read),
         Format::Gif => GifDecoder::new(source).and_then(read),
