@@ -32,9 +32,9 @@ pub(super) fn png(pixels: u64, depth: u8, colour_type: u8) -> u64 {
     pixels * (channels * bytes + RGB) + MAX_PNG_METADATA
 }
 
-/// A GIF without its first frame, which the decoder holds against what is left.
-pub(super) fn gif(pixels: u64) -> u64 {
-    pixels * (RGBA + RGB)
+/// A GIF, and the pixels of its first frame: an index into the palette for each.
+pub(super) fn gif(pixels: u64, frame_pixels: u64) -> u64 {
+    pixels * RGB + frame_pixels
 }
 
 pub(super) fn bmp(pixels: u64) -> u64 {
