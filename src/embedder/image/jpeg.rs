@@ -75,6 +75,7 @@ const START_OF_IMAGE: u8 = 0xd8;
 const END_OF_IMAGE: u8 = 0xd9;
 const START_OF_SCAN: u8 = 0xda;
 const QUANTIZATION_TABLES: u8 = 0xdb;
+const NUMBER_OF_LINES: u8 = 0xdc;
 const RESTART_INTERVAL: u8 = 0xdd;
 const APPLICATION_0: u8 = 0xe0;
 const APPLICATION_15: u8 = 0xef;
@@ -166,8 +167,9 @@ mod tests {
         };
         let pixels = 640 * 480;
         assert_eq!(memory(FRAME_0, 3), pixels * 4);
-        assert_eq!(memory(FRAME_0, 1), pixels * 4 + pixels * 3);
-        assert_eq!(memory(FRAME_2, 3), pixels * 4 + pixels * 3);
+        // 7,200 blocks. What is written for one has up to 144 bytes.
+        assert_eq!(memory(FRAME_0, 1), pixels * 4 + 7_200 * (128 + 2 * 144));
+        assert_eq!(memory(0xc2, 3), pixels * 4 + 7_200 * 128);
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Frame {
                 let [width, height] = [[width_high, width_low], [height_high, height_low]]
                     .map(|side| u32::from(u16::from_be_bytes(side)));
                 let (components, rest) = components.as_chunks::<3>();
-                if !(1..=4).contains(&count) || components.len() != count.into() || !rest.is_empty() {
+                if !(1..=4).contains(&count) || components.len() != usize::from(count) || !rest.is_empty() {
                     return Err(bad("frame header"));
                 }
                 return Frame::new(marker == FRAME_2, width, height, components);

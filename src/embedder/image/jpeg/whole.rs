@@ -13,27 +13,41 @@ use super::progressive::Progress;
 use super::scan::{Scan, walk};
 use super::sequential::Passed;
 use super::{
-    APPLICATION_0, APPLICATION_15, END_OF_IMAGE, HUFFMAN_TABLES, QUANTIZATION_TABLES, RESTART_0, RESTART_7,
-    RESTART_INTERVAL, START_OF_IMAGE, START_OF_SCAN, STUFFED, TEMPORARY, bad, broken, is_frame, next_marker,
-    segment,
+    APPLICATION_0, APPLICATION_15, END_OF_IMAGE, HUFFMAN_TABLES, NUMBER_OF_LINES, QUANTIZATION_TABLES,
+    RESTART_0, RESTART_7, RESTART_INTERVAL, START_OF_IMAGE, START_OF_SCAN, STUFFED, TEMPORARY, bad, broken,
+    is_frame, next_marker, segment,
 };
 use crate::error::Error;
 
 /// Refuses a JPEG whose picture is not whole. Returns what the decoder reads right: the file, or one that it makes of it.
 pub(in super::super) fn whole(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
     let mut file = File::default();
+    let mut lines = None;
     let mut rest = &bytes[2..];
     loop {
         let before = rest;
         let (marker, after) = next_marker(before).ok_or_else(|| broken("it ends early"))?;
+        // Some cameras write bytes between segments. Behind a scan they are what is left of a picture.
+        if !matches!(file.picture, Picture::None) && before[0] != 0xff {
+            return Err(broken("there is data between its scans"));
+        }
         rest = match marker {
-            END_OF_IMAGE => return Ok(file.end()?.map_or(Cow::Borrowed(bytes), Cow::Owned)),
+            END_OF_IMAGE => {
+                return Ok(match (file.end()?, lines) {
+                    (Some(made), _) => Cow::Owned(made),
+                    (None, Some((from, to))) => Cow::Owned([&bytes[..from], &bytes[to..]].concat()),
+                    (None, None) => Cow::Borrowed(bytes),
+                });
+            }
             START_OF_IMAGE => return Err(broken("another picture starts within it")),
             RESTART_0..=RESTART_7 | TEMPORARY | STUFFED => after,
             _ => {
                 let (content, next) = segment(after).ok_or_else(|| broken("it ends early"))?;
-                if (APPLICATION_0..=APPLICATION_15).contains(&marker) {
-                    file.notes.push((marker, content));
+                match marker {
+                    APPLICATION_0..=APPLICATION_15 => file.notes.push((marker, content)),
+                    // The frame said it already, and the decoder does not know the segment.
+                    NUMBER_OF_LINES => lines = Some((bytes.len() - before.len(), bytes.len() - next.len())),
+                    _ => {}
                 }
                 file.segment(marker, content, next)?
             }
