@@ -188,7 +188,7 @@ def jpegs() -> collections.abc.Iterator[Case]:
         ("pair", "baseline in two scans, of luma and of chroma, with restart markers", ((0,), (2, 1)), 5),
         ("last", "baseline in two scans, of two components and of one", ((0, 1), (2,)), 0),
     ):
-        data = encoders.jpeg_in_scans(scene(240, 180), scans, restarts=restarts)
+        data = encoders.jpeg_in_scans(PHOTO, scans, restarts=restarts)
         yield Case(f"jpeg-scans-{name}.jpg", shows, data, JPEG)
     coarse = save(TALL, "JPEG", quality=30, subsampling="4:2:0", optimize=True)
     yield Case("jpeg-coarse.jpg", "quality 30, odd sizes, upright", coarse, JPEG)

@@ -71,6 +71,12 @@ impl<'a> Bits<'a> {
         (self.buffer >> (64 - count)) as u32
     }
 
+    /// How many bits there are without filling up, less than 64 of them.
+    #[inline(always)]
+    pub(super) fn left(&self) -> u8 {
+        self.length.min(63) as u8
+    }
+
     #[inline(always)]
     pub(super) fn skip(&mut self, count: u32) {
         self.buffer <<= count;

@@ -195,6 +195,8 @@ impl Band<'_> {
     }
 
     fn next_bits(&mut self, bits: &mut Bits, place: usize) -> Result<(), Error> {
+        let mut present = self.present[place];
+        let band = u64::MAX >> (63 - self.last);
         let mut next = self.first;
         while self.empty == 0 && next <= self.last {
             bits.fill();
@@ -204,39 +206,29 @@ impl Band<'_> {
                 self.empty = run_of_blocks(bits, zeros);
                 break;
             }
-            if size > 1 {
+            // The next coefficient that is still zero, behind as many others.
+            let mut absent = !present & band & (u64::MAX << next);
+            for _ in 0..zeros {
+                absent &= absent.wrapping_sub(1);
+            }
+            if size > 1 || absent == 0 {
                 return Err(bad("code in its data"));
             }
-            // The sign of a new coefficient, before the bits of those that it passes.
-            bits.skip(size.into());
-            let at = self.pass(bits, place, next, zeros)?;
-            if size > 0 {
-                self.present[place] |= 1 << at;
-            }
+            let at = absent.trailing_zeros() as u8;
+            // The sign of a new coefficient, and a bit of each that was not zero on the way.
+            skip(bits, size + (at - next - zeros));
+            present |= u64::from(size) << at;
             next = at + 1;
         }
         if self.empty > 0 {
-            let rest = u64::MAX.checked_shl(next.into()).unwrap_or(0) & (u64::MAX >> (63 - self.last));
-            skip_long(bits, (self.present[place] & rest).count_ones());
+            let rest = present & band & u64::MAX.checked_shl(next.into()).unwrap_or(0);
+            if rest != 0 {
+                skip(bits, rest.count_ones() as u8);
+            }
             self.empty -= 1;
         }
+        self.present[place] = present;
         Ok(())
-    }
-
-    /// Passes `zeros` coefficients that are still zero, and the next bit of each that is not on the way. Returns where the
-    /// next one is that is still zero.
-    fn pass(&self, bits: &mut Bits, place: usize, next: u8, zeros: u8) -> Result<u8, Error> {
-        let present = self.present[place];
-        let mut absent = !present & (u64::MAX << next) & (u64::MAX >> (63 - self.last));
-        for _ in 0..zeros {
-            absent &= absent.wrapping_sub(1);
-        }
-        if absent == 0 {
-            return Err(bad("code in its data"));
-        }
-        let at = absent.trailing_zeros();
-        skip_long(bits, (present & (u64::MAX << next) & !(u64::MAX << at)).count_ones());
-        Ok(at as u8)
     }
 }
 
@@ -246,11 +238,19 @@ fn run_of_blocks(bits: &mut Bits, size: u8) -> u32 {
 }
 
 /// Skips up to 64 bits.
-fn skip_long(bits: &mut Bits, count: u32) {
-    bits.fill();
-    bits.skip(count.min(32));
-    if count > 32 {
+#[inline(always)]
+fn skip(bits: &mut Bits, count: u8) {
+    if count <= bits.left() {
+        bits.skip(count.into());
+    } else {
+        skip_beyond(bits, count.into());
+    }
+}
+
+#[inline(never)]
+fn skip_beyond(bits: &mut Bits, count: u32) {
+    for part in [count.min(32), count.saturating_sub(32)] {
         bits.fill();
-        bits.skip(count - 32);
+        bits.skip(part);
     }
 }
