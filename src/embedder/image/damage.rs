@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::parity::{WITHOUT_MEAN, golden_files, manifest};
 use super::peak::peak_of;
-use super::{format, header, prepare};
+use super::{format, header, jpeg, prepare};
 use crate::error::Error;
 
 const MAX_PIXELS: u64 = 50_000_000;
@@ -59,6 +59,42 @@ fn damage_by_chance_is_refused_or_seen_as_the_reference_sees_it() {
     }
     assert!(wrong.is_empty(), "not as the reference:\n{}", wrong.join("\n"));
     assert!(shown > 0);
+}
+
+#[test]
+fn the_same_coefficients_in_other_scans_are_the_same_pixels() {
+    let prepared = |name: &str| {
+        let file = golden_files().into_iter().find(|file| file.name == name).unwrap();
+        prepare(&file.bytes, MAX_PIXELS, &WITHOUT_MEAN).unwrap()
+    };
+    let each = prepared("jpeg-scans-each.jpg");
+    assert!(each == prepared("jpeg-scans-pair.jpg"));
+    assert!(each == prepared("jpeg-scans-last.jpg"));
+}
+
+#[test]
+fn no_bytes_of_a_jpeg_make_its_walk_panic() {
+    let files = golden_files();
+    for name in ["jpeg-restarts.jpg", "jpeg-scans-pair.jpg", "jpeg-progressive-420.jpg"] {
+        let whole = &files.iter().find(|file| file.name == name).unwrap().bytes;
+        assert!(jpeg::whole(whole).is_ok());
+        // A generator of pseudo-random numbers (Numerical Recipes): every run takes the same ones.
+        let mut state = 1_u32;
+        let mut next = |below: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % below
+        };
+        for _ in 0..200 {
+            let mut bytes = whole.clone();
+            for _ in 0..=next(4) {
+                let (at, value) = (2 + next(bytes.len() - 2), next(256) as u8);
+                // Half of the changes hit the tables and headers at the start.
+                let at = if next(2) == 0 { 2 + at % 700 } else { at };
+                bytes[at] = value;
+            }
+            let _ = jpeg::whole(&bytes);
+        }
+    }
 }
 
 struct Entry {
