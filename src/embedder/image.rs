@@ -4,8 +4,12 @@
 //! limits before any decoder runs · a decoder that panics is an image that cannot be decoded · only the first frame of an
 //! animation is decoded · what comes out depends on the bytes and the model's preprocessing alone.
 
+mod bmp;
+#[cfg(test)]
+mod damage;
 mod decode;
 mod format;
+mod gif;
 mod header;
 #[cfg(test)]
 mod hostile;

@@ -1,4 +1,5 @@
-"""The encoders that Pillow lacks: PNG of every depth, colour type and interlacing, BMP with run lengths, JPEG as CMYK and YCCK."""
+"""The encoders that Pillow lacks: PNG of every depth, colour type and interlacing, BMP with run lengths, JPEG as CMYK and YCCK,
+and baseline JPEG in several scans."""
 
 import io
 import struct
@@ -81,3 +82,102 @@ def jpeg_ycck(image: Image.Image, **options) -> bytes:
     written = buffer.getvalue()
     transform = written.index(b"Adobe") + 11
     return written[:transform] + b"\2" + written[transform + 1 :]
+
+
+# The order of the coefficients of a block, as (row, column).
+ZIGZAG = sorted(numpy.ndindex(8, 8), key=lambda place: (sum(place), place[1 - sum(place) % 2]))
+# Coarser for higher frequencies, and another table for chroma.
+STEPS = [numpy.fromfunction(lambda y, x: first + slope * (x + y), (8, 8)).astype(int) for first, slope in ((4, 1), (5, 2))]
+
+
+def jpeg_in_scans(image: Image.Image, scans: tuple, factors: tuple = ((2, 2), (1, 1), (1, 1)), restarts: int = 0) -> bytes:
+    """A baseline JPEG whose scans have the components that `scans` says, as in ((0,), (1, 2)), with `factors` across and down. A scan brings
+    Huffman tables of its own, under the numbers that the scan before it used."""
+    widest, highest = (max(factor[side] for factor in factors) for side in (0, 1))
+    units = -(-image.width // (8 * widest)), -(-image.height // (8 * highest))
+    components = []
+    for plane, (across, down) in zip(image.convert("YCbCr").split(), factors):
+        size = -(-image.width * across // widest), -(-image.height * down // highest)
+        samples = numpy.asarray(plane.resize(size, Image.Resampling.BOX)).astype(float)
+        padding = (0, units[1] * down * 8 - size[1]), (0, units[0] * across * 8 - size[0])
+        blocks = numpy.pad(samples, padding, mode="edge").reshape(units[1] * down, 8, units[0] * across, 8).swapaxes(1, 2)
+        own = -(-size[0] // 8), -(-size[1] // 8)
+        components.append((quantized(blocks, STEPS[len(components) > 0]), own))
+    tables = [bytes([number]) + bytes(int(steps[place]) for place in ZIGZAG) for number, steps in enumerate(STEPS)]
+    frame = struct.pack(">BHHB", 8, image.height, image.width, len(factors))
+    for number, (across, down) in enumerate(factors):
+        frame += bytes([number + 1, across << 4 | down, number > 0])
+    written = b"\xff\xd8" + b"".join(segment(0xDB, table) for table in tables) + segment(0xC0, frame)
+    if restarts:
+        written += segment(0xDD, struct.pack(">H", restarts))
+    for scan in scans:
+        if len(scan) == 1:
+            blocks, (across, down) = components[scan[0]]
+            order = [[(0, blocks[y, x])] for y in range(down) for x in range(across)]
+        else:
+            order = [
+                [
+                    (place, components[number][0][y * factors[number][1] + v, x * factors[number][0] + h])
+                    for place, number in enumerate(scan)
+                    for v in range(factors[number][1])
+                    for h in range(factors[number][0])
+                ]
+                for y in range(units[1])
+                for x in range(units[0])
+            ]
+        written += scan_of(scan, order, restarts)
+    return written + b"\xff\xd9"
+
+
+def quantized(blocks: numpy.ndarray, steps: numpy.ndarray) -> numpy.ndarray:
+    """The coefficients of blocks of samples, in the order of a file."""
+    frequency, sample = numpy.mgrid[:8, :8]
+    transform = numpy.cos((2 * sample + 1) * frequency * numpy.pi / 16) / 2
+    transform[0] /= numpy.sqrt(2)
+    coefficients = numpy.rint(transform @ (blocks - 128) @ transform.T / steps).astype(int)
+    return numpy.stack([coefficients[..., y, x] for y, x in ZIGZAG], axis=-1)
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def scan_of(numbers: tuple, units: list, restarts: int) -> bytes:
+    """A scan of units of (component, block), with codes of 4 bits for the means and of 8 for the rest."""
+    symbols = [0x00, 0xF0, *(zeros << 4 | size for zeros in range(16) for size in range(1, 11))]
+    symbols = symbols[numbers[0] :] + symbols[: numbers[0]]
+    places = {symbol: place for place, symbol in enumerate(symbols)}
+    tables = bytes([0x00, 0, 0, 0, 12, *[0] * 12, *range(12), 0x10, *[0] * 7, len(symbols), *[0] * 8, *symbols])
+    header = bytes([len(numbers)]) + b"".join(bytes([number + 1, 0]) for number in numbers) + b"\0\x3f\0"
+    written = segment(0xC4, tables) + segment(0xDA, header)
+    bits, means = "", [0] * len(numbers)
+
+    def number(value: int) -> str:
+        size = abs(value).bit_length()
+        return f"{value + (value < 0) * (2**size - 1):0{size}b}" if size else ""
+
+    for count, unit in enumerate(units):
+        if restarts and count and count % restarts == 0:
+            written += packed(bits) + bytes([0xFF, 0xD0 + (count // restarts - 1) % 8])
+            bits, means = "", [0] * len(numbers)
+        for place, block in unit:
+            difference = int(block[0]) - means[place]
+            means[place] = int(block[0])
+            bits += f"{abs(difference).bit_length():04b}" + number(difference)
+            last = 0
+            for at in numpy.flatnonzero(block[1:]) + 1:
+                zeros, value = int(at) - last - 1, int(block[at])
+                bits += f"{places[0xF0]:08b}" * (zeros // 16)
+                bits += f"{places[zeros % 16 << 4 | abs(value).bit_length()]:08b}" + number(value)
+                last = int(at)
+            if last < 63:
+                bits += f"{places[0x00]:08b}"
+        if len(bits) > 4096 and len(bits) % 8 == 0:
+            written, bits = written + packed(bits), ""
+    return written + packed(bits)
+
+
+def packed(bits: str) -> bytes:
+    """Whole bytes, filled up with ones, and 0x00 after each 0xff."""
+    bits += "1" * (-len(bits) % 8)
+    return bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)).replace(b"\xff", b"\xff\0")

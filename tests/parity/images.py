@@ -23,6 +23,7 @@ import torchvision
 from PIL import Image, ImageDraw, ImageOps
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
+import damage
 import encoders
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -68,6 +69,7 @@ def main() -> None:
         "files": files,
     }
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    damage.write(out, reference)
     size = sum(path.stat().st_size for path in out.rglob("*.*"))
     print(f"{len(files)} files, {size / 1e6:.1f} MB with their golden pictures")
 
@@ -181,6 +183,13 @@ def jpegs() -> collections.abc.Iterator[Case]:
     yield Case("jpeg-cmyk.jpg", "CMYK, inverted as Adobe does it", cmyk, JPEG)
     yield Case("jpeg-ycck.jpg", "YCCK, inverted as Adobe does it", encoders.jpeg_ycck(PHOTO, quality=90), JPEG)
     yield Case("jpeg-rgb.jpg", "RGB without a colour transform", save(PHOTO, "JPEG", quality=90, keep_rgb=True), JPEG)
+    for name, shows, scans, restarts in (
+        ("each", "baseline in three scans", ((0,), (1,), (2,)), 0),
+        ("pair", "baseline in two scans, of luma and of chroma, with restart markers", ((0,), (2, 1)), 5),
+        ("last", "baseline in two scans, of two components and of one", ((0, 1), (2,)), 0),
+    ):
+        data = encoders.jpeg_in_scans(PHOTO, scans, restarts=restarts)
+        yield Case(f"jpeg-scans-{name}.jpg", shows, data, JPEG)
     coarse = save(TALL, "JPEG", quality=30, subsampling="4:2:0", optimize=True)
     yield Case("jpeg-coarse.jpg", "quality 30, odd sizes, upright", coarse, JPEG)
 
@@ -244,6 +253,16 @@ def gifs() -> collections.abc.Iterator[Case]:
     yield Case("gif-interlaced.gif", "one frame, interlaced", save(reduced, "GIF", interlace=1), EXACT)
     yield Case("gif-transparent.gif", "a transparent colour", save(reduced, "GIF", transparency=3), EXACT)
     inverted = ImageOps.invert(PHOTO).quantize(64, dither=Image.Dither.NONE)
+    # A frame of 120 x 90 pixels at 40 and 20 of the same screen.
+    for name, shows, options in (
+        ("part", "a frame that covers a part of its canvas", {}),
+        ("part-transparent", "a frame that covers a part of its canvas, with a transparent colour", {"transparency": 3}),
+    ):
+        written = bytearray(save(reduced.crop((0, 0, 120, 90)), "GIF", **options))
+        written[6:10] = (480).to_bytes(2, "little") + (360).to_bytes(2, "little")
+        frame = written.index(b",\0\0\0\0\x78\0")
+        written[frame + 1 : frame + 5] = (40).to_bytes(2, "little") + (20).to_bytes(2, "little")
+        yield Case(f"gif-{name}.gif", shows, bytes(written), EXACT)
     animated = save(reduced, "GIF", save_all=True, append_images=[inverted], duration=100)
     yield Case("gif-animated.gif", "animated: the first frame", animated, EXACT)
 

@@ -6,7 +6,6 @@
 use std::io::Cursor;
 
 use image::codecs::bmp::BmpDecoder;
-use image::codecs::gif::GifDecoder;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
@@ -15,17 +14,21 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits, RgbImag
 
 use super::format::Format;
 use super::memory::{MAX_DECODER_MEMORY, MAX_PNG_METADATA};
+use super::{bmp, gif, jpeg};
 use crate::error::Error;
 
 /// Decodes the first frame of an image whose header was checked.
 pub(super) fn decode(format: Format, bytes: &[u8]) -> Result<(RgbImage, Orientation), Error> {
     let source = Cursor::new(bytes);
     let decoded = match format {
-        Format::Jpeg => JpegDecoder::new(source).and_then(read),
+        Format::Jpeg => JpegDecoder::new(Cursor::new(jpeg::whole(bytes)?)).and_then(read),
         Format::Png => PngDecoder::with_limits(source, limits(MAX_PNG_METADATA)).and_then(read),
         Format::WebP => WebPDecoder::new(source).and_then(read),
-        Format::Gif => GifDecoder::new(source).and_then(read),
-        Format::Bmp => BmpDecoder::new(source).and_then(read),
+        Format::Gif => return Ok((gif::decode(bytes)?, Orientation::NoTransforms)),
+        Format::Bmp => {
+            bmp::check_runs(bytes)?;
+            BmpDecoder::new(source).and_then(read)
+        }
     };
     decoded.map_err(|error| refusal(format.name(), error))
 }

@@ -82,10 +82,10 @@ fn a_text_that_fills_the_limit_on_bytes_is_passed_over_or_refused() {
 }
 
 #[test]
-fn a_gif_frame_that_is_larger_than_the_memory_is_refused() {
+fn a_gif_frame_that_is_larger_than_its_canvas_is_held_against_the_limit() {
     // A canvas of one pixel, and a frame of 65,535 × 65,535.
     let bytes = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\xff\xff\xff\xff\0\x02\x02\x4c\x01\0;";
-    assert!(matches!(prepare_clip(bytes), Err(Error::DecoderMemory { .. })));
+    assert!(matches!(prepare_clip(bytes), Err(Error::TooManyPixels { .. })));
 }
 
 #[test]

@@ -1,10 +1,21 @@
-//! The markers of a JPEG, walked before it is decoded.
+//! A JPEG before it is decoded.
 //!
-//! The decoder fills the missing rest of a truncated file with grey, and takes as many scans as there are: a truncated
-//! upload would be embedded as if it were whole, and a small file could take minutes. Both are seen in the markers.
+//! The decoder fills what is missing with grey, passes over data that it cannot read, and takes as many scans as there are:
+//! a damaged upload would be embedded as if it were whole, and a small file could take minutes. So the markers are walked
+//! for the size ([`check`]), and then the scans, code by code, for whether the picture is whole ([`whole`]).
 //! Source: ITU-T T.81, annex B.
 
-use super::memory;
+mod bits;
+mod frame;
+mod huffman;
+mod interleave;
+mod progressive;
+mod scan;
+mod sequential;
+mod whole;
+
+use self::frame::Frame;
+pub(super) use self::whole::whole;
 use crate::error::Error;
 
 /// The most scans of a progressive JPEG. Encoders write about ten.
@@ -16,13 +27,13 @@ const MAX_SCANS: usize = 100;
 pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>) -> Result<u64, Error> {
     let mut seen: Option<Frame> = None;
     let mut scans = 0;
-    let mut kept = false;
+    let mut several = false;
     let mut rest = &bytes[2..];
     loop {
         let (marker, after) = next_marker(rest).ok_or_else(|| broken("it ends early"))?;
         rest = match marker {
             END_OF_IMAGE => match seen {
-                Some(frame) if scans > 0 => return Ok(frame.memory(kept)),
+                Some(frame) if scans > 0 => return Ok(frame.memory(several)),
                 _ => return Err(broken("it has no picture")),
             },
             RESTART_0..=RESTART_7 | START_OF_IMAGE | TEMPORARY | STUFFED => after,
@@ -31,14 +42,11 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
                 match marker {
                     START_OF_SCAN => {
                         scans += 1;
-                        // Without all components in its first scan even a baseline JPEG waits for the last one.
-                        kept |= seen.as_ref().is_some_and(|frame| {
-                            frame.progressive || segment.get(2).is_none_or(|count| *count < frame.components)
+                        several |= seen.as_ref().is_some_and(|frame| {
+                            segment.get(2).is_none_or(|count| usize::from(*count) < frame.components.len())
                         });
                     }
-                    FRAME_0..=FRAME_15
-                        if ![HUFFMAN_TABLES, EXTENSION, ARITHMETIC_TABLES].contains(&marker) =>
-                    {
+                    _ if is_frame(marker) => {
                         let frame = Frame::read(marker, segment)?;
                         admit(frame.width, frame.height)?;
                         seen = Some(frame);
@@ -57,7 +65,6 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
 const STUFFED: u8 = 0x00;
 const TEMPORARY: u8 = 0x01;
 const FRAME_0: u8 = 0xc0;
-const FRAME_2: u8 = 0xc2;
 const HUFFMAN_TABLES: u8 = 0xc4;
 const EXTENSION: u8 = 0xc8;
 const ARITHMETIC_TABLES: u8 = 0xcc;
@@ -67,6 +74,16 @@ const RESTART_7: u8 = 0xd7;
 const START_OF_IMAGE: u8 = 0xd8;
 const END_OF_IMAGE: u8 = 0xd9;
 const START_OF_SCAN: u8 = 0xda;
+const QUANTIZATION_TABLES: u8 = 0xdb;
+const NUMBER_OF_LINES: u8 = 0xdc;
+const RESTART_INTERVAL: u8 = 0xdd;
+const APPLICATION_0: u8 = 0xe0;
+const APPLICATION_15: u8 = 0xef;
+
+fn is_frame(marker: u8) -> bool {
+    let others = [HUFFMAN_TABLES, EXTENSION, ARITHMETIC_TABLES];
+    (FRAME_0..=FRAME_15).contains(&marker) && !others.contains(&marker)
+}
 
 /// The next byte after 0xff that is not a fill byte, and what follows it. In the data of a scan that is mostly 0x00,
 /// which says that 0xff was a value.
@@ -82,56 +99,13 @@ fn segment(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     bytes.split_at_checked(length.max(2).into())
 }
 
-struct Frame {
-    width: u32,
-    height: u32,
-    progressive: bool,
-    components: u8,
-    /// The number of blocks of all components.
-    blocks: u64,
-}
-
-impl Frame {
-    fn read(marker: u8, segment: &[u8]) -> Result<Frame, Error> {
-        let [_, _, precision, height_high, height_low, width_high, width_low, components, ref sampling @ ..] =
-            *segment
-        else {
-            return Err(broken("its frame header is incomplete"));
-        };
-        let format = match marker {
-            _ if precision != 8 => "12-bit JPEG",
-            FRAME_0 | FRAME_2 => {
-                let [width, height] = [[width_high, width_low], [height_high, height_low]]
-                    .map(|side| u32::from(u16::from_be_bytes(side)));
-                let blocks = blocks(width, height, sampling);
-                return Ok(Frame { width, height, progressive: marker == FRAME_2, components, blocks });
-            }
-            0xc1 => "extended sequential JPEG",
-            0xc3 | 0xc7 | 0xcb | 0xcf => "lossless JPEG",
-            0xc5 | 0xc6 => "hierarchical JPEG",
-            _ => "arithmetic-coded JPEG",
-        };
-        Err(Error::UnsupportedFormat { format })
-    }
-
-    fn memory(&self, kept: bool) -> u64 {
-        memory::jpeg(u64::from(self.width) * u64::from(self.height), self.blocks, kept)
-    }
-}
-
-/// The blocks of a frame by its components' sampling factors: three bytes each, of which the second has them. They fill
-/// whole units of as many blocks as the largest factors say.
-fn blocks(width: u32, height: u32, sampling: &[u8]) -> u64 {
-    let factors = || sampling.as_chunks::<3>().0.iter().map(|[_, factors, _]| (factors >> 4, factors & 15));
-    let units = |side: u32, largest: Option<u8>| side.div_ceil(8 * u32::from(largest.unwrap_or(1).max(1)));
-    let across = units(width, factors().map(|(horizontal, _)| horizontal).max());
-    let down = units(height, factors().map(|(_, vertical)| vertical).max());
-    let each: u64 = factors().map(|(horizontal, vertical)| u64::from(horizontal) * u64::from(vertical)).sum();
-    u64::from(across) * u64::from(down) * each
-}
-
 fn broken(reason: &str) -> Error {
     Error::BrokenImage { format: "JPEG", reason: reason.to_owned() }
+}
+
+/// A part of the file that breaks the format.
+fn bad(part: &str) -> Error {
+    broken(&format!("it has a bad {part}"))
 }
 
 #[cfg(test)]
@@ -193,8 +167,9 @@ mod tests {
         };
         let pixels = 640 * 480;
         assert_eq!(memory(FRAME_0, 3), pixels * 4);
-        assert_eq!(memory(FRAME_0, 1), pixels * 4 + pixels * 3);
-        assert_eq!(memory(FRAME_2, 3), pixels * 4 + pixels * 3);
+        // 7,200 blocks. What is written for one has up to 144 bytes.
+        assert_eq!(memory(FRAME_0, 1), pixels * 4 + 7_200 * (128 + 2 * 144));
+        assert_eq!(memory(0xc2, 3), pixels * 4 + 7_200 * 128);
     }
 
     #[test]

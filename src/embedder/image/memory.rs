@@ -32,20 +32,28 @@ pub(super) fn png(pixels: u64, depth: u8, colour_type: u8) -> u64 {
     pixels * (channels * bytes + RGB) + MAX_PNG_METADATA
 }
 
-/// A GIF without its first frame, which the decoder holds against what is left.
-pub(super) fn gif(pixels: u64) -> u64 {
-    pixels * (RGBA + RGB)
+/// A GIF, and the pixels of its first frame: an index into the palette for each.
+pub(super) fn gif(pixels: u64, frame_pixels: u64) -> u64 {
+    pixels * RGB + frame_pixels
 }
 
 pub(super) fn bmp(pixels: u64) -> u64 {
     pixels * (RGBA + RGB)
 }
 
-/// A JPEG whose frame has `blocks` blocks of 8 × 8 coefficients; `kept` where they are all kept until the last scan, as in
-/// a progressive one. A coefficient has two bytes.
-pub(super) fn jpeg(pixels: u64, blocks: u64, kept: bool) -> u64 {
-    pixels * (1 + RGB) + if kept { blocks * 64 * 2 } else { 0 }
+/// A JPEG whose frame has `blocks` blocks of 8 × 8 coefficients. A progressive one keeps them until the last scan. One in
+/// `several_scans` keeps them too, and is written again, in up to 18 bits for each, while a buffer doubles.
+pub(super) fn jpeg(pixels: u64, blocks: u64, progressive: bool, several_scans: bool) -> u64 {
+    let coefficients = match (progressive, several_scans) {
+        (true, _) => blocks * COEFFICIENTS,
+        (false, true) => blocks * (COEFFICIENTS + 2 * 144),
+        (false, false) => 0,
+    };
+    pixels * (1 + RGB) + coefficients
 }
+
+/// The bytes of a block's coefficients.
+const COEFFICIENTS: u64 = 64 * 2;
 
 /// What the first chunk of a WebP says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -117,7 +117,7 @@ impl Difference {
 }
 
 pub(super) fn golden_files() -> Vec<GoldenFile> {
-    let manifest: Value = serde_json::from_slice(&read("manifest.json")).unwrap();
+    let manifest = manifest("manifest.json");
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let difference = |value: &Value| Difference {
         mean: value["mean"].as_f64().unwrap(),
@@ -133,6 +133,10 @@ pub(super) fn golden_files() -> Vec<GoldenFile> {
         openai: difference(&file["openai"]),
     });
     files.collect()
+}
+
+pub(super) fn manifest(file: &str) -> Value {
+    serde_json::from_slice(&read(file)).unwrap()
 }
 
 fn read(file: &str) -> Vec<u8> {

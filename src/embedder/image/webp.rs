@@ -1,18 +1,24 @@
 //! The chunks of a WebP, walked before it is decoded.
 //!
 //! The decoder allocates for the size that a frame says in its own header, and compares it with the canvas afterwards: a
-//! file of a few hundred bytes with a small canvas would take what 16,383 × 16,383 pixels need. Source: RFC 9649.
+//! file of a few hundred bytes with a small canvas would take what 16,383 × 16,383 pixels need. And it takes what there is
+//! of a chunk that is cut: a file that ends early would be embedded as if it were whole. Source: RFC 9649.
 
 use super::memory::{self, WebP};
 use crate::error::Error;
 
-/// Refuses a WebP of a size that `admit` refuses, or with a frame that is larger than its canvas. Returns the memory that
+/// Refuses a WebP of a size that `admit` refuses, that ends early, or with a frame that is larger than its canvas. Returns the memory that
 /// its decoding takes, in bytes.
 pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>) -> Result<u64, Error> {
-    let mut chunks = Chunks { rest: bytes.get(12..).unwrap_or_default() };
+    let length = take(bytes, 4).map_or(0, u32::from_le_bytes) as usize;
+    let end = length.saturating_add(8);
+    let mut chunks = Chunks { rest: bytes.get(12..end.min(bytes.len())).unwrap_or_default() };
     let first = chunks.next().ok_or_else(|| broken("its header is incomplete"))?;
     let (width, height) = first.size().ok_or_else(|| broken("its header is incomplete"))?;
     admit(width, height)?;
+    if bytes.len() < end || first.cut {
+        return Err(broken("it ends early"));
+    }
     let mut kind = match &first.name {
         b"VP8 " => WebP::Lossy,
         b"VP8L" => WebP::Lossless,
@@ -20,6 +26,9 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
     };
     if kind == WebP::Extended {
         for chunk in chunks {
+            if chunk.cut {
+                return Err(broken("it ends early"));
+            }
             let frames = match &chunk.name {
                 b"ANMF" => {
                     kind = WebP::Animated;
@@ -27,9 +36,13 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
                 }
                 _ => Chunks { rest: chunk.whole },
             };
-            let sizes = frames.filter(Chunk::is_frame).filter_map(|frame| frame.size());
-            if sizes.into_iter().any(|size| size.0 > width || size.1 > height) {
-                return Err(broken("a frame is larger than its canvas"));
+            for frame in frames.filter(Chunk::is_frame) {
+                if frame.cut {
+                    return Err(broken("it ends early"));
+                }
+                if frame.size().is_some_and(|size| size.0 > width || size.1 > height) {
+                    return Err(broken("a frame is larger than its canvas"));
+                }
             }
         }
     }
@@ -41,8 +54,10 @@ const FRAME_HEADER: usize = 16;
 
 struct Chunk<'a> {
     name: [u8; 4],
-    /// What there is of it: it may be cut short.
+    /// What there is of it.
     payload: &'a [u8],
+    /// Whether it is shorter than it says.
+    cut: bool,
     /// The payload with its name and length before it.
     whole: &'a [u8],
 }
@@ -84,11 +99,12 @@ impl<'a> Iterator for Chunks<'a> {
         let name = take(self.rest, 0)?;
         let length = u32::from_le_bytes(take(self.rest, 4)?);
         // A chunk of an odd length has a byte after it that does not count.
-        let end = 8_usize.saturating_add(length as usize).min(self.rest.len());
+        let wanted = 8_usize.saturating_add(length as usize);
+        let end = wanted.min(self.rest.len());
         let next = end.saturating_add(length as usize % 2).min(self.rest.len());
         let whole = &self.rest[..end];
         self.rest = &self.rest[next..];
-        Some(Chunk { name, payload: &whole[8..], whole })
+        Some(Chunk { name, payload: &whole[8..], cut: end < wanted, whole })
     }
 }
 
@@ -107,7 +123,9 @@ mod tests {
     use super::*;
 
     fn webp(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
-        [b"RIFF\0\0\0\0WEBP".to_vec(), riff(chunks)].concat()
+        let chunks = [b"WEBP", riff(chunks).as_slice()].concat();
+        let length = u32::try_from(chunks.len()).unwrap();
+        [b"RIFF", length.to_le_bytes().as_slice(), &chunks].concat()
     }
 
     fn riff(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
@@ -152,13 +170,22 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_ends_early_is_read_as_far_as_it_goes() {
+    fn a_file_that_ends_early_is_refused() {
         let whole = webp(&[CANVAS, LOSSY]);
-        for length in 0..30 {
-            assert!(size(&whole[..length]).is_err(), "{length}");
+        for length in 0..whole.len() {
+            assert!(matches!(size(&whole[..length]), Err(Error::BrokenImage { .. })), "{length}");
         }
-        for length in 30..whole.len() {
-            assert_eq!(size(&whole[..length]).unwrap(), (640, 480));
+        let tail = [whole.as_slice(), b"and a tail"].concat();
+        assert_eq!(size(&tail).unwrap(), (640, 480));
+    }
+
+    #[test]
+    fn a_chunk_that_leads_beyond_the_file_is_refused() {
+        for chunks in [&[LOSSY][..], &[CANVAS, LOSSY]] {
+            let mut bytes = webp(chunks);
+            let frame = bytes.windows(4).position(|name| name == b"VP8 ").unwrap();
+            bytes[frame + 4] += 1;
+            assert!(matches!(size(&bytes), Err(Error::BrokenImage { .. })));
         }
     }
 }

@@ -1,0 +1,230 @@
+//! Huffman codes, and tables that read several of them at once.
+
+use super::bad;
+use super::bits::Bits;
+use crate::error::Error;
+
+/// The bits that a table looks at in one step. Nearly all codes are shorter.
+const LOOK: u32 = 11;
+
+/// A table of codes. Source: ITU-T T.81, annex C.
+#[derive(Clone)]
+pub(super) struct Table {
+    /// By the next bits: a symbol and the length of its code; 0 where the code is longer.
+    symbols: Box<[(u8, u8); 1 << LOOK]>,
+    /// By the next bits: the run of coefficients that lie whole in them.
+    runs: Box<[Run; 1 << LOOK]>,
+    /// For each run which of its coefficients are not zero, from the lowest bit on.
+    values_of_runs: Box<[u32; 1 << LOOK]>,
+    /// By its length less one: the first code that is longer, in 16 bits from the left.
+    ends: [u32; 16],
+    /// By its length less one: what turns a code into the place of its symbol.
+    places: [i32; 16],
+    values: Vec<u8>,
+}
+
+/// Coefficients, one after the other, of which only the lengths count.
+#[derive(Clone, Copy, Default)]
+#[repr(align(4))]
+pub(super) struct Run {
+    /// Their codes and values together; 0 where not even one lies whole in the bits that were looked at.
+    pub(super) bits: u8,
+    /// How many coefficients they are, with the zeros between them.
+    pub(super) coefficients: u8,
+    /// Whether they end with the end of the block.
+    pub(super) ends: bool,
+}
+
+/// The most coefficients of a run: its values have a bit each in 32.
+const MAX_RUN: u8 = 32;
+
+/// The rest of the block is zeros.
+pub(super) const END_OF_BLOCK: u8 = 0x00;
+/// Sixteen zeros.
+pub(super) const ZEROS: u8 = 0xf0;
+
+impl Table {
+    /// A table of `counts` codes of each length, from 1 bit on, for the symbols `values`.
+    pub(super) fn new(counts: &[u8; 16], values: &[u8], class: Class) -> Result<Table, Error> {
+        if class == Class::Dc && values.iter().any(|size| *size > 15) {
+            return Err(bad("Huffman table"));
+        }
+        let mut symbols = Box::new([(0, 0); 1 << LOOK]);
+        let (mut ends, mut places) = ([0; 16], [0; 16]);
+        let (mut code, mut place) = (0_u32, 0_usize);
+        for (less_one, count) in counts.iter().enumerate() {
+            let length = less_one as u32 + 1;
+            places[less_one] = place as i32 - code as i32;
+            for symbol in
+                values.get(place..place + usize::from(*count)).ok_or_else(|| bad("Huffman table"))?
+            {
+                if code >= 1 << length {
+                    return Err(bad("Huffman table"));
+                }
+                if length <= LOOK {
+                    let first = (code << (LOOK - length)) as usize;
+                    symbols[first..first + (1 << (LOOK - length))].fill((*symbol, length as u8));
+                }
+                code += 1;
+                place += 1;
+            }
+            ends[less_one] = code << (16 - length);
+            code <<= 1;
+        }
+        let mut runs = Box::new([Run::default(); 1 << LOOK]);
+        let mut values_of_runs = Box::new([0; 1 << LOOK]);
+        if class == Class::Ac {
+            for (bits, (run, values)) in (0..).zip(runs.iter_mut().zip(values_of_runs.iter_mut())) {
+                (*run, *values) = Run::read(bits, symbols.as_slice());
+            }
+        }
+        Ok(Table { symbols, runs, values_of_runs, ends, places, values: values.to_vec() })
+    }
+
+    /// Reads a symbol. There are 32 bits to read.
+    #[inline(always)]
+    pub(super) fn symbol(&self, bits: &mut Bits) -> Result<u8, Error> {
+        let (symbol, length) = self.symbols[bits.peek(LOOK) as usize];
+        if length > 0 {
+            bits.skip(length.into());
+            return Ok(symbol);
+        }
+        self.long_symbol(bits)
+    }
+
+    #[cold]
+    fn long_symbol(&self, bits: &mut Bits) -> Result<u8, Error> {
+        let next = bits.peek(16);
+        let at = self.ends.iter().position(|end| next < *end).ok_or_else(|| bad("code in its data"))?;
+        bits.skip(at as u32 + 1);
+        let place = (next >> (15 - at)) as i32 + self.places[at];
+        usize::try_from(place)
+            .ok()
+            .and_then(|place| self.values.get(place).copied())
+            .ok_or_else(|| bad("code in its data"))
+    }
+
+    /// The run that the next bits are.
+    #[inline(always)]
+    pub(super) fn run(&self, bits: &Bits) -> Run {
+        self.runs[bits.peek(LOOK) as usize]
+    }
+
+    /// The same, and which of its coefficients are not zero, from the lowest bit on.
+    #[inline(always)]
+    pub(super) fn run_and_values(&self, bits: &Bits) -> (Run, u32) {
+        let next = bits.peek(LOOK) as usize;
+        (self.runs[next], self.values_of_runs[next])
+    }
+}
+
+impl Run {
+    fn read(bits: u32, symbols: &[(u8, u8)]) -> (Run, u32) {
+        let (mut run, mut values) = (Run::default(), 0);
+        loop {
+            let left = LOOK - u32::from(run.bits);
+            let next = (bits << u32::from(run.bits)) & ((1 << LOOK) - 1);
+            let (symbol, length) = symbols[next as usize];
+            let (zeros, size) = (symbol >> 4, symbol & 15);
+            let known = size > 0 || symbol == END_OF_BLOCK || symbol == ZEROS;
+            let total = length + size;
+            let after = run.coefficients + zeros + 1;
+            if length == 0 || u32::from(total) > left || !known || after > MAX_RUN {
+                return (run, values);
+            }
+            run.bits += total;
+            if symbol == END_OF_BLOCK {
+                run.ends = true;
+                return (run, values);
+            }
+            run.coefficients = after;
+            values |= u32::from(size > 0) << (after - 1);
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    Dc,
+    Ac,
+}
+
+/// The tables of a decoder. At first they are the usual ones of annex K, which frames of Motion JPEG leave out.
+pub(super) struct Tables {
+    dc: [Option<Table>; 4],
+    ac: [Option<Table>; 4],
+}
+
+impl Tables {
+    pub(super) fn usual() -> Tables {
+        let table = |(counts, values): &(_, &[u8]), class| Table::new(counts, values, class).ok();
+        Tables {
+            dc: [table(&USUAL_DC[0], Class::Dc), table(&USUAL_DC[1], Class::Dc), None, None],
+            ac: [table(&USUAL_AC[0], Class::Ac), table(&USUAL_AC[1], Class::Ac), None, None],
+        }
+    }
+
+    /// Takes up the tables of a segment.
+    pub(super) fn define(&mut self, segment: &[u8]) -> Result<(), Error> {
+        let mut rest = segment.get(2..).unwrap_or_default();
+        while let Some((place, after)) = rest.split_first() {
+            let (counts, after) = after.split_first_chunk().ok_or_else(|| bad("Huffman table"))?;
+            let total = counts.iter().map(|count| usize::from(*count)).sum();
+            let (values, after) = after.split_at_checked(total).ok_or_else(|| bad("Huffman table"))?;
+            let (tables, class) = match place >> 4 {
+                0 => (&mut self.dc, Class::Dc),
+                1 => (&mut self.ac, Class::Ac),
+                _ => return Err(bad("Huffman table")),
+            };
+            let table = tables.get_mut(usize::from(place & 15)).ok_or_else(|| bad("Huffman table"))?;
+            *table = Some(Table::new(counts, values, class)?);
+            rest = after;
+        }
+        Ok(())
+    }
+
+    pub(super) fn dc(&self, number: u8) -> Result<&Table, Error> {
+        find(&self.dc, number)
+    }
+
+    pub(super) fn ac(&self, number: u8) -> Result<&Table, Error> {
+        find(&self.ac, number)
+    }
+}
+
+fn find(tables: &[Option<Table>; 4], number: u8) -> Result<&Table, Error> {
+    tables.get(usize::from(number)).and_then(Option::as_ref).ok_or_else(|| bad("Huffman table's number"))
+}
+
+type Definition = ([u8; 16], &'static [u8]);
+
+const USUAL_DC: [Definition; 2] = [
+    ([0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
+    ([0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
+];
+
+#[rustfmt::skip]
+const USUAL_AC: [Definition; 2] = [
+    ([0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 125], &[
+        0x01, 0x02, 0x03, 0x00, 0x04, 0x11, 0x05, 0x12, 0x21, 0x31, 0x41, 0x06, 0x13, 0x51, 0x61, 0x07, 0x22, 0x71,
+        0x14, 0x32, 0x81, 0x91, 0xa1, 0x08, 0x23, 0x42, 0xb1, 0xc1, 0x15, 0x52, 0xd1, 0xf0, 0x24, 0x33, 0x62, 0x72,
+        0x82, 0x09, 0x0a, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x34, 0x35, 0x36, 0x37,
+        0x38, 0x39, 0x3a, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+        0x5a, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x83,
+        0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9a, 0xa2, 0xa3,
+        0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xb9, 0xba, 0xc2, 0xc3,
+        0xc4, 0xc5, 0xc6, 0xc7, 0xc8, 0xc9, 0xca, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xe1, 0xe2,
+        0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xea, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfa,
+    ]),
+    ([0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 119], &[
+        0x00, 0x01, 0x02, 0x03, 0x11, 0x04, 0x05, 0x21, 0x31, 0x06, 0x12, 0x41, 0x51, 0x07, 0x61, 0x71, 0x13, 0x22,
+        0x32, 0x81, 0x08, 0x14, 0x42, 0x91, 0xa1, 0xb1, 0xc1, 0x09, 0x23, 0x33, 0x52, 0xf0, 0x15, 0x62, 0x72, 0xd1,
+        0x0a, 0x16, 0x24, 0x34, 0xe1, 0x25, 0xf1, 0x17, 0x18, 0x19, 0x1a, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x35, 0x36,
+        0x37, 0x38, 0x39, 0x3a, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58,
+        0x59, 0x5a, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a,
+        0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9a,
+        0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xb9, 0xba,
+        0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7, 0xc8, 0xc9, 0xca, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda,
+        0xe2, 0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xea, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfa,
+    ]),
+];
