@@ -238,9 +238,11 @@ impl Error {
             Error::NoTransitionTable(_, clause) => {
                 Some(format!("Create the trigger with REFERENCING {clause} AS ...."))
             }
-            Error::OtherModel { table, model, .. } => {
-                let name = crate::watch::provenance::name_of(model);
-                Some(format!("CALL clip_migrate('{table}', '{name}') moves the table to the other model."))
+            Error::OtherModel { table, held, model } => {
+                let [name, held] = [model, held].map(|identity| crate::watch::provenance::name_of(identity));
+                Some(format!(
+                    "Set clip.model to '{held}', or move the table to the other model: CALL clip_migrate('{table}', '{name}')."
+                ))
             }
             Error::NoColumn { .. } | Error::ColumnType { .. } => Some(
                 "Source and target need columns of the same types. SELECT clip_watch('…') again names others."

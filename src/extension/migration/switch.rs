@@ -6,6 +6,7 @@ use super::column::{ALONE, indexes, text};
 use super::task::{NEXT_EMBEDDING, NEXT_MODEL, TRIGGER, Task, describe};
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout};
 use crate::catalog::identifier;
+use crate::current_model;
 use crate::error::Error;
 use crate::owned::{Pair, Table, literal};
 use crate::refusal::{Reason, refuse};
@@ -45,6 +46,7 @@ pub(super) fn switch(
             act_as(task.pair.target.owner, || replace(spi, &task.pair))?;
             let arguments = [Argument::oid(task.pair.source.oid), text(&next.identity)];
             act_as(task.home.owner, || spi.run(&sql::set_model(&task.home.schema), &arguments).map(|_| ()))?;
+            current_model::data_changed(task.home.watches);
             if set_default {
                 // As the caller: the owner of the table may own no database.
                 spi.run(

@@ -17,6 +17,8 @@ pub(crate) struct Home {
     /// To whom the extension's tables belong.
     pub(crate) owner: pg_sys::Oid,
     pub(crate) vector_type: pg_sys::Oid,
+    /// The table `clip_watches`.
+    pub(crate) watches: pg_sys::Oid,
 }
 
 impl Home {
@@ -51,16 +53,17 @@ impl Home {
             schema: identifier(&row.printed(1).unwrap_or_default()),
             owner: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
             vector_type: row.get(3)?.unwrap_or(pg_sys::InvalidOid),
+            watches: row.get(5)?.unwrap_or(pg_sys::InvalidOid),
         })
     }
 }
 
-/// Of extension `$1`: its schema, the owner of its queue, pgvector's type, and whether a subscription fills the queue:
-/// then its jobs are those of the publisher.
+/// Of extension `$1`: its schema, the owner of its queue, pgvector's type, whether a subscription fills the queue (then
+/// its jobs are those of the publisher), and its table of watches.
 const HOME: &str = "
     SELECT namespace.nspname, queue.relowner, vector.oid, EXISTS (
         SELECT FROM pg_catalog.pg_subscription_rel AS subscribed
-        WHERE subscribed.srrelid OPERATOR(pg_catalog.=) queue.oid)
+        WHERE subscribed.srrelid OPERATOR(pg_catalog.=) queue.oid), watches.oid
     FROM pg_catalog.pg_extension AS extension
     JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid OPERATOR(pg_catalog.=) extension.extnamespace
     JOIN pg_catalog.pg_depend AS member ON member.refobjid OPERATOR(pg_catalog.=) extension.oid
@@ -69,6 +72,8 @@ const HOME: &str = "
         AND member.deptype OPERATOR(pg_catalog.=) 'e'
     JOIN pg_catalog.pg_class AS queue ON queue.oid OPERATOR(pg_catalog.=) member.objid
         AND queue.relname OPERATOR(pg_catalog.=) 'clip_queue'
+    JOIN pg_catalog.pg_class AS watches ON watches.relnamespace OPERATOR(pg_catalog.=) extension.extnamespace
+        AND watches.relname OPERATOR(pg_catalog.=) 'clip_watches'
     JOIN pg_catalog.pg_extension AS pgvector ON pgvector.extname OPERATOR(pg_catalog.=) 'vector'
     JOIN pg_catalog.pg_depend AS part ON part.refobjid OPERATOR(pg_catalog.=) pgvector.oid
         AND part.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass

@@ -110,6 +110,11 @@ pub(crate) const DEFERRABLE: &str = "
         string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete AND deferred)
     FROM fired";
 
+/// The models whose vectors targets hold, two of them at most.
+pub(crate) fn models(schema: &str) -> String {
+    format!("SELECT DISTINCT model FROM {schema}.clip_watches WHERE model IS NOT NULL LIMIT 2")
+}
+
 /// The model of the watch of source `$1`.
 pub(crate) fn model(schema: &str) -> String {
     format!("SELECT model FROM {schema}.clip_watches WHERE source = $1")

@@ -19,6 +19,7 @@ use self::request::Request;
 use self::source::Source;
 use crate::attempt::{attempt, with_setting};
 use crate::client;
+use crate::current_model;
 use crate::error::Error;
 use crate::owned::Table;
 use crate::queue::enqueue;
@@ -77,6 +78,7 @@ sql_function! {
         if deleted == 0 {
             return Err(refuse(Reason::NotReady, format!("table {} is not watched", table.name)));
         }
+        current_model::data_changed(home.watches);
         triggers::drop_all(&spi, table.oid, table.owner)?;
         partitions::drop_all(&spi, table.oid, table.owner)?;
         Ok(pg_sys::Datum::from(0))
@@ -129,5 +131,6 @@ fn register(
             Ok(())
         })
     })?;
+    current_model::data_changed(home.watches);
     registered.map_err(|_| target::taken_already(&target.table))
 }
