@@ -100,21 +100,34 @@ impl<'a> Bits<'a> {
         Ok(())
     }
 
-    /// Goes to the marker behind the data, which has to be there: at most seven bits, and zeros that some cameras add,
-    /// lie between. Returns what follows, from the marker on.
-    pub(super) fn finish(mut self) -> Result<&'a [u8], Error> {
+    /// Goes to the marker behind the data, which has to be there: at most seven bits lie between, and behind the last unit
+    /// of a scan zeros that some cameras add. Returns what follows, from the marker on.
+    pub(super) fn finish(mut self, zeros: Zeros) -> Result<&'a [u8], Error> {
         self.check_read()?;
         let rest = (self.length - self.made_up) % 8;
-        self.skip(rest);
-        let mut empty = self.length == self.made_up || self.buffer == 0;
+        let filled = self.take(rest) == (1 << rest) - 1;
+        let bytes = ((self.length - self.made_up) / 8) as usize;
+        let mut empty = self.buffer == 0;
+        let read = &self.data[..self.at - bytes.min(self.at)];
+        let mut added = bytes > 0;
         while let Some(byte) = self.next_byte() {
             empty &= byte == 0;
+            added = true;
         }
-        if !empty {
+        // Where data was zeroed, the picture ends within the zeros, and not behind a byte that is filled up with ones.
+        let zeroed = !filled || rest == 0 && read.ends_with(&[0]) && !read.ends_with(&[0xff, 0]);
+        if added && (!empty || zeroed || zeros == Zeros::Refused) {
             return Err(broken("a scan has more data than its picture"));
         }
         Ok(&self.data[self.at..])
     }
+}
+
+/// Whether zeros may follow the data.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Zeros {
+    Passed,
+    Refused,
 }
 
 /// Whether a byte is 0xff.

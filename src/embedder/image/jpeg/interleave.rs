@@ -179,7 +179,7 @@ impl Quantization {
         Ok(())
     }
 
-    fn table(&self, number: u8) -> Result<(bool, Vec<u8>), Error> {
+    pub(super) fn table(&self, number: u8) -> Result<(bool, Vec<u8>), Error> {
         self.tables[usize::from(number)].clone().ok_or_else(|| bad("quantization table"))
     }
 }

@@ -3,7 +3,7 @@
 //! A scan of one component has that component's own blocks, row by row. A scan of several has them by units, and restart
 //! markers stand between units, or between blocks where there is one component. Source: ITU-T T.81, annexes A and E.
 
-use super::bits::Bits;
+use super::bits::{Bits, Zeros};
 use super::frame::Frame;
 use super::{RESTART_0, bad, broken, next_marker};
 use crate::error::Error;
@@ -101,7 +101,7 @@ pub(super) fn walk<'a>(
         }
     }
     blocks.restart()?;
-    bits.finish()
+    bits.finish(Zeros::Passed)
 }
 
 /// The restart markers of a scan, numbered from 0 to 7 and from 0 again.
@@ -128,7 +128,7 @@ impl Restarts {
     }
 
     fn read(&mut self, bits: &mut Bits) -> Result<(), Error> {
-        let rest = std::mem::replace(bits, Bits::new(&[])).finish()?;
+        let rest = std::mem::replace(bits, Bits::new(&[])).finish(Zeros::Refused)?;
         let (marker, rest) = next_marker(rest).ok_or_else(|| broken("it ends early"))?;
         if marker != RESTART_0 + self.next {
             return Err(broken("a restart marker is missing or out of order"));

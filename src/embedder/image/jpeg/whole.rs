@@ -11,7 +11,7 @@ use super::huffman::{Table, Tables};
 use super::interleave::{Coefficients, Quantization};
 use super::progressive::Progress;
 use super::scan::{Scan, walk};
-use super::sequential::Passed;
+use super::sequential::{BLOCK, Passed};
 use super::{
     APPLICATION_0, APPLICATION_15, END_OF_IMAGE, HUFFMAN_TABLES, NUMBER_OF_LINES, QUANTIZATION_TABLES,
     RESTART_0, RESTART_7, RESTART_INTERVAL, START_OF_IMAGE, START_OF_SCAN, STUFFED, TEMPORARY, bad, broken,
@@ -114,6 +114,12 @@ impl<'a> File<'a> {
     fn scan(&mut self, segment: &[u8], data: &'a [u8]) -> Result<&'a [u8], Error> {
         let frame = self.frame.as_ref().ok_or_else(|| broken("a scan comes before its frame"))?;
         let scan = Scan::read(segment, frame)?;
+        for part in &scan.parts {
+            self.quantization.table(frame.components[part.component].quantization)?;
+        }
+        if !frame.progressive && (scan.first, scan.last, scan.high, scan.low) != (0, BLOCK - 1, 0, 0) {
+            return Err(bad("scan header"));
+        }
         if matches!(self.picture, Picture::None) {
             self.picture = if frame.progressive {
                 Picture::Progressive(Progress::new(frame))
