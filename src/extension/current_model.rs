@@ -171,8 +171,8 @@ pub(crate) fn data_changed(watches: pg_sys::Oid) {
     OF_DATA_READ_AT.set(None);
 }
 
-/// When the model of the data was read: after how many messages about changes by others, see [`Moment`]. A transaction
-/// that writes reads it anew each time.
+// When the model of the data was read: after how many messages about changes by others, see [`Moment`]. A transaction
+// that writes reads it anew each time.
 thread_local! {
     static OF_DATA_READ_AT: Cell<Option<u64>> = const { Cell::new(None) };
     static OF_DATA: RefCell<Option<String>> = const { RefCell::new(None) };

@@ -3,7 +3,10 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use pg_clip_tests::{TestCluster, TestDatabase, demo_photos, failure, run, value};
+use pg_clip_tests::{
+    OTHER_MODEL, PATIENCE, TestCluster, TestDatabase, cluster_of_two_models, demo_photos, failure, run,
+    value, wait_until,
+};
 use postgres::Client;
 use xtask::psql::client;
 
@@ -36,6 +39,46 @@ fn plain_and_custom_dumps_are_complete_and_go_on_watching() {
         assert_eq!(value::<String>(&mut client, EMBEDDINGS), kept, "{format}");
         assert_watches(&mut client, &photos, before);
     }
+}
+
+#[test]
+fn a_restored_database_is_searched_with_the_model_of_its_vectors() {
+    let cluster = cluster_of_two_models();
+    let database = cluster.database();
+    let mut client = database.connect();
+    run(&mut client, PHOTOS);
+    let photos = demo_photos();
+    client.execute(INSERT, &[&&photos[..5]]).expect("photos are inserted");
+    run(&mut client, &format!("CALL clip_migrate('image_embeddings', '{OTHER_MODEL}')"));
+
+    // The database's settings are not in its dump.
+    let dump = pg_dump(&cluster, &database, "postgres", &["--format", "plain"]);
+    let restored = cluster.empty_database();
+    restore(&cluster, &restored, "psql", "postgres", &dump).expect("the dump is restored");
+    let mut client = restored.connect();
+    assert_eq!(value::<String>(&mut client, "SHOW clip.model"), OTHER_MODEL);
+    let nearest = "SELECT image_id FROM image_embeddings
+        ORDER BY embedding <=> clip_embed_image((SELECT image FROM photos WHERE id = 3)) LIMIT 1";
+    assert_eq!(value::<i64>(&mut client, nearest), 3);
+    let distance = "SELECT min(embedding <=> clip_embed_image(image)) FROM photos JOIN image_embeddings ON image_id = photos.id";
+    assert!(value::<f64>(&mut client, distance) < 1e-4);
+    client.execute(INSERT, &[&&photos[5..6]]).expect("a photo is inserted");
+
+    // What is set counts, and what is refused then says what to set.
+    run(&mut client, "SET clip.model = 'demo'");
+    let error = client.execute(INSERT, &[&&photos[6..7]]).expect_err("another model");
+    let hint = error.as_db_error().and_then(|error| error.hint()).unwrap_or_default().to_owned();
+    assert!(hint.contains(&format!("Set clip.model to '{OTHER_MODEL}'")), "{hint}");
+    run(&mut client, "RESET clip.model");
+
+    // Other sessions learn of a watch that begins or ends.
+    let mut other = restored.connect();
+    assert_eq!(value::<String>(&mut other, "SHOW clip.model"), OTHER_MODEL);
+    run(&mut client, "SELECT clip_unwatch('photos')");
+    assert_eq!(value::<String>(&mut client, "SHOW clip.model"), "demo");
+    wait_until("the other session knows", PATIENCE, || {
+        value::<String>(&mut other, "SHOW clip.model") == "demo"
+    });
 }
 
 #[test]
