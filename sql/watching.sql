@@ -28,6 +28,17 @@ SELECT pg_catalog.pg_extension_config_dump('clip_watches', '');
 -- it, for a dump of the database by its owner has to; what it says, the catalogs tell everybody of any trigger.
 GRANT SELECT ON clip_watches TO PUBLIC;
 
+-- A dump holds no settings, and so not which model the database embeds with.
+CREATE TABLE clip_database_model (
+	is_only pg_catalog.bool PRIMARY KEY DEFAULT true CHECK (is_only),
+	model pg_catalog.text NOT NULL
+);
+COMMENT ON TABLE clip_database_model IS
+	'the model that embeds where nothing sets clip.model; written by clip_watch and clip_migrate for the owner of the database';
+COMMENT ON COLUMN clip_database_model.is_only IS 'keeps it to one row';
+SELECT pg_catalog.pg_extension_config_dump('clip_database_model', '');
+GRANT SELECT ON clip_database_model TO PUBLIC;
+
 CREATE FUNCTION clip_fill_image_embeddings() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'clip_fill_image_embeddings' LANGUAGE C;
 COMMENT ON FUNCTION clip_fill_image_embeddings() IS

@@ -121,8 +121,9 @@ impl Table {
         Ok(column)
     }
 
-    /// Refuses a column in which two rows can have the same value, at any moment.
-    pub(crate) fn check_unique(&self, column: &Column) -> Result<(), Error> {
+    /// Refuses a column in which two rows can have the same value once a transaction has committed. Returns whether they
+    /// cannot at the end of each statement either: a constraint that is deferrable lets them until the commit.
+    pub(crate) fn check_unique(&self, column: &Column) -> Result<bool, Error> {
         // SAFETY: the table is locked and exists; the list holds oids of its indexes, and is freed once.
         unsafe {
             let relation = pg_sys::RelationIdGetRelation(self.oid);
@@ -131,12 +132,13 @@ impl Table {
             }
             let indexes = pg_sys::RelationGetIndexList(relation);
             let count = if indexes.is_null() { 0 } else { (*indexes).length };
-            let is_unique = (0..usize::try_from(count).unwrap_or_default())
-                .any(|index| is_unique_index((*(*indexes).elements.add(index)).oid_value, column.number));
+            let is_immediate = (0..usize::try_from(count).unwrap_or_default())
+                .filter_map(|index| uniqueness((*(*indexes).elements.add(index)).oid_value, column.number))
+                .max();
             pg_sys::list_free(indexes);
             pg_sys::RelationClose(relation);
-            if is_unique {
-                return Ok(());
+            if let Some(is_immediate) = is_immediate {
+                return Ok(is_immediate);
             }
         }
         Err(Error::NotUnique { column: column.name.clone(), table: self.name.clone() })
@@ -167,27 +169,28 @@ unsafe extern "C-unwind" {
 /// As in `catalog/pg_attribute.h` from PostgreSQL 18 on.
 const ATTRIBUTE_GENERATED_VIRTUAL: u8 = b'v';
 
-/// Whether an index lets one row have a value of the column, at the end of each statement and not only at the commit.
+/// Whether an index that lets one row have a value of the column does so at the end of each statement, and not only at
+/// the commit; nothing where it does not.
 ///
 /// # Safety
 /// `index` is an index of a table that is locked.
-unsafe fn is_unique_index(index: pg_sys::Oid, column: pg_sys::AttrNumber) -> bool {
+unsafe fn uniqueness(index: pg_sys::Oid, column: pg_sys::AttrNumber) -> Option<bool> {
     // SAFETY: a row of the cache is read before it is released; its first part is the struct of pg_index, whose
     // array of keys has one element at least.
     unsafe {
         let row = search(pg_sys::SysCacheIdentifier::INDEXRELID, index.into());
         if row.is_null() {
-            return false;
+            return None;
         }
         let entry = &*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_index>();
         let is_unique = entry.indisunique
-            && entry.indimmediate
             && entry.indisvalid
             && entry.indnkeyatts == 1
             && entry.indkey.values.as_ptr().read() == column
             && pg_sys::heap_attisnull(row, pg_sys::Anum_pg_index_indpred as i32, std::ptr::null_mut());
+        let is_immediate = entry.indimmediate;
         pg_sys::ReleaseSysCache(row);
-        is_unique
+        is_unique.then_some(is_immediate)
     }
 }
 

@@ -12,9 +12,9 @@
 //! An entry that is removed reaches new sessions only: an open one does not know what the server's configuration says
 //! below it.
 //!
-//! Where nothing sets `clip.model` at all, the data decides: if all targets in the database hold vectors of one model,
-//! it is that one. Settings are not in a dump, and what `clip_watch` wrote down is: without this, a restored database
-//! would be searched with another model than made its vectors, and nothing would say so.
+//! Where nothing sets `clip.model` at all, the model counts that is written down in `clip_database_model`, by the owner of
+//! the database with `clip_watch` or `clip_migrate`. Settings are not in a dump, and that table is: without it, a restored
+//! database would be searched with another model than made its vectors, and nothing would say so.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -27,7 +27,6 @@ use crate::settings;
 use crate::spi::Spi;
 use crate::varlena::Bytes;
 use crate::watch::home::Home;
-use crate::watch::provenance::name_of;
 use crate::watch::role::act_as;
 use crate::watch::sql;
 
@@ -40,7 +39,7 @@ pub(crate) fn name() -> String {
         return settings::configured_model();
     }
     let nothing_is_set = SOURCE.load(Ordering::Relaxed) == pg_sys::GucSource::PGC_S_DEFAULT;
-    entry().or_else(|| nothing_is_set.then(of_data).flatten()).unwrap_or_else(settings::configured_model)
+    entry().or_else(|| nothing_is_set.then(written_down).flatten()).unwrap_or_else(settings::configured_model)
 }
 
 /// A model that one place of a query has read, and keeps while the query runs: a STABLE function gives the same answer
@@ -164,46 +163,51 @@ impl Moment {
     }
 }
 
-/// Tells all sessions, once the transaction commits, that another model made the vectors of a target.
-pub(crate) fn data_changed(watches: pg_sys::Oid) {
+/// Tells all sessions, once the transaction commits, that another model is written down for the database.
+pub(crate) fn is_written_down(home: &Home) {
     // SAFETY: the table is there: it was written to just now.
-    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(watches) };
-    OF_DATA_READ_AT.set(None);
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(home.watches) };
+    WRITTEN_READ_AT.set(None);
 }
 
-// When the model of the data was read: after how many messages about changes by others, see [`Moment`]. A transaction
+// When the model that is written down was read: after how many messages about changes by others, see [`Moment`]. A transaction
 // that writes reads it anew each time.
 thread_local! {
-    static OF_DATA_READ_AT: Cell<Option<u64>> = const { Cell::new(None) };
-    static OF_DATA: RefCell<Option<String>> = const { RefCell::new(None) };
+    static WRITTEN_READ_AT: Cell<Option<u64>> = const { Cell::new(None) };
+    static WRITTEN: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// The one model whose vectors all targets of the database hold, where there is one.
-fn of_data() -> Option<String> {
+/// The model that is written down for the database, where there is one.
+fn written_down() -> Option<String> {
     // SAFETY: plain reads of this backend's state.
     let (messages, writes) = unsafe {
         let writes = pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId;
         (pg_sys::SharedInvalidMessageCounter, writes)
     };
-    if writes || OF_DATA_READ_AT.get() != Some(messages) {
-        OF_DATA.set(watched_model().ok().flatten());
+    if writes || WRITTEN_READ_AT.get() != Some(messages) {
+        // SHOW runs without a snapshot. That of the catalogs does not begin the transaction's own.
+        // SAFETY: called inside a transaction; the snapshot is pushed and popped here, and by an abort.
+        let model = unsafe {
+            pg_sys::PushActiveSnapshot(pg_sys::GetCatalogSnapshot(pg_sys::InvalidOid));
+            let model = read_written_down();
+            pg_sys::PopActiveSnapshot();
+            model
+        };
+        WRITTEN.set(model.ok().flatten());
         // SAFETY: a plain read. Reading took in messages itself.
         let messages = unsafe { pg_sys::SharedInvalidMessageCounter };
-        OF_DATA_READ_AT.set((!writes).then_some(messages));
+        WRITTEN_READ_AT.set((!writes).then_some(messages));
     }
-    OF_DATA.with_borrow(Clone::clone)
+    WRITTEN.with_borrow(Clone::clone)
 }
 
-fn watched_model() -> Result<Option<String>, Error> {
+fn read_written_down() -> Result<Option<String>, Error> {
     let spi = Spi::connect()?;
     let Some(home) = Home::installed(&spi)? else {
         return Ok(None);
     };
-    let models = act_as(home.owner, || spi.run_kept(&sql::models(&home.schema), &[]))?.all_printed(1);
-    Ok(match models.as_slice() {
-        [Some(identity)] => Some(name_of(identity).to_owned()),
-        _ => None,
-    })
+    let row = act_as(home.owner, || spi.run_kept(&sql::database_model(&home.schema), &[]))?;
+    Ok(if row.len() > 0 { row.printed(1) } else { None })
 }
 
 /// The entry for this database, or else for all.

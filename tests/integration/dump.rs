@@ -4,8 +4,8 @@ use std::io::Write;
 use std::process::Stdio;
 
 use pg_clip_tests::{
-    OTHER_MODEL, PATIENCE, TestCluster, TestDatabase, cluster_of_two_models, demo_photos, failure, run,
-    value, wait_until,
+    OTHER_MODEL, TestCluster, TestDatabase, cluster_of_two_models, demo_photos, failure, run, value,
+    wait_until,
 };
 use postgres::Client;
 use xtask::psql::client;
@@ -70,15 +70,6 @@ fn a_restored_database_is_searched_with_the_model_of_its_vectors() {
     let hint = error.as_db_error().and_then(|error| error.hint()).unwrap_or_default().to_owned();
     assert!(hint.contains(&format!("Set clip.model to '{OTHER_MODEL}'")), "{hint}");
     run(&mut client, "RESET clip.model");
-
-    // Other sessions learn of a watch that begins or ends.
-    let mut other = restored.connect();
-    assert_eq!(value::<String>(&mut other, "SHOW clip.model"), OTHER_MODEL);
-    run(&mut client, "SELECT clip_unwatch('photos')");
-    assert_eq!(value::<String>(&mut client, "SHOW clip.model"), "demo");
-    wait_until("the other session knows", PATIENCE, || {
-        value::<String>(&mut other, "SHOW clip.model") == "demo"
-    });
 }
 
 #[test]

@@ -277,7 +277,7 @@ fn a_target_belongs_to_the_owner_of_the_source() {
         } else {
             stage.mallory.execute(insert, &[&demo_jpegs()[0]]).expect("a photo is stored");
             wait_until("the photo was tried", PATIENCE, || {
-                let tried = "SELECT count(*) FROM clip_queue WHERE attempts = 0 OR claimed";
+                let tried = "SELECT count(*) FROM clip_queue WHERE failed_at IS NULL OR claimed";
                 value::<i64>(&mut stage.superuser, tried) == 0
             });
         }

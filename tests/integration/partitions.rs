@@ -121,7 +121,7 @@ fn rows_of_inheritance_children_are_not_watched() {
         // The statement changes rows of both tables, of which two have the same key.
         run(&mut client, "UPDATE photos SET image = image || '\\x00'");
         wait_for_the_queue(&mut client);
-        let own = "SELECT count(*) FROM ONLY photos JOIN image_embeddings ON image_id = id
+        let own = "SELECT count(*) FROM ONLY photos JOIN image_embeddings ON image_id = photos.id
             WHERE checksum = sha256(image) AND embedding = clip_embed_image(image)";
         assert_eq!(value::<i64>(&mut client, own), 2, "{mode}");
         assert_eq!(count(&mut client), 2, "{mode}");

@@ -48,7 +48,7 @@ fn another_model_is_refused_until_the_target_is_empty() {
         let holds = format!("table public.image_embeddings holds vectors of model {begins}");
         assert!(error.message().starts_with(&holds), "{}", error.message());
         let hint = format!(
-            "CALL clip_migrate('public.image_embeddings', '{other}') moves the table to the other model."
+            "Set clip.model to 'immich', or move the table to the other model: CALL clip_migrate('public.image_embeddings', '{other}')."
         );
         assert_eq!(error.hint(), Some(hint.as_str()));
         // The same bytes have a vector already, but of a model that is not the one that is set.

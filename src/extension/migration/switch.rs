@@ -46,13 +46,15 @@ pub(super) fn switch(
             act_as(task.pair.target.owner, || replace(spi, &task.pair))?;
             let arguments = [Argument::oid(task.pair.source.oid), text(&next.identity)];
             act_as(task.home.owner, || spi.run(&sql::set_model(&task.home.schema), &arguments).map(|_| ()))?;
-            current_model::data_changed(task.home.watches);
             if set_default {
                 // As the caller: the owner of the table may own no database.
                 spi.run(
                     &format!("ALTER DATABASE {} SET clip.model = {}", database(), literal(&next.model)),
                     &[],
                 )?;
+                let statement = sql::set_database_model(&task.home.schema);
+                act_as(task.home.owner, || spi.run(&statement, &[text(&next.model)]).map(|_| ()))?;
+                current_model::is_written_down(&task.home);
             }
             Ok(())
         })

@@ -160,7 +160,7 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
         Event::Update => updated(&spi, &home, &watched, mode, firing),
         Event::Delete => {
             let keys = sql::all_keys(&watched.source, &firing.old_rows()?);
-            remove_gone(&spi, &home, &watched, &keys)
+            remove_gone(&spi, &home, &watched, mode, &keys)
         }
         Event::Truncate => {
             if firing.table == watched.source.table.oid {
@@ -248,7 +248,7 @@ fn updated(
     if has_new_projects {
         target::update(spi, watched, &sql::carry_projects_over(watched, &new))?;
     }
-    remove_gone(spi, home, watched, &sql::left_keys(&watched.source, &new, &old))
+    remove_gone(spi, home, watched, mode, &sql::left_keys(&watched.source, &new, &old))
 }
 
 /// Deletes all embeddings that have no photo. To be used inside of [`Watched::read`].
@@ -256,13 +256,35 @@ pub(crate) fn delete_all_gone(spi: &Spi, watched: &Watched) -> Result<(), Error>
     target::delete(spi, watched, &sql::delete_all_gone(watched))
 }
 
-/// Removes what is left of photos under these keys that are gone.
-fn remove_gone(spi: &Spi, home: &Home, watched: &Watched, keys: &str) -> Result<(), Error> {
+/// Removes what is left of photos under these keys that are gone. Where a deferred constraint let two photos have one
+/// key, the one that is left gets its own embedding.
+fn remove_gone(
+    spi: &Spi,
+    home: &Home,
+    watched: &Watched,
+    mode: Option<Mode>,
+    keys: &str,
+) -> Result<(), Error> {
     let jobs = Jobs::of(spi, home, &watched.source);
     if jobs.have_failed()? {
         jobs.forget_failed(printed_keys(spi, &watched.source, keys)?)?;
     }
-    target::delete(spi, watched, &sql::delete_gone(watched, keys))
+    target::delete(spi, watched, &sql::delete_gone(watched, keys))?;
+    if watched.source.is_unique_at_once {
+        return Ok(());
+    }
+    let left = sql::keys_with_photo(&watched.source, keys);
+    match mode {
+        Some(Mode::Sync) => {
+            let mut photos = Photos::new(spi, home, watched)?;
+            photos::each_key(spi, &watched.source, &left, |key| photos.touch(key))?;
+            photos.finish()
+        }
+        Some(Mode::Async) => jobs.add(printed_keys(spi, &watched.source, &left)?),
+        None => {
+            photos::each_key(spi, &watched.source, &left, |key| target::delete_embedding(spi, watched, &key))
+        }
+    }
 }
 
 /// The keys that a query returns, as their type prints them. To be used inside of [`Source::read`].

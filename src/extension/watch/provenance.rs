@@ -11,7 +11,6 @@ use super::home::Home;
 use super::role::act_as;
 use super::sql;
 use super::watched::Watched;
-use crate::current_model;
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
 
@@ -61,7 +60,6 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
         return Err(mixed(watched, other, model));
     }
     act_as(home.owner, || spi.run(&sql::set_model(&home.schema), &[source, text]))?;
-    current_model::data_changed(home.watches);
     Ok(())
 }
 

@@ -110,9 +110,26 @@ pub(crate) const DEFERRABLE: &str = "
         string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete AND deferred)
     FROM fired";
 
-/// The models whose vectors targets hold, two of them at most.
-pub(crate) fn models(schema: &str) -> String {
-    format!("SELECT DISTINCT model FROM {schema}.clip_watches WHERE model IS NOT NULL LIMIT 2")
+/// The model that is written down for the database.
+pub(crate) fn database_model(schema: &str) -> String {
+    format!("SELECT model FROM {schema}.clip_database_model")
+}
+
+/// Writes model `$1` down for the database, in place of the one before.
+pub(crate) fn set_database_model(schema: &str) -> String {
+    format!(
+        "INSERT INTO {schema}.clip_database_model (model) VALUES ($1)
+        ON CONFLICT (is_only) DO UPDATE SET model = EXCLUDED.model"
+    )
+}
+
+/// Writes model `$1` down for the database, unless one is, if role `$2` has the rights of its owner.
+pub(crate) fn begin_database_model(schema: &str) -> String {
+    format!(
+        "INSERT INTO {schema}.clip_database_model (model) SELECT $1 FROM pg_database
+        WHERE datname = current_database() AND pg_has_role($2, datdba, 'USAGE')
+        ON CONFLICT (is_only) DO NOTHING"
+    )
 }
 
 /// The model of the watch of source `$1`.
@@ -242,6 +259,16 @@ pub(crate) fn left_keys(source: &Source, new: &str, old: &str) -> String {
 /// The keys of a statement's rows.
 pub(crate) fn all_keys(source: &Source, rows: &str) -> String {
     format!("SELECT r.{} FROM {rows} AS r", source.key.name)
+}
+
+/// Those among some keys that have a photo now. `keys` is [`all_keys`] or [`left_keys`].
+pub(crate) fn keys_with_photo(source: &Source, keys: &str) -> String {
+    let (table, key, image, equals) =
+        (&source.table.rows, &source.key.name, &source.image.name, &source.key_type.equals);
+    format!(
+        "WITH touched AS MATERIALIZED ({keys}) SELECT touched.{key} FROM touched WHERE EXISTS (
+            SELECT FROM {table} AS s WHERE s.{key} {equals} touched.{key} AND s.{image} IS NOT NULL)"
+    )
 }
 
 /// Deletes the embeddings under keys that have no photo now. `keys` is [`all_keys`] or [`left_keys`].

@@ -20,6 +20,8 @@ pub(crate) struct Source {
     pub(crate) image: Column,
     pub(crate) key: Column,
     pub(crate) key_type: KeyType,
+    /// Whether two rows cannot have the same key in the middle of a transaction either.
+    pub(crate) is_unique_at_once: bool,
 }
 
 /// A watched table and its target, both locked.
@@ -142,9 +144,9 @@ impl<'a> Watch<'a> {
         };
         let image = table.column_of(&self.name(3), pg_sys::BYTEAOID)?;
         let key = table.column(&self.name(4))?;
-        table.check_unique(&key)?;
+        let is_unique_at_once = table.check_unique(&key)?;
         let key_type = KeyType::new(key.type_oid)?;
-        Ok(Some(Source { table, image, key, key_type }))
+        Ok(Some(Source { table, image, key, key_type, is_unique_at_once }))
     }
 
     /// Looks the target up, and refuses what does not fit: a value is of one type in the source and in the target, and
@@ -165,7 +167,9 @@ impl<'a> Watch<'a> {
             None => caller(),
         };
         let target_key = target.column_of(&self.name(6), source.key.type_oid)?;
-        target.check_unique(&target_key)?;
+        if !target.check_unique(&target_key)? {
+            return Err(Error::NotUnique { column: target_key.name, table: target.name });
+        }
         let project = match (self.row.printed(5), self.row.printed(10)) {
             (Some(project), Some(target_project)) => {
                 let project = source.table.column(&project)?;

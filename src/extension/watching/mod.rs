@@ -28,7 +28,7 @@ use crate::settings;
 use crate::spi::{Argument, Spi};
 use crate::sql_function;
 use crate::watch::home::Home;
-use crate::watch::provenance::identity;
+use crate::watch::provenance::{identity, name_of};
 use crate::watch::registry::argument;
 use crate::watch::registry::oid_of;
 use crate::watch::role::act_as;
@@ -78,7 +78,6 @@ sql_function! {
         if deleted == 0 {
             return Err(refuse(Reason::NotReady, format!("table {} is not watched", table.name)));
         }
-        current_model::data_changed(home.watches);
         triggers::drop_all(&spi, table.oid, table.owner)?;
         partitions::drop_all(&spi, table.oid, table.owner)?;
         Ok(pg_sys::Datum::from(0))
@@ -131,6 +130,13 @@ fn register(
             Ok(())
         })
     })?;
-    current_model::data_changed(home.watches);
-    registered.map_err(|_| target::taken_already(&target.table))
+    registered.map_err(|_| target::taken_already(&target.table))?;
+    if let Some(model) = &model {
+        // SAFETY: a plain read of the current role.
+        let caller = unsafe { pg_sys::GetUserId() };
+        let arguments = [Argument::text(name_of(model)), Argument::oid(caller)];
+        act_as(home.owner, || spi.run(&sql::begin_database_model(&home.schema), &arguments))?;
+        current_model::is_written_down(home);
+    }
+    Ok(())
 }

@@ -22,10 +22,11 @@ const PRIMARY_KEY: &str = "
     SELECT attname::text FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
     WHERE indrelid = $1 AND indisprimary AND indnkeyatts = 1";
 
-/// A row where a constraint or an index keeps column `$2` of table `$1` unique, at once and in all rows.
+/// A row where a constraint or an index keeps column `$2` of table `$1` unique in all rows, and at once if `$3`.
 const UNIQUE: &str = "
     SELECT FROM pg_index WHERE indrelid = $1 AND indkey[0] = $2::int2 AND indnkeyatts = 1
-        AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL LIMIT 1";
+        AND indisunique AND indisvalid AND indpred IS NULL
+        AND (indimmediate OR NOT $3) LIMIT 1";
 
 impl Source {
     pub(super) fn look_up(spi: &Spi, table: Table, request: &Request) -> Result<Source, Error> {
@@ -62,7 +63,7 @@ impl Source {
             .with_detail("Triggers see no values of virtual columns.")
             .with_hint("A stored generated column can be used."));
         }
-        if !is_unique(spi, &table, key)? {
+        if !is_unique(spi, &table, key, false)? {
             return Err(refuse(
                 Reason::NotReady,
                 format!("column \"{}\" of table {} is not unique", key.name, table.name),
@@ -97,10 +98,12 @@ fn key_name(spi: &Spi, table: &Table, request: &Request) -> Result<String, Error
     })
 }
 
-/// Whether a column of a table is unique by itself.
-pub(super) fn is_unique(spi: &Spi, table: &Table, column: &Column) -> Result<bool, Error> {
+/// Whether a column of a table is unique by itself, at once or when a transaction commits.
+pub(super) fn is_unique(spi: &Spi, table: &Table, column: &Column, at_once: bool) -> Result<bool, Error> {
     use pgrx::IntoDatum;
     let number = i32::try_from(column.number).expect("a column's number is small");
     let number = Argument { oid: pg_sys::INT4OID, value: number.into_datum() };
-    act_as(table.owner, || Ok(spi.run_now(UNIQUE, &[Argument::oid(table.oid), number])?.len() > 0))
+    act_as(table.owner, || {
+        Ok(spi.run_now(UNIQUE, &[Argument::oid(table.oid), number, Argument::bool(at_once)])?.len() > 0)
+    })
 }
