@@ -104,8 +104,13 @@ CREATE VIEW clip_coverage WITH (security_barrier) AS
 		counts.stale,
 		jobs.queued,
 		jobs.failed,
-		jobs.oldest_waiting
+		jobs.oldest_waiting,
+		CASE WHEN pause.until OPERATOR(pg_catalog.>) pg_catalog.now() THEN pause.reason
+			WHEN pause.slow_until OPERATOR(pg_catalog.>) pg_catalog.now() THEN 'the triggers of its tables take long'
+		END AS waits_for
 	FROM clip_watches AS watch
+	LEFT JOIN clip_queue_pauses AS pause
+		ON pause.source::pg_catalog.oid OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
 	LEFT JOIN pg_catalog.pg_class AS class ON class.oid OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
 	CROSS JOIN LATERAL clip_count_photos(watch.source) AS counts
 	CROSS JOIN LATERAL (
@@ -126,6 +131,7 @@ COMMENT ON COLUMN clip_coverage.stale IS 'photos whose vector is of another mode
 COMMENT ON COLUMN clip_coverage.queued IS 'photos that wait to be embedded';
 COMMENT ON COLUMN clip_coverage.failed IS 'photos that the queue has given up; clip_failures says why';
 COMMENT ON COLUMN clip_coverage.oldest_waiting IS 'since when the oldest of the queued photos waits';
+COMMENT ON COLUMN clip_coverage.waits_for IS 'why the queue worker leaves the table alone, or is slow with it; NULL where it does not';
 GRANT SELECT ON clip_coverage TO PUBLIC;
 
 CREATE VIEW clip_workers AS

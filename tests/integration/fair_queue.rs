@@ -118,8 +118,9 @@ fn locked_rows_jobs_and_tables_delay_no_other_table() {
     // The owner of a table sees what its photos wait for. The pauses grow, and until then the worker has not looked at
     // the queue without end.
     wait_until("a long pause", PATIENCE, || {
-        let long = "SELECT count(*) FROM clip_queue_pauses WHERE until > now() + '3 seconds'::interval
-            AND source = 'target.photos'::regclass AND reason LIKE '%target.image_embeddings%'";
+        let long = "SELECT count(*) FROM clip_queue_pauses JOIN clip_coverage USING (source)
+            WHERE until > now() + '3 seconds'::interval AND source = 'target.photos'::regclass
+                AND waits_for LIKE '%target.image_embeddings%'";
         value::<i64>(&mut client, long) == 1
     });
     let transactions =
