@@ -21,6 +21,7 @@ impl Procedure {
     pub(crate) unsafe fn start(fcinfo: pg_sys::FunctionCallInfo) -> Result<Procedure, Error> {
         // SAFETY: CALL passes its context; the memory context is a child of SPI's, which is deleted with it.
         unsafe {
+            pg_sys::PreventCommandIfReadOnly(c"CALL".as_ptr());
             let context = (*fcinfo).context;
             let may_commit = !context.is_null()
                 && pgrx::is_a(context, pg_sys::NodeTag::T_CallContext)

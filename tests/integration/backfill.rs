@@ -291,7 +291,7 @@ fn keys_whose_operators_are_not_in_pg_catalog_are_compared_by_them() {
             format!(
                 "CREATE FUNCTION label_{name}(label, label) RETURNS bool AS 'text_{name}' LANGUAGE internal IMMUTABLE STRICT;
                 CREATE OPERATOR {operator} (LEFTARG = label, RIGHTARG = label, FUNCTION = label_{name}, {});",
-                if name == "eq" { "MERGES" } else { "RESTRICT = scalarltsel" }
+                if name == "eq" { "MERGES, COMMUTATOR = =" } else { "RESTRICT = scalarltsel" }
             )
         })
         .concat()

@@ -5,7 +5,6 @@ use std::process::Stdio;
 
 use pg_clip_tests::{
     OTHER_MODEL, TestCluster, TestDatabase, cluster_of_two_models, demo_photos, failure, run, value,
-    wait_until,
 };
 use postgres::Client;
 use xtask::psql::client;

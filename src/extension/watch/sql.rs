@@ -166,7 +166,7 @@ pub(crate) fn photo(watched: &Watched) -> String {
     format!("SELECT s.{image}, {project}, {VERSION} FROM {source} AS s WHERE s.{key} {equals} $1")
 }
 
-/// As [`photo`], and nobody changes or deletes it before the transaction's end. No row also where another transaction is
+/// As [`photo`], and no other transaction changes or deletes it before the end of this one. No row also where one is
 /// about to.
 pub(crate) fn lock_photo(watched: &Watched) -> String {
     format!("{} FOR SHARE SKIP LOCKED", photo(watched))

@@ -45,7 +45,10 @@ sql_function! {
     /// target_project_column name) → regclass`
     fn clip_watch(fcinfo) {
         // SAFETY: SQL declares the function with these arguments; `flinfo` is that of the running function.
-        let (request, function) = unsafe { (Request::read(fcinfo)?, (*(*fcinfo).flinfo).fn_oid) };
+        let (request, function) = unsafe {
+            pg_sys::PreventCommandIfReadOnly(c"clip_watch()".as_ptr());
+            (Request::read(fcinfo)?, (*(*fcinfo).flinfo).fn_oid)
+        };
         let spi = Spi::connect()?;
         let home = Home::of(&spi, function)?;
         // Never a stronger lock later than at first: two calls would wait for one another.
@@ -68,7 +71,10 @@ sql_function! {
     /// `clip_unwatch(source regclass) → void`
     fn clip_unwatch(fcinfo) {
         // SAFETY: SQL declares the function with this argument; `flinfo` is that of the running function.
-        let (source, function) = unsafe { (argument(fcinfo, 0), (*(*fcinfo).flinfo).fn_oid) };
+        let (source, function) = unsafe {
+            pg_sys::PreventCommandIfReadOnly(c"clip_unwatch()".as_ptr());
+            (argument(fcinfo, 0), (*(*fcinfo).flinfo).fn_oid)
+        };
         let source = source.map_or(pg_sys::InvalidOid, oid_of);
         let spi = Spi::connect()?;
         let home = Home::of(&spi, function)?;
