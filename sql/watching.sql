@@ -70,8 +70,33 @@ COMMENT ON FUNCTION clip_unwatch(pg_catalog.regclass) IS
 
 -- Partitions come and go. API: private.
 
+CREATE FUNCTION clip_watch_partitions(event pg_catalog.text) RETURNS pg_catalog.void
+	AS 'MODULE_PATHNAME', 'clip_watch_partitions' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION clip_watch_partitions(pg_catalog.text) IS
+	'brings the triggers of partitions of watched tables to what they have to be; for clip_follow_partitions, and an error elsewhere';
+
 CREATE FUNCTION clip_follow_partitions() RETURNS event_trigger
-	AS 'MODULE_PATHNAME', 'clip_follow_partitions' LANGUAGE C;
+	LANGUAGE plpgsql
+	SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+	-- The schema may have been renamed.
+	home CONSTANT name := (
+		SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'pg_clip');
+	is_concerned bool;
+BEGIN
+	IF home IS NOT NULL THEN
+		EXECUTE format(
+			'SELECT EXISTS (SELECT FROM %I.clip_watches JOIN pg_class ON pg_class.oid = source AND relkind = ''p'')', home)
+			INTO is_concerned;
+	END IF;
+	IF is_concerned THEN
+		EXECUTE format('SELECT %I.clip_watch_partitions(%L::text)', home, tg_event);
+	END IF;
+EXCEPTION WHEN OTHERS THEN
+	RAISE WARNING 'pg_clip did not follow the partitions of watched tables: %', SQLERRM;
+END
+$function$;
 COMMENT ON FUNCTION clip_follow_partitions() IS
 	'event trigger function that gives the partitions of watched tables their triggers, and takes them away again';
 REVOKE ALL ON FUNCTION clip_follow_partitions() FROM PUBLIC;

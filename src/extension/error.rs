@@ -49,8 +49,6 @@ pub(crate) enum Error {
     System { action: &'static str, cause: std::io::Error },
     #[error("function clip_fill_image_embeddings must be called by a trigger AFTER ... FOR EACH STATEMENT")]
     NotAStatementTrigger,
-    #[error("function clip_follow_partitions must be called by an event trigger")]
-    NotAnEventTrigger,
     #[error("trigger \"{0}\" has no transition table {1}")]
     NoTransitionTable(String, &'static str),
     #[error("must be owner of table {0}")]
@@ -190,7 +188,6 @@ impl Error {
                 Reason::WrongObject => Code::ERRCODE_WRONG_OBJECT_TYPE,
                 Reason::WrongType => Code::ERRCODE_DATATYPE_MISMATCH,
             },
-            Error::NotAnEventTrigger => Code::ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED,
             Error::ModelChanged => Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
             Error::Queue(failure) => failure.code,
             Error::Spi(_) => Code::ERRCODE_INTERNAL_ERROR,

@@ -130,3 +130,25 @@ fn rows_of_inheritance_children_are_not_watched() {
         assert_eq!(count(&mut client), 2, "{mode}");
     }
 }
+
+#[test]
+fn a_table_of_others_is_created_without_the_library() {
+    let cluster = TestCluster::not_preloaded();
+    let database = cluster.database();
+    let mut superuser = database.connect();
+    run(
+        &mut superuser,
+        "CREATE TABLE photos (id int PRIMARY KEY, image bytea); SELECT clip_watch('photos');
+        CREATE ROLE stranger LOGIN; CREATE SCHEMA AUTHORIZATION stranger",
+    );
+    let mut stranger = database.connect_as("stranger");
+    run(&mut stranger, "CREATE TABLE own (id int) PARTITION BY LIST (id)");
+    run(
+        &mut stranger,
+        "CREATE TABLE one PARTITION OF own FOR VALUES IN (1); ALTER TABLE own DETACH PARTITION one",
+    );
+    run(&mut stranger, "DROP TABLE one, own");
+    let loaded = "SELECT count(*) FROM pg_settings WHERE name = 'clip.model'";
+    assert_eq!(value::<i64>(&mut stranger, loaded), 0, "no call has loaded it");
+    assert_eq!(failure(&mut stranger, "SELECT clip_watch_partitions('sql_drop')", &[]), "39P03");
+}

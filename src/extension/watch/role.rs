@@ -62,8 +62,8 @@ pub(crate) fn with_portable_output<R>(act: impl FnOnce() -> R) -> R {
     act()
 }
 
-/// Sets a setting up to the end of the current nest level.
-fn set(name: &CStr, value: &CStr) {
+/// Sets a setting that everybody may set, up to the end of the current nest level.
+pub(crate) fn set(name: &CStr, value: &CStr) {
     // SAFETY: a setting of the server that everybody may set, with a value that it takes.
     unsafe {
         pg_sys::set_config_option(

@@ -5,14 +5,15 @@
 //! becomes of partitions: one that comes gets the triggers, and its photos are embedded by the queue; one that goes
 //! loses them, and its embeddings are deleted.
 //!
-//! An event trigger runs in statements of others that have nothing to do with pg_clip: what fails in it is a warning.
+//! An event trigger runs in statements of others that have nothing to do with pg_clip: what fails in it is a warning. It
+//! is written in PL/pgSQL, and calls this library only where a partitioned table is watched: a library that is missing
+//! must not stop every CREATE TABLE.
 
-use pgrx::pg_sys;
+use pgrx::{FromDatum, pg_sys};
 
 use super::triggers;
 use crate::attempt::{attempt, of_a_table};
 use crate::catalog;
-use crate::encoding::c_string;
 use crate::error::Error;
 use crate::queue::enqueue::Jobs;
 use crate::spi::{Argument, Spi};
@@ -23,16 +24,12 @@ use crate::watch::watched::{Patience, Watched};
 use crate::watch::{self, sql};
 
 sql_function! {
-    /// `clip_follow_partitions() → event_trigger`, at `ddl_command_end` and `sql_drop`.
-    fn clip_follow_partitions(fcinfo) {
-        // SAFETY: PostgreSQL calls the function of an event trigger with its data as the context.
+    /// `clip_watch_partitions(event text) → void`, called by an event trigger at `ddl_command_end` or `sql_drop`.
+    fn clip_watch_partitions(fcinfo) {
+        // SAFETY: SQL declares the function STRICT with this argument; `flinfo` is that of the running function.
         let (event, function) = unsafe {
-            let context = (*fcinfo).context;
-            if context.is_null() || !pgrx::is_a(context, pg_sys::NodeTag::T_EventTriggerData) {
-                return Err(Error::NotAnEventTrigger);
-            }
-            let data = context.cast::<pg_sys::EventTriggerData>();
-            (c_string((*data).event), (*(*fcinfo).flinfo).fn_oid)
+            let event = String::from_datum((*(*fcinfo).args.as_ptr()).value, false).unwrap_or_default();
+            (event, (*(*fcinfo).flinfo).fn_oid)
         };
         let spi = Spi::connect()?;
         let home = Home::of(&spi, function)?;
