@@ -1,7 +1,8 @@
 //! What the catalogs say of a table now.
 //!
 //! Types, owners, names and indexes change between two transactions. So a table is locked first and looked up then, in
-//! the transaction that uses what is found: under the lock none of it changes before the transaction's end.
+//! the transaction that uses what is found: under the lock none of it changes before the transaction's end. Partitions
+//! can come under it still ([`crate::partition_tree`]).
 
 use std::ffi::CString;
 
@@ -19,6 +20,7 @@ pub(crate) struct Table {
     /// The table as a query's FROM names it: its own rows and those of its partitions. Rows of inheritance children
     /// are not its own: nothing makes their keys unique.
     pub(crate) rows: String,
+    pub(crate) is_partitioned: bool,
     pub(crate) has_triggers: bool,
 }
 
@@ -52,13 +54,23 @@ impl Lock {
     pub(crate) fn take(self, table: pg_sys::Oid) {
         // SAFETY: any number may be locked; the transaction's end releases it.
         unsafe { pg_sys::LockRelationOid(table, self.mode()) };
+        accept_changes();
     }
 
     /// Takes the lock if it is free now.
     pub(crate) fn try_take(self, table: pg_sys::Oid) -> bool {
-        // SAFETY: as in `take`.
-        unsafe { pg_sys::ConditionalLockRelationOid(table, self.mode()) }
+        // SAFETY: any number may be locked; the transaction's end releases it.
+        let is_taken = unsafe { pg_sys::ConditionalLockRelationOid(table, self.mode()) };
+        accept_changes();
+        is_taken
     }
+}
+
+/// Learns what other transactions changed in the catalogs. The server does it for a lock only where the transaction does
+/// not have that lock yet.
+pub(crate) fn accept_changes() {
+    // SAFETY: called inside of a transaction, where no pointer into a cache is kept.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
 }
 
 impl Table {
@@ -84,7 +96,7 @@ impl Table {
         }
         let is_partitioned = kind.cast_unsigned() == pg_sys::RELKIND_PARTITIONED_TABLE;
         let rows = if is_partitioned { name.clone() } else { format!("ONLY {name}") };
-        Ok(Some(Table { oid, owner, name, rows, has_triggers }))
+        Ok(Some(Table { oid, owner, name, rows, is_partitioned, has_triggers }))
     }
 
     /// A column that can be read from transition tables as from the table itself.
@@ -161,11 +173,6 @@ impl Column {
     }
 }
 
-unsafe extern "C-unwind" {
-    /// `catalog/partition.h`
-    fn get_partition_ancestors(table: pg_sys::Oid) -> *mut pg_sys::List;
-}
-
 /// As in `catalog/pg_attribute.h` from PostgreSQL 18 on.
 const ATTRIBUTE_GENERATED_VIRTUAL: u8 = b'v';
 
@@ -219,22 +226,6 @@ pub(crate) fn identifier(name: &str) -> String {
     let text = CString::new(encoding::to_server(name)).unwrap_or_default();
     // SAFETY: `quote_identifier` returns its argument or a string in the current memory context.
     unsafe { encoding::c_string(pg_sys::quote_identifier(text.as_ptr())) }
-}
-
-/// The partitioned tables that a table is part of, the nearest first.
-pub(crate) fn ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    // SAFETY: the function that asks takes any number; the one that lists takes a partition, and returns a list of oids
-    // that is freed once; an ERROR becomes a panic.
-    unsafe {
-        if !pg_sys::get_rel_relispartition(table) {
-            return Vec::new();
-        }
-        let list = pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(table));
-        let count = if list.is_null() { 0 } else { usize::try_from((*list).length).unwrap_or_default() };
-        let ancestors = (0..count).map(|index| (*(*list).elements.add(index)).oid_value).collect();
-        pg_sys::list_free(list);
-        ancestors
-    }
 }
 
 /// A relation's quoted name with its schema, or its number where there is none.

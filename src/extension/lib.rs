@@ -24,6 +24,7 @@ mod lock;
 mod memo;
 mod migration;
 mod owned;
+mod partition_tree;
 mod procedure;
 mod queue;
 mod refusal;

@@ -1,6 +1,8 @@
 //! Photos in partitions: written through the table or past it, and partitions that come and go.
 
-use pg_clip_tests::{TestCluster, WRONG, demo_photos, failure, run, value, wait_for_the_queue};
+use pg_clip_tests::{
+    PATIENCE, TestCluster, WRONG, demo_photos, failure, run, value, wait_for_the_queue, wait_until,
+};
 use postgres::Client;
 
 fn count(client: &mut Client) -> i64 {
@@ -86,6 +88,42 @@ fn partitions_are_watched_with_their_table() {
         run(&mut client, "SELECT clip_unwatch('photos')");
         let triggers = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'clip_watch%'";
         assert_eq!(value::<i64>(&mut client, triggers), 0, "{mode}: nothing is left of the watch");
+    }
+}
+
+/// Where ATTACH PARTITION commits, its jobs are visible a moment before other backends learn of the partition. It has the
+/// lock that is taken here until they do.
+#[test]
+fn no_photo_counts_as_gone_while_a_partition_may_come() {
+    let cluster = TestCluster::shared();
+    let photos = demo_photos();
+    let database = cluster.database();
+    let (mut client, mut attaching) = (database.connect(), database.connect());
+    run(
+        &mut client,
+        "CREATE TABLE photos (id int PRIMARY KEY, image bytea) PARTITION BY RANGE (id);
+        CREATE TABLE low PARTITION OF photos FOR VALUES FROM (0) TO (100);
+        CREATE TABLE high PARTITION OF photos FOR VALUES FROM (100) TO (200) PARTITION BY RANGE (id);
+        SELECT clip_watch('photos', mode => 'async')",
+    );
+    insert(&mut client, "photos", 0, &photos[..1]);
+    wait_for_the_queue(&mut client);
+    for (id, table) in [(1, "photos"), (2, "high")] {
+        run(&mut attaching, &format!("BEGIN; LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE"));
+        let mut ask = client.transaction().expect("a transaction");
+        ask.batch_execute(
+            "INSERT INTO image_embeddings (image_id, embedding, checksum, model)
+                SELECT -image_id - 1, embedding, checksum, model FROM image_embeddings WHERE image_id = 0;
+            INSERT INTO clip_queue (source, key) VALUES ('photos'::regclass, '-1')",
+        )
+        .expect("a job of no photo");
+        ask.execute("INSERT INTO photos VALUES ($1, $2)", &[&id, &photos[1]]).expect("a photo");
+        ask.commit().expect("a commit");
+        let left = "SELECT NOT claimed AND run_at > enqueued_at FROM clip_queue WHERE key = '-1'";
+        wait_until("the worker left it for later", PATIENCE, || value::<bool>(&mut client, left));
+        assert_eq!(count(&mut client), i64::from(id) + 2, "{table}");
+        run(&mut attaching, "COMMIT");
+        check(&mut client, "async", table, i64::from(id) + 1);
     }
 }
 

@@ -14,6 +14,7 @@ use super::read::{IMAGE, PROJECT, VERSION};
 use super::sql as queue_sql;
 use super::transaction::Failure;
 use crate::error::Error;
+use crate::partition_tree;
 use crate::spi::{Argument, Bytea, Plan, Rows, Spi};
 use crate::watch::home::Home;
 use crate::watch::key::Key;
@@ -168,16 +169,21 @@ impl<'a> Write<'a> {
     /// transaction that brings one meanwhile writes the embedding, and waits for the lock.
     fn clear(&self, key: &Key) -> Result<Fate, Error> {
         let watched = self.watched;
+        if !partition_tree::is_known(&watched.source.table) {
+            return Ok(LOCKED);
+        }
         let argument = Argument { oid: watched.source.key_type.oid, value: Some(key.datum()) };
         let run = |statement: &str| watched.write(|| self.spi.run(statement, &[argument]));
-        if run(&sql::lock_embedding(watched))?.len() == 0 {
-            let exists = run(&sql::embedding_exists(watched))?.len() > 0;
-            return Ok(if exists { LOCKED } else { Fate::Retire });
+        let is_locked = run(&sql::lock_embedding(watched))?.len() > 0;
+        if !is_locked && run(&sql::embedding_exists(watched))?.len() > 0 {
+            return Ok(LOCKED);
         }
         if has_image(&self.look.run(&[Some(key.datum())])?)? {
             return Ok(AGAIN);
         }
-        target::delete_embedding(self.spi, watched, key)?;
+        if is_locked {
+            target::delete_embedding(self.spi, watched, key)?;
+        }
         Ok(Fate::Retire)
     }
 }

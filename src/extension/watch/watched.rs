@@ -12,6 +12,7 @@ use super::role::{act_as, read_as};
 use super::{Firing, sql};
 use crate::catalog::{self, Column, Lock, Table};
 use crate::error::Error;
+use crate::partition_tree;
 use crate::spi::{Argument, Rows, Spi};
 
 /// A watched table, locked.
@@ -87,7 +88,7 @@ impl<'a> Watch<'a> {
         if let Some(registered) = Watch::registered(spi, home, firing.table)? {
             return Ok(registered);
         }
-        for table in catalog::ancestors(firing.table) {
+        for table in partition_tree::ancestors(firing.table) {
             if let Some(registered) = Watch::registered(spi, home, table)? {
                 return Ok(registered);
             }

@@ -1,0 +1,77 @@
+//! Partitions and the tables that they are part of.
+//!
+//! ATTACH PARTITION leaves others their locks on the table. And what its transaction wrote is visible a moment before
+//! other backends are told of the partition: a backend can see the jobs of a partition's photos and not the photos. So
+//! no photo counts as gone before [`is_known`] has said that all partitions are known.
+
+use pgrx::pg_sys;
+
+use crate::catalog::{Table, accept_changes};
+
+unsafe extern "C-unwind" {
+    /// `catalog/partition.h`
+    fn get_partition_ancestors(table: pg_sys::Oid) -> *mut pg_sys::List;
+    /// `catalog/pg_inherits.h`: a table and what is below it at any depth, each after what it is part of.
+    fn find_all_inheritors(
+        table: pg_sys::Oid,
+        lock: pg_sys::LOCKMODE,
+        parents: *mut *mut pg_sys::List,
+    ) -> *mut pg_sys::List;
+}
+
+/// The partitioned tables that a table is part of, the nearest first.
+pub(crate) fn ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: the function that asks takes any number; the one that lists takes a partition, and returns a list of oids;
+    // an ERROR becomes a panic.
+    unsafe {
+        if !pg_sys::get_rel_relispartition(table) {
+            return Vec::new();
+        }
+        oids(pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(table)))
+    }
+}
+
+/// Whether this backend knows all partitions that the committed transactions attached, whose rows it can see. It does not
+/// where a transaction that attaches or detaches one is under way.
+pub(crate) fn is_known(table: &Table) -> bool {
+    if !table.is_partitioned {
+        return true;
+    }
+    accept_changes();
+    // SAFETY: the function takes any number, and returns a list of oids; an ERROR becomes a panic.
+    let tree = unsafe {
+        oids(pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            find_all_inheritors(table.oid, pg_sys::NoLock as pg_sys::LOCKMODE, std::ptr::null_mut())
+        }))
+    };
+    tree.into_iter().all(is_settled)
+}
+
+/// Whether no transaction attaches a partition to this table. One that did has told all backends before its lock is free.
+fn is_settled(table: pg_sys::Oid) -> bool {
+    let mode = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
+    // SAFETY: the function that asks takes any number, and any number may be locked; a lock that was taken is given back
+    // once.
+    unsafe {
+        if pg_sys::get_rel_relkind(table).cast_unsigned() != pg_sys::RELKIND_PARTITIONED_TABLE {
+            return true;
+        }
+        let is_free = pg_sys::ConditionalLockRelationOid(table, mode);
+        if is_free {
+            pg_sys::UnlockRelationOid(table, mode);
+        }
+        is_free
+    }
+}
+
+/// # Safety
+/// `list` is null or a list of oids that nothing else uses.
+unsafe fn oids(list: *mut pg_sys::List) -> Vec<pg_sys::Oid> {
+    // SAFETY: the caller vouches for the list, which is freed once.
+    unsafe {
+        let count = if list.is_null() { 0 } else { usize::try_from((*list).length).unwrap_or_default() };
+        let oids = (0..count).map(|index| (*(*list).elements.add(index)).oid_value).collect();
+        pg_sys::list_free(list);
+        oids
+    }
+}
