@@ -139,3 +139,29 @@ fn locked_rows_jobs_and_tables_delay_no_other_table() {
         run(&mut client, "RESET search_path");
     }
 }
+
+/// At the end of a long queue, a photo that changes again and again would never have its turn.
+#[test]
+fn a_photo_that_changes_keeps_its_place() {
+    let cluster = TestCluster::shared();
+    let database = cluster.database();
+    let mut client = database.connect();
+    shop(&mut client, "shop");
+    store(&mut client, "shop", &demo_photos()[..2]);
+    wait_for_the_queue(&mut client);
+    for claimed in [false, true] {
+        let mut transaction = client.transaction().expect("a transaction");
+        transaction
+            .batch_execute(&format!(
+                "INSERT INTO clip_queue (source, key, enqueued_at, run_at, claimed) VALUES
+                    ('shop.photos'::regclass, '1', now() - interval '2 min', now() + interval '5 min', {claimed}),
+                    ('shop.photos'::regclass, '2', now() - interval '1 min', now() - interval '1 min', false);
+                UPDATE shop.photos SET image = image || '\\x00' WHERE id = 1"
+            ))
+            .expect("a photo is changed while it waits");
+        let first = "SELECT key FROM clip_queue ORDER BY run_at LIMIT 1";
+        assert_eq!(transaction.query_one(first, &[]).expect("a job").get::<_, String>(0), "1");
+        transaction.commit().expect("a commit");
+        wait_for_the_queue(&mut client);
+    }
+}

@@ -13,12 +13,14 @@ const LEASE: &str = "5 minutes";
 /// How long a table that was slow is treated as such.
 const SLOW: &str = "10 minutes";
 
-/// Writes jobs for the keys `$2` of source `$1`. A job that is there starts again from the beginning.
+/// Writes jobs for the keys `$2` of source `$1`. A job that is there starts again from the beginning, and keeps its place:
+/// a photo that changes often would never have its turn at the end of a long queue.
 pub(super) fn add(schema: &str) -> String {
     format!(
         "INSERT INTO {schema}.clip_queue AS job (source, key)
         SELECT $1, key FROM unnest($2) AS key
-        ON CONFLICT (source, key) DO UPDATE SET generation = EXCLUDED.generation, run_at = EXCLUDED.run_at,
+        ON CONFLICT (source, key) DO UPDATE SET generation = EXCLUDED.generation,
+            run_at = CASE WHEN job.dead THEN EXCLUDED.run_at ELSE job.enqueued_at END,
             enqueued_at = CASE WHEN job.dead THEN EXCLUDED.enqueued_at ELSE job.enqueued_at END,
             attempts = 0, claimed = false, suspect = false, dead = false,
             sqlstate = NULL, message = NULL, failed_at = NULL"
