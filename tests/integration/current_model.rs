@@ -163,3 +163,23 @@ fn a_query_keeps_its_model_and_its_workers_follow() {
     run(&mut client, "COMMIT");
     assert_eq!(model(&mut client), "demo");
 }
+
+#[test]
+fn a_target_of_another_model_changes_no_other_table() {
+    let cluster = cluster_of_two_models();
+    let (database, _) = database(&cluster);
+    let mut client = database.connect();
+    for held in ["other", "nonsense"] {
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE {held} (id int PRIMARY KEY, image bytea);
+                CREATE TABLE {held}_e (image_id int PRIMARY KEY, embedding vector(512) NOT NULL,
+                    checksum bytea NOT NULL, model text NOT NULL);
+                INSERT INTO {held}_e VALUES (1, clip_embed_text('x'), '\\x00', '{held}@000000000000');
+                SELECT clip_watch('{held}', target => '{held}_e')"
+            ),
+        );
+        assert_eq!(model(&mut database.connect()), "demo");
+    }
+}

@@ -137,10 +137,13 @@ fn register(
         })
     })?;
     registered.map_err(|_| target::taken_already(&target.table))?;
-    if let Some(model) = &model {
+    // A target that holds vectors of another model, or of none, changes nothing for other tables.
+    let current = settings::model().ok();
+    let model = model.as_deref().map(name_of).filter(|model| current.as_deref() == Some(*model));
+    if let Some(model) = model {
         // SAFETY: a plain read of the current role.
         let caller = unsafe { pg_sys::GetUserId() };
-        let arguments = [Argument::text(name_of(model)), Argument::oid(caller)];
+        let arguments = [Argument::text(model), Argument::oid(caller)];
         act_as(home.owner, || spi.run(&sql::begin_database_model(&home.schema), &arguments))?;
         current_model::is_written_down(home);
     }
