@@ -133,6 +133,27 @@ impl Table {
         Ok(column)
     }
 
+    /// Whether the table has a trigger of this name.
+    pub(crate) fn has_trigger(&self, name: &str) -> bool {
+        // SAFETY: the table is locked; its entry in the cache, with as many triggers as it says, stays while it is open.
+        unsafe {
+            let relation = pg_sys::RelationIdGetRelation(self.oid);
+            if relation.is_null() {
+                return false;
+            }
+            let triggers = (*relation).trigdesc;
+            let count = if triggers.is_null() {
+                0
+            } else {
+                usize::try_from((*triggers).numtriggers).unwrap_or_default()
+            };
+            let has =
+                (0..count).any(|index| encoding::c_string((*(*triggers).triggers.add(index)).tgname) == name);
+            pg_sys::RelationClose(relation);
+            has
+        }
+    }
+
     /// Refuses a column in which two rows can have the same value once a transaction has committed. Returns whether they
     /// cannot at the end of each statement either: a constraint that is deferrable lets them until the commit.
     pub(crate) fn check_unique(&self, column: &Column) -> Result<bool, Error> {

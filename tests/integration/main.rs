@@ -23,6 +23,7 @@ mod many_connections;
 mod migration;
 mod migration_dimensions;
 mod migration_under_search;
+mod migration_under_writers;
 mod models;
 mod one_inference;
 mod partitions;

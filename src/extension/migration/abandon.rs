@@ -3,13 +3,14 @@
 use pgrx::pg_sys;
 
 use super::column::ALONE;
-use super::task::{NEXT_EMBEDDING, NEXT_MODEL, TRIGGER, next};
+use super::task::NEXT_MODEL;
 use crate::error::Error;
 use crate::owned::Table;
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
 use crate::sql_function;
 use crate::watch::home::Home;
+use crate::watch::next::{NEXT_EMBEDDING, Next, TRIGGER};
 use crate::watch::registry::argument;
 use crate::watch::registry::oid_of;
 use crate::watch::role::act_as;
@@ -24,7 +25,7 @@ sql_function! {
         let spi = Spi::connect()?;
         let table = Table::of_caller(target, ALONE)?;
         let home = Home::of(&spi, function)?;
-        if next(&spi, &home, function, target)?.is_none() {
+        if Next::of(&spi, &home, target)?.is_none() {
             return Err(refuse(Reason::NotReady, format!("table {} is not being migrated", table.name)));
         }
         act_as(table.owner, || {

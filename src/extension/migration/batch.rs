@@ -3,13 +3,13 @@
 use pg_clip_wire::Priority;
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
 
-use super::task::{NEXT_EMBEDDING, Next, Task};
+use super::task::Task;
 use crate::client::{self, Embedding, Input};
 use crate::error::Error;
 use crate::owned::{Key, Pair};
-use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
 use crate::vector;
+use crate::watch::next::{NEXT_EMBEDDING, Next};
 use crate::watch::provenance::identity;
 use crate::watch::role::{act_as, read_as, with_portable_output};
 
@@ -35,11 +35,7 @@ struct Range<'a> {
 pub(super) fn fill(spi: &Spi, task: &Task, after: Option<&Key>) -> Result<Batch, Error> {
     let Task { pair, home, .. } = task;
     let owner = pair.target.owner;
-    // What the owner's triggers defer would run at the commit, as the caller.
-    spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
-    // Nobody abandons the migration, or finishes it, in the middle of a batch.
-    let lock = format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", pair.target.name);
-    act_as(owner, || spi.run(&lock, &[]).map(|_| ()))?;
+    lock_out_the_end(spi, pair)?;
     let next = task.next()?;
     let keys = read_as(owner, || {
         with_portable_output(|| {
@@ -52,8 +48,8 @@ pub(super) fn fill(spi: &Spi, task: &Task, after: Option<&Key>) -> Result<Batch,
     let (from, to) = act_as(owner, || (pair.key_type.argument(after), pair.key_type.argument(Some(&last))));
     let range = Range { pair, after: from, last: to };
     let mut batch = Batch { last: Some(last), seen: keys.len() as u64, ..Batch::default() };
-    batch.filled += range.copy(spi)?;
     let photos = range.photos(spi)?;
+    // No row is locked while photos are embedded.
     for (photo, embedded) in photos.iter().zip(embed(&photos, next)?) {
         match embedded {
             Ok(vector) => batch.filled += range.write(spi, home.vector_type, &photo.checksum, &vector)?,
@@ -63,7 +59,16 @@ pub(super) fn fill(spi: &Spi, task: &Task, after: Option<&Key>) -> Result<Batch,
             Err(error) => return Err(error),
         }
     }
+    batch.filled += range.copy(spi)?;
     Ok(batch)
+}
+
+/// Keeps the migration from being abandoned or finished in the middle of a transaction that writes vectors.
+pub(super) fn lock_out_the_end(spi: &Spi, pair: &Pair) -> Result<(), Error> {
+    // What the owner's triggers defer would run at the commit, as the caller.
+    spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+    let lock = format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", pair.target.name);
+    act_as(pair.target.owner, || spi.run(&lock, &[]).map(|_| ()))
 }
 
 struct Photo {
@@ -82,33 +87,18 @@ impl Range<'_> {
         )
     }
 
-    /// Copies vectors that the same bytes have already. Returns how many.
-    fn copy(&self, spi: &Spi) -> Result<u64, Error> {
-        let Pair { target, checksum, .. } = self.pair;
-        let same = format!(
-            "FROM {} AS d WHERE d.{checksum} = t.{checksum} AND d.{NEXT_EMBEDDING} IS NOT NULL",
-            target.name
-        );
-        let copy = format!(
-            "UPDATE {} AS t SET {NEXT_EMBEDDING} = (SELECT d.{NEXT_EMBEDDING} {same} LIMIT 1)
-            WHERE {} AND EXISTS (SELECT {same}) RETURNING true",
-            target.name,
-            self.rows()
-        );
-        read_as(target.owner, || Ok(spi.run(&copy, &[self.after, self.last])?.len()))
-    }
-
-    /// The photos whose bytes are those of the rows, each once.
+    /// The photos whose bytes are those of the rows, each once, and not those whose vector is in the table already.
     fn photos(&self, spi: &Spi) -> Result<Vec<Photo>, Error> {
         let Pair { source, target, checksum, image, .. } = self.pair;
         let query = format!(
             "SELECT DISTINCT ON (t.{checksum}) t.{checksum}, s.{image}
             FROM {} AS t JOIN {} AS s ON {}
-            WHERE {} AND sha256(s.{image}) = t.{checksum} ORDER BY t.{checksum}",
+            WHERE {} AND NOT EXISTS (SELECT {}) AND sha256(s.{image}) = t.{checksum} ORDER BY t.{checksum}",
             target.name,
             source.name,
             self.pair.same_key(),
-            self.rows()
+            self.rows(),
+            self.same_bytes()
         );
         read_as(target.owner, || {
             let rows = spi.run(&query, &[self.after, self.last])?;
@@ -127,19 +117,46 @@ impl Range<'_> {
         checksum: &[u8],
         vector: &[f32],
     ) -> Result<u64, Error> {
-        let Pair { target, checksum: column, .. } = self.pair;
-        let update = format!(
-            "UPDATE {} AS t SET {NEXT_EMBEDDING} = $3 WHERE {} AND t.{column} = $4 RETURNING true",
-            target.name,
-            self.rows()
-        );
+        let has_checksum = format!("t.{} = $4", self.pair.checksum);
         let arguments = [
             self.after,
             self.last,
             Argument { oid: vector_type, value: Some(vector::to_datum(vector)) },
             Argument { oid: pg_sys::BYTEAOID, value: checksum.into_datum() },
         ];
-        read_as(target.owner, || Ok(spi.run(&update, &arguments)?.len()))
+        self.update(spi, "$3", &has_checksum, &arguments)
+    }
+
+    /// Copies vectors that the same bytes have already. Returns how many.
+    fn copy(&self, spi: &Spi) -> Result<u64, Error> {
+        let same = self.same_bytes();
+        let value = format!("(SELECT d.{NEXT_EMBEDDING} {same} LIMIT 1)");
+        self.update(spi, &value, &format!("EXISTS (SELECT {same})"), &[self.after, self.last])
+    }
+
+    /// Gives rows a vector, but those that another transaction has locked: a batch waits for no row, and so for no
+    /// transaction that waits for it.
+    fn update(&self, spi: &Spi, value: &str, condition: &str, arguments: &[Argument]) -> Result<u64, Error> {
+        let Pair { target, target_key, key_type, .. } = self.pair;
+        let rows = self.rows();
+        let update = format!(
+            "WITH free AS MATERIALIZED (
+                SELECT t.{target_key} AS key FROM {target} AS t WHERE {rows} AND {condition} FOR UPDATE SKIP LOCKED)
+            UPDATE {target} AS t SET {NEXT_EMBEDDING} = {value}
+            FROM free WHERE t.{target_key} {} free.key AND {rows} AND {condition} RETURNING true",
+            key_type.equal,
+            target = target.name,
+        );
+        read_as(target.owner, || Ok(spi.run(&update, arguments)?.len()))
+    }
+
+    /// Rows with the bytes of row `t` and a vector of the new model.
+    fn same_bytes(&self) -> String {
+        let Pair { target, checksum, .. } = self.pair;
+        format!(
+            "FROM {} AS d WHERE d.{checksum} = t.{checksum} AND d.{NEXT_EMBEDDING} IS NOT NULL",
+            target.name
+        )
     }
 }
 
@@ -176,7 +193,7 @@ fn embed(photos: &[Photo], next: &Next) -> Result<Vec<Result<Vec<f32>, Error>>, 
     let fits = |photo: &Photo| client::check_image_size(photo.image.len());
     let inputs: Vec<Input> =
         photos.iter().filter(|photo| fits(photo).is_ok()).map(|photo| Input::Image(&photo.image)).collect();
-    // Writers wait for the last batches: as bulk work, these would stand back behind others' photos for ever.
+    // As bulk work, these would stand back behind the photos of others for ever.
     let answers = match client::embed(&next.model, &inputs, Priority::Interactive) {
         Ok(answers) => answers.into_iter().map(|answer| answer.map_err(Error::from)).collect(),
         // A photo may have done it: alone, each answers for itself.
@@ -205,34 +222,4 @@ fn is_of_a_photo(code: PgSqlErrorCode) -> bool {
         PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
     ]
     .contains(&code)
-}
-
-/// Refuses to go on where rows cannot be embedded with the new model.
-pub(super) fn check_left_over(spi: &Spi, task: &Task, failure: Option<&str>) -> Result<(), Error> {
-    let Pair { source, target, embedding, image, checksum, .. } = &task.pair;
-    const AGAIN: &str = "then call clip_migrate again. What is done is kept.";
-    if let Some(failure) = failure {
-        let message = format!("photos of table {} cannot be embedded: {failure}", target.name);
-        return Err(refuse(Reason::NotReady, message).with_hint(format!("Mend or delete them, {AGAIN}")));
-    }
-    if task.next.is_none() {
-        return Ok(());
-    }
-    let query = format!(
-        "SELECT count(*) FROM {} AS t WHERE t.{embedding} IS NOT NULL AND t.{NEXT_EMBEDDING} IS NULL AND NOT EXISTS (
-            SELECT FROM {} AS s WHERE {} AND sha256(s.{image}) = t.{checksum})",
-        target.name,
-        source.name,
-        task.pair.same_key()
-    );
-    let without = read_as(target.owner, || Ok::<_, Error>(spi.run(&query, &[])?.printed(1)))?;
-    match without.as_deref() {
-        None | Some("0") => Ok(()),
-        Some(without) => Err(refuse(
-            Reason::NotReady,
-            format!("{without} rows of table {} have no photo with their checksum", target.name),
-        )
-        .with_detail(format!("The photos are looked for in table {}.", source.name))
-        .with_hint(format!("Delete the rows, or embed their photos anew, {AGAIN}"))),
-    }
 }

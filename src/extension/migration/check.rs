@@ -2,12 +2,13 @@
 
 use pgrx::{IntoDatum, pg_sys};
 
-use super::task::{TRIGGER, Task, describe};
+use super::task::{Task, describe};
 use crate::error::Error;
 use crate::owned::{Table, literal, notice};
 use crate::refusal::{Reason, refuse};
 use crate::settings;
 use crate::spi::{Argument, Spi};
+use crate::watch::next::TRIGGER;
 use crate::watch::role::act_as;
 
 /// What is left to do.

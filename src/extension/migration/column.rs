@@ -4,27 +4,35 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
-use super::task::{NEXT_EMBEDDING, NEXT_MODEL, TRIGGER, Task, describe};
+use super::task::{NEXT_MODEL, Task, describe};
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout, with_setting};
 use crate::error::Error;
-use crate::owned::{Table, literal};
+use crate::owned::{LOOK, Table, literal};
 use crate::spi::{Argument, Spi};
+use crate::watch::next::{NEXT_EMBEDDING, TRIGGER};
 use crate::watch::role::act_as;
 
 /// The strongest lock: nobody reads a table meanwhile.
 pub(super) const ALONE: u32 = pg_sys::AccessExclusiveLock;
 
+/// Locks source and target, in the order of the triggers: of two transactions that lock both, none waits for the other.
+pub(super) fn lock_alone([source, target]: [pg_sys::Oid; 2]) -> Result<(), Error> {
+    Table::of_caller(source, LOOK)?;
+    Table::of_caller(target, ALONE)?;
+    Ok(())
+}
+
 /// Adds the column; false where the table was in use for longer than `patience` allows.
 pub(super) fn add(
     spi: &Spi,
     function: pg_sys::Oid,
-    target: pg_sys::Oid,
+    [source, target]: [pg_sys::Oid; 2],
     model: &str,
     patience: u32,
 ) -> Result<bool, Error> {
     let (identity, dimensions) = describe(model)?;
     let added = attempt(of_a_lock, || {
-        with_lock_timeout(patience, || Table::of_caller(target, ALONE))?;
+        with_lock_timeout(patience, || lock_alone([source, target]))?;
         with_lock_timeout(0, || {
             let task = Task::of(spi, function, target)?;
             let owner = task.pair.target.owner;
@@ -60,14 +68,16 @@ fn add_to(spi: &Spi, task: &Task, model: &str, identity: &str, dimensions: u16) 
         let space = CString::new(index.space).expect("a name of the catalog has no NUL byte");
         with_setting(c"default_tablespace", &space, || run(index.definition))?;
     }
+    // A second vector that is written together with the first one is kept. No operator of a type is called.
     run(format!(
-        "CREATE TRIGGER {TRIGGER} BEFORE UPDATE OF {}, {} ON {target}
-        FOR EACH ROW EXECUTE FUNCTION {}.clip_forget_next_embedding({}, {})",
-        pair.embedding,
-        pair.checksum,
+        "CREATE TRIGGER {TRIGGER} BEFORE UPDATE OF {embedding} ON {target} FOR EACH ROW
+        WHEN (record_image_ne(ROW(NEW.{embedding}), ROW(OLD.{embedding}))
+            AND record_image_eq(ROW(NEW.{NEXT_EMBEDDING}), ROW(OLD.{NEXT_EMBEDDING})))
+        EXECUTE FUNCTION {}.clip_forget_next_embedding({}, {})",
         task.home.schema,
         literal(model),
-        literal(identity)
+        literal(identity),
+        embedding = pair.embedding,
     ))?;
     run(format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {TRIGGER}"))
 }

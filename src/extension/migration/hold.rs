@@ -1,7 +1,7 @@
-//! Locks that last from one transaction of a procedure to the next.
+//! The lock that lasts from one transaction of a migration to the next.
 //!
-//! They belong to the session, but not for longer than the procedure: it lets go of them at its end, and PostgreSQL
-//! does when an error or a cancel ends it. A pooler never passes them on.
+//! It belongs to the session, but not for longer than the procedure: it lets go of it at its end, and PostgreSQL
+//! does when an error or a cancel ends it. A pooler never passes it on.
 
 use pgrx::pg_sys;
 
@@ -20,19 +20,6 @@ pub(super) fn let_migrations_go(table: pg_sys::Oid) {
     unsafe { pg_sys::LockRelease(&migrations(table), lock, true) };
 }
 
-/// Keeps writers of the table away, not readers. Waits for as long as `lock_timeout` allows.
-pub(super) fn hold_writers(table: pg_sys::Oid) {
-    // SAFETY: the relation is named whole, and its lock ends with the session at the latest.
-    unsafe { pg_sys::LockRelationIdForSession(&mut relation(table), WITHOUT_WRITERS) };
-}
-
-pub(super) fn let_writers_go(table: pg_sys::Oid) {
-    // SAFETY: as above. A lock that is not held is a warning.
-    unsafe { pg_sys::UnlockRelationIdForSession(&mut relation(table), WITHOUT_WRITERS) };
-}
-
-const WITHOUT_WRITERS: pg_sys::LOCKMODE = pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE;
-
 /// An object that PostgreSQL itself never locks: a part of a table by the number 1, where columns are meant elsewhere.
 fn migrations(table: pg_sys::Oid) -> pg_sys::LOCKTAG {
     // SAFETY: a plain read of this backend's database.
@@ -45,9 +32,4 @@ fn migrations(table: pg_sys::Oid) -> pg_sys::LOCKTAG {
         locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
         locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
     }
-}
-
-fn relation(table: pg_sys::Oid) -> pg_sys::LockRelId {
-    // SAFETY: a plain read of this backend's database.
-    pg_sys::LockRelId { relId: table, dbId: unsafe { pg_sys::MyDatabaseId } }
 }

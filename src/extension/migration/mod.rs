@@ -5,17 +5,23 @@
 //! whose checksum is in its row. What a migration needs to know stands in its trigger's arguments, so that it is rolled
 //! back, dropped and dumped with the table.
 //!
-//! It has to keep others away between its transactions ([`hold`]), and to wait for what others do without a queue
-//! forming behind it ([`wait`]): both as CREATE INDEX CONCURRENTLY does it. Each step is a transaction ([`steps`]) that
-//! looks the tables up anew.
+//! From the moment that the column is there, triggers and the queue worker write both vectors ([`crate::watch::next`]).
+//! So the rows without the second one grow fewer, and the migration ends however fast others write. It never waits for a
+//! lock on a row, and for one on the table only shortly: no transaction becomes the victim of a deadlock with it.
+//!
+//! It keeps other migrations away between its transactions ([`hold`]), and waits for what others do without a queue
+//! forming behind it ([`wait`]): both as CREATE INDEX CONCURRENTLY does it. Each step is a transaction
+//! ([`crate::procedure`]) that looks the tables up anew.
 
 mod abandon;
 mod batch;
 mod check;
 mod column;
 mod hold;
+mod left_over;
 mod progress;
 mod run;
+mod stale;
 mod switch;
 mod task;
 mod wait;

@@ -1,11 +1,12 @@
 //! How far a migration is, for `clip_migrations`.
 
-use super::task::{NEXT_EMBEDDING, Task};
+use super::task::Task;
 use crate::coverage::count_for_a_view;
 use crate::error::Error;
 use crate::owned::record;
 use crate::spi::Spi;
 use crate::sql_function;
+use crate::watch::next::NEXT_EMBEDDING;
 use crate::watch::role::read_as;
 
 sql_function! {

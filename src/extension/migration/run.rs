@@ -6,25 +6,23 @@ use pgrx::{FromDatum, pg_sys};
 
 use super::batch::{self, Batch};
 use super::check::{Needed, announce, check};
+use super::left_over::{self, LeftOver};
 use super::task::{Task, name_of};
-use super::{column, hold, progress, switch, wait};
-use crate::attempt::{attempt, of_a_lock, with_lock_timeout};
+use super::{column, hold, progress, stale, switch, wait};
 use crate::error::Error;
 use crate::owned::{Key, notice};
-use crate::procedure::Procedure;
+use crate::procedure::{Procedure, pause};
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
 use crate::sql_function;
-use crate::watch::home::Home;
 use crate::watch::registry::oid_of;
 use crate::watch::registry::{argument, check_owner};
 
-/// A search waits for the switch, and a writer for what comes before it, at most so many milliseconds in a row: doubled
-/// at each attempt that failed, and always below deadlock_timeout, so that no other transaction is chosen as the victim.
+/// Searches and writers wait for the switch at most so many milliseconds in a row: doubled at each attempt that failed.
 const FIRST_PATIENCE: u32 = 50;
 const MOST_PATIENCE: u32 = 800;
-/// Of so many rows, a round is the last one before writers are held.
-const FEW: u64 = 32;
+/// Milliseconds between two looks at photos that the queue is to embed.
+const QUEUE_POLL: i64 = 100;
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 sql_function! {
@@ -112,68 +110,54 @@ impl Migration<'_> {
         Task::of(spi, self.procedure.function(), self.target)
     }
 
+    /// Source and target. The step of its own leaves no lock to be made stronger.
+    fn tables(&self) -> Result<[pg_sys::Oid; 2], Error> {
+        self.step(|spi| Ok([self.task(spi)?.pair.source.oid, self.target]))
+    }
+
     fn check(&self, spi: &Spi) -> Result<Needed, Error> {
         check(spi, &self.task(spi)?, self.model, self.set_default)
     }
 
     fn prepare(&self, patience: &mut u32) -> Result<(), Error> {
         let (function, target) = (self.procedure.function(), self.target);
-        while !self.step(|spi| column::add(spi, function, target, self.model, *patience))? {
+        loop {
+            let tables = self.tables()?;
+            if self.step(|spi| column::add(spi, function, tables, self.model, *patience))? {
+                return Ok(());
+            }
             self.step(|_| wait::for_users(target))?;
-            *patience = (*patience * 2).min(MOST_PATIENCE);
+            *patience = next_patience(*patience);
         }
-        Ok(())
     }
 
     /// Fills the second column until it takes the place of the first.
     fn move_all(&self, patience: &mut u32) -> Result<(), Error> {
-        let mut seen_before = None;
         loop {
             let round = self.round()?;
             if round.filled < round.seen {
-                self.step(|spi| batch::check_left_over(spi, &self.task(spi)?, round.failure.as_deref()))?;
+                match self.step(|spi| left_over::check(spi, &self.task(spi)?, round.failure.as_deref()))? {
+                    LeftOver::Queued => {
+                        if self.step(|spi| stale::refresh(spi, &self.task(spi)?))? == 0 {
+                            pause(QUEUE_POLL);
+                        }
+                    }
+                    LeftOver::Locked => self.step(|_| wait::for_writers(self.target))?,
+                }
             }
-            // Once more, unless others write as fast as this fills.
-            let has_caught_up = round.seen <= FEW || seen_before.is_some_and(|before| round.seen >= before);
-            seen_before = Some(round.seen);
-            if !has_caught_up {
+            // A transaction with an old snapshot would not see the new vectors after the switch.
+            if round.seen > 0 || !self.step(|_| wait::for_snapshots())? {
                 continue;
             }
-            // A transaction with an old snapshot would not see the new vectors after the switch. The ones that have one
-            // now are waited for while nothing waits for us; the ones that come are few, and are waited for while
-            // writers wait.
-            self.step(|_| wait::for_snapshots())?;
-            if self.step(|_| self.hold_writers(*patience))? && self.switch(*patience)? {
+            let tables = self.tables()?;
+            let function = self.procedure.function();
+            if self.step(|spi| switch::switch(spi, function, tables, self.set_default, *patience))? {
                 return Ok(());
             }
             notice(format!("waiting for transactions that use table {}", name_of(self.target)), None);
             self.step(|_| wait::for_users(self.target))?;
-            *patience = (*patience * 2).min(MOST_PATIENCE);
+            *patience = next_patience(*patience);
         }
-    }
-
-    fn hold_writers(&self, patience: u32) -> Result<bool, Error> {
-        let held = attempt(of_a_lock, || {
-            with_lock_timeout(patience, || hold::hold_writers(self.target));
-            Ok(())
-        })?;
-        Ok(held.is_ok())
-    }
-
-    /// What is left, and the switch, while writers are held; they are let go in any case.
-    fn switch(&self, patience: u32) -> Result<bool, Error> {
-        let (function, target) = (self.procedure.function(), self.target);
-        let last = self.round()?;
-        let is_ready = last.filled == last.seen
-            && self.step(|spi| {
-                let home = Home::of(spi, function)?;
-                wait::for_snapshots_without_writers(spi, &home, target, patience)
-            })?;
-        self.step(|spi| {
-            let switched = is_ready && switch::switch(spi, function, target, self.set_default, patience)?;
-            hold::let_writers_go(target);
-            Ok(switched)
-        })
     }
 
     /// Goes through all rows once.
@@ -204,4 +188,11 @@ impl Migration<'_> {
         notice(format!("{done} of {total} rows of table {table} embedded with model {model}"), None);
         Ok(())
     }
+}
+
+/// Always below `deadlock_timeout`, so that no other transaction is chosen as the victim of a deadlock.
+fn next_patience(patience: u32) -> u32 {
+    // SAFETY: a plain read of a setting.
+    let timeout = unsafe { pg_sys::DeadlockTimeout };
+    (patience * 2).min(MOST_PATIENCE).min(u32::try_from(timeout).unwrap_or_default() * 4 / 5).max(1)
 }

@@ -1,9 +1,9 @@
 //! The switch: the second column takes the place of the first.
 
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, pg_sys};
 
-use super::column::{ALONE, indexes, text};
-use super::task::{NEXT_EMBEDDING, NEXT_MODEL, TRIGGER, Task, describe};
+use super::column::{indexes, lock_alone, text};
+use super::task::{NEXT_MODEL, Task, describe};
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout};
 use crate::catalog::identifier;
 use crate::current_model;
@@ -11,25 +11,22 @@ use crate::error::Error;
 use crate::owned::{Pair, Table, literal};
 use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
+use crate::watch::next::{NEXT_EMBEDDING, TRIGGER};
 use crate::watch::role::act_as;
 use crate::watch::sql;
 
-/// Switches, with `clip.model` of the database where it is asked for; false where the table was in use for longer than
-/// `patience` allows.
+/// Switches, with `clip.model` of the database where it is asked for; false where a table was in use for longer than
+/// `patience` allows, or a row has no vector of the new model again.
 pub(super) fn switch(
     spi: &Spi,
     function: pg_sys::Oid,
-    target: pg_sys::Oid,
+    [source, target]: [pg_sys::Oid; 2],
     set_default: bool,
     patience: u32,
 ) -> Result<bool, Error> {
-    let before = Task::of(spi, function, target)?;
-    if has_waiting_readers(spi, &before.pair.target)? {
-        return Ok(false);
-    }
-    let switched = attempt(of_a_lock, || {
+    let switched = attempt(of_a_lock_or_a_row, || {
         with_lock_timeout(patience, || {
-            Table::of_caller(target, ALONE)?;
+            lock_alone([source, target])?;
             let task = Task::of(spi, function, target)?;
             let next = task.next()?;
             if describe(&next.model)?.0 != next.identity {
@@ -43,7 +40,9 @@ pub(super) fn switch(
                 )
                 .with_hint(format!("SELECT clip_abandon_migration({})", literal(&target.name))));
             }
-            act_as(task.pair.target.owner, || replace(spi, &task.pair))?;
+            if !act_as(task.pair.target.owner, || replace(spi, &task.pair))? {
+                return Ok(false);
+            }
             let arguments = [Argument::oid(task.pair.source.oid), text(&next.identity)];
             act_as(task.home.owner, || spi.run(&sql::set_model(&task.home.schema), &arguments).map(|_| ()))?;
             if set_default {
@@ -56,19 +55,15 @@ pub(super) fn switch(
                 act_as(task.home.owner, || spi.run(&statement, &[text(&next.model)]).map(|_| ()))?;
                 current_model::is_written_down(&task.home);
             }
-            Ok(())
+            Ok(true)
         })
     })?;
-    Ok(switched.is_ok())
+    Ok(switched.unwrap_or(false))
 }
 
-/// Whether a transaction that has read the table waits to write to it: it would have to be waited for, and waits for
-/// us.
-fn has_waiting_readers(spi: &Spi, target: &Table) -> Result<bool, Error> {
-    const WAITING: &str = "
-        SELECT FROM pg_locks AS wanted JOIN pg_locks AS held USING (database, relation, virtualtransaction)
-        WHERE relation = $1 AND NOT wanted.granted AND held.granted LIMIT 1";
-    act_as(target.owner, || Ok(spi.run(WAITING, &[Argument::oid(target.oid)])?.len() > 0))
+/// That a lock was not to be had, or that a row lacks its second vector.
+fn of_a_lock_or_a_row(code: PgSqlErrorCode) -> bool {
+    of_a_lock(code) || code == PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION
 }
 
 /// What the columns have beside their type, as statements that give it to the new ones. `$2` and `$3` are the quoted
@@ -93,8 +88,8 @@ const SHAPE: &str = "
     SELECT attnotnull, CASE attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END
     FROM pg_attribute WHERE attrelid = $1 AND quote_ident(attname) = $2";
 
-/// To be called as the owner, who has locked the target.
-fn replace(spi: &Spi, pair: &Pair) -> Result<(), Error> {
+/// To be called as the owner, with the target locked. False where a row lacks its second vector.
+fn replace(spi: &Spi, pair: &Pair) -> Result<bool, Error> {
     let Pair { embedding, model_column, target: Table { oid: table, name: target, .. }, .. } = pair;
     let run = |statement: String| spi.run(&statement, &[]).map(|_| ());
     let shape = |column: &str| -> Result<(bool, String), Error> {
@@ -105,6 +100,13 @@ fn replace(spi: &Spi, pair: &Pair) -> Result<(), Error> {
     let (is_required, storage) = shape(embedding)?;
     if is_required {
         run(format!("ALTER TABLE {target} ALTER COLUMN {NEXT_EMBEDDING} SET NOT NULL"))?;
+    } else {
+        let lacking = format!(
+            "SELECT FROM {target} AS t WHERE t.{embedding} IS NOT NULL AND t.{NEXT_EMBEDDING} IS NULL LIMIT 1"
+        );
+        if spi.run(&lacking, &[])?.len() > 0 {
+            return Ok(false);
+        }
     }
     run(format!("ALTER TABLE {target} ALTER COLUMN {NEXT_MODEL} DROP DEFAULT"))?;
     if !shape(model_column)?.0 {
@@ -131,7 +133,7 @@ fn replace(spi: &Spi, pair: &Pair) -> Result<(), Error> {
             run(format!("ALTER INDEX {schema}.{from} RENAME TO {to}"))?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The quoted name of the schema that a table is in.

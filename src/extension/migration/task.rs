@@ -7,28 +7,19 @@ use crate::error::Error;
 use crate::owned::{Pair, Side};
 use crate::refusal::{Reason, refuse};
 use crate::settings;
-use crate::spi::{Argument, Spi};
+use crate::spi::Spi;
 use crate::watch::home::Home;
+use crate::watch::next::Next;
 use crate::watch::provenance::identity;
-use crate::watch::role::act_as;
 
-/// The columns that a migration adds.
-pub(super) const NEXT_EMBEDDING: &str = "clip_next_embedding";
+/// The second column that a migration adds, beside [`NEXT_EMBEDDING`](crate::watch::next::NEXT_EMBEDDING).
 pub(super) const NEXT_MODEL: &str = "clip_next_model";
-/// The trigger that takes a vector away when its photo changes.
-pub(super) const TRIGGER: &str = "clip_migration";
 
 /// A target of the caller's, and the model that it is being moved to, where it is.
 pub(super) struct Task {
     pub(super) home: Home,
     pub(super) pair: Pair,
     pub(super) next: Option<Next>,
-}
-
-/// The new model.
-pub(super) struct Next {
-    pub(super) model: String,
-    pub(super) identity: String,
 }
 
 impl Task {
@@ -43,41 +34,17 @@ impl Task {
             )
             .with_hint("Name the table with the embeddings. SELECT clip_watch('...') makes one."));
         };
-        let next = next(spi, &home, function, target)?;
+        let next = Next::of(spi, &home, target)?;
         Ok(Task { home, pair, next })
     }
 
-    /// The new model; an error where somebody abandoned the migration.
+    /// The new model; an error where the migration was abandoned.
     pub(super) fn next(&self) -> Result<&Next, Error> {
         self.next.as_ref().ok_or_else(|| {
             let target = &self.pair.target.name;
             refuse(Reason::NotReady, format!("the migration of table {target} was abandoned"))
         })
     }
-}
-
-/// What the trigger of a target says.
-pub(super) fn next(
-    spi: &Spi,
-    home: &Home,
-    function: pg_sys::Oid,
-    target: pg_sys::Oid,
-) -> Result<Option<Next>, Error> {
-    // The function is the extension's: it has the same schema as the running one, where its name is taken.
-    let query = format!(
-        "SELECT split_part(arguments, E'\\\\000', 1), split_part(arguments, E'\\\\000', 2)
-        FROM pg_trigger
-        JOIN pg_proc AS forget ON forget.oid = tgfoid
-            AND forget.proname = 'clip_forget_next_embedding' AND forget.pronargs = 0
-        JOIN pg_proc AS running ON running.oid = $2 AND running.pronamespace = forget.pronamespace
-        CROSS JOIN LATERAL encode(tgargs, 'escape') AS arguments
-        WHERE tgrelid = $1 AND tgname = '{TRIGGER}'"
-    );
-    act_as(home.owner, || {
-        let row = spi.run_now(&query, &[Argument::oid(target), Argument::oid(function)])?;
-        Ok(if row.len() == 0 { None } else { row.printed(1).zip(row.printed(2)) })
-    })
-    .map(|next| next.map(|(model, identity)| Next { model, identity }))
 }
 
 /// An installed model by its name: its identity and its dimensions.

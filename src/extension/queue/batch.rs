@@ -24,8 +24,9 @@ use crate::error::Error;
 use crate::settings;
 use crate::spi::Spi;
 use crate::watch::home::Home;
+use crate::watch::next::Next;
 use crate::watch::provenance::{self, identity, name_of};
-use crate::watch::target::Checksum;
+use crate::watch::target::{Checksum, Known};
 use crate::watch::watched::{Patience, Watched};
 
 /// The pause while the embedder or a model is away, doubled each time.
@@ -52,13 +53,15 @@ pub(super) struct Batches {
     unwritten: HashMap<(String, Checksum), Vec<f32>>,
 }
 
-type Read = (Vec<Found>, HashMap<Checksum, Vec<f32>>);
+type Read = (Vec<Found>, HashMap<Checksum, Known>);
 
 /// Which model photos are embedded with.
 struct Model {
     name: String,
     /// As the target's model column has it.
     identity: String,
+    /// The model that the target is being moved to.
+    next: Option<Next>,
 }
 
 impl Batches {
@@ -99,24 +102,27 @@ impl Batches {
         let home = &self.home;
         let found = transaction(self.lane.patience(), |spi| {
             match Watched::registered(spi, home, source, Patience::None)? {
-                Some(watched) => Ok(Some((watched.source.table.name.clone(), model_of(spi, &watched)?))),
+                Some(watched) => {
+                    let model = model_of(spi, &watched)?;
+                    Ok(Some((watched.source.table.name, model, watched.next)))
+                }
                 None => Ok(None),
             }
         });
-        let (table, model) = match found {
+        let (table, model, next) = match found {
             Ok(Some(found)) => found,
             Ok(None) => return self.settle_all(jobs, &Fate::Retire),
             Err(failure) => return self.put_aside(jobs, failure),
         };
         let activity = format!("embedding {} photos of {table}", jobs.len());
         report(pg_sys::BackendState::STATE_RUNNING, &activity);
-        match self.model(model) {
+        match self.model(model, next) {
             Ok(model) => self.embed_with(&model, jobs),
             Err(error) => self.give_back(jobs, &error.into()),
         }
     }
 
-    fn model(&mut self, name: String) -> Result<Model, Error> {
+    fn model(&mut self, name: String, next: Option<Next>) -> Result<Model, Error> {
         let fingerprint = match client::describe(&name) {
             Ok(description) => description.fingerprint,
             Err(error @ Error::Embedder(_)) => return Err(Error::ModelAway(name, Box::new(error))),
@@ -124,7 +130,7 @@ impl Batches {
         };
         self.missing_models.remove(&name);
         let identity = identity(&name, &fingerprint);
-        Ok(Model { name, identity })
+        Ok(Model { name, identity, next })
     }
 
     fn embed_with(&mut self, model: &Model, jobs: Vec<Job>) {
@@ -158,9 +164,9 @@ impl Batches {
         })
     }
 
-    fn embed_found(&mut self, model: &Model, found: Vec<Found>, known: HashMap<Checksum, Vec<f32>>) {
-        let mut vectors: HashMap<Checksum, Result<Vec<f32>, Failure>> =
-            known.into_iter().map(|(checksum, vector)| (checksum, Ok(vector))).collect();
+    fn embed_found(&mut self, model: &Model, found: Vec<Found>, known: HashMap<Checksum, Known>) {
+        let mut vectors: HashMap<Checksum, Result<Known, Failure>> =
+            known.into_iter().map(|(checksum, vectors)| (checksum, Ok(vectors))).collect();
         let mut fresh: Vec<(Checksum, &[u8])> = Vec::new();
         for found in &found {
             let Photo::Whole { checksum, image, .. } = &found.photo else {
@@ -171,7 +177,7 @@ impl Batches {
             }
             match self.unwritten.get(&(model.identity.clone(), *checksum)) {
                 Some(vector) => {
-                    vectors.insert(*checksum, Ok(vector.clone()));
+                    vectors.insert(*checksum, Ok(Known { vector: vector.clone(), next: None }));
                 }
                 None => fresh.push((*checksum, image)),
             }
@@ -182,7 +188,8 @@ impl Batches {
                 self.pause = None;
                 for ((checksum, _), answer) in fresh.iter().zip(answers) {
                     let answer = answer.map_err(Error::from).and_then(|embedding| model.vector(embedding));
-                    vectors.insert(*checksum, answer.map_err(Failure::from));
+                    let vectors_of = |vector| Known { vector, next: None };
+                    vectors.insert(*checksum, answer.map(vectors_of).map_err(Failure::from));
                 }
             }
             // A photo may have done it. Alone, it counts; in a batch, it is not known which.
@@ -203,11 +210,14 @@ impl Batches {
                 return self.give_back(jobs, &error.into());
             }
         }
+        if let Some(next) = &model.next {
+            self.add_next(next, &found, &mut vectors);
+        }
         let mut finished = Vec::new();
         for Found { job, photo } in found {
             let outcome = match photo {
                 Photo::Whole { version, checksum, .. } => match vectors.get(&checksum) {
-                    Some(Ok(vector)) => Outcome::Embedded { version, checksum, vector: vector.clone() },
+                    Some(Ok(vectors)) => Outcome::Embedded { version, checksum, vectors: vectors.clone() },
                     Some(Err(failure)) if is_away(failure.code) => {
                         self.give_back(vec![job], &failure.clone());
                         continue;
@@ -236,13 +246,43 @@ impl Batches {
         self.finish(model, finished);
     }
 
+    /// Adds the vectors of the model that the target is being moved to, where there are none yet.
+    fn add_next(
+        &self,
+        next: &Next,
+        found: &[Found],
+        vectors: &mut HashMap<Checksum, Result<Known, Failure>>,
+    ) {
+        let mut without: Vec<(Checksum, &[u8])> = Vec::new();
+        for found in found {
+            let Photo::Whole { checksum, image, .. } = &found.photo else {
+                continue;
+            };
+            let Some(Ok(known @ Known { next: None, .. })) = vectors.get_mut(checksum) else {
+                continue;
+            };
+            match self.unwritten.get(&(next.identity.clone(), *checksum)) {
+                Some(vector) => known.next = Some(vector.clone()),
+                None if without.iter().any(|(other, _)| other == checksum) => {}
+                None => without.push((*checksum, image)),
+            }
+        }
+        let images: Vec<&[u8]> = without.iter().map(|(_, image)| *image).collect();
+        for ((checksum, _), vector) in without.iter().zip(next.embed(&images, Priority::Bulk)) {
+            if let Some(Ok(known)) = vectors.get_mut(checksum) {
+                known.next = vector;
+            }
+        }
+    }
+
     fn finish(&mut self, model: &Model, finished: Vec<Finished>) {
         let Some(source) = finished.first().map(|finished| finished.job.source) else {
             return;
         };
         let home = &self.home;
-        let done =
-            transaction(self.lane.patience(), |spi| finish::finish(spi, home, &finished, &model.identity));
+        let done = transaction(self.lane.patience(), |spi| {
+            finish::finish(spi, home, &finished, &model.identity, model.next.as_ref())
+        });
         match done {
             Ok(Done { settled, locked, unheld, table }) => {
                 if locked > 0 {
@@ -272,8 +312,11 @@ impl Batches {
             self.unwritten.clear();
         }
         for Finished { outcome, .. } in finished {
-            if let Outcome::Embedded { checksum, vector, .. } = outcome {
+            if let Outcome::Embedded { checksum, vectors: Known { vector, next }, .. } = outcome {
                 self.unwritten.insert((model.identity.clone(), *checksum), vector.clone());
+                if let (Some(model), Some(vector)) = (&model.next, next) {
+                    self.unwritten.insert((model.identity.clone(), *checksum), vector.clone());
+                }
             }
         }
     }

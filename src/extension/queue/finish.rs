@@ -18,10 +18,11 @@ use crate::partition_tree;
 use crate::spi::{Argument, Bytea, Plan, Rows, Spi};
 use crate::watch::home::Home;
 use crate::watch::key::Key;
+use crate::watch::next::Next;
 use crate::watch::provenance;
 use crate::watch::role::{PortableOutput, act_as};
 use crate::watch::sql;
-use crate::watch::target::{self, Checksum, Row, Target, checksum_of};
+use crate::watch::target::{self, Checksum, Known, Row, Target, checksum_of};
 use crate::watch::watched::{Patience, Watched};
 
 /// A job, and what came of its photo.
@@ -34,7 +35,7 @@ pub(super) struct Finished {
 #[derive(Clone)]
 pub(super) enum Outcome {
     /// The photo in this version of its row has this vector.
-    Embedded { version: String, checksum: Checksum, vector: Vec<f32> },
+    Embedded { version: String, checksum: Checksum, vectors: Known },
     /// The photo cannot be embedded, and will not be tried again if `dead`.
     Failed { failure: Failure, dead: bool },
     /// There is no photo.
@@ -59,8 +60,14 @@ pub(super) const LOCKED: Fate = Fate::GiveBack { seconds: 1.0, alone: false };
 const AGAIN: Fate = Fate::GiveBack { seconds: 0.0, alone: false };
 
 /// Writes what is to be written for jobs of one source. `model` is which model made the vectors, as the target's model
-/// column has it.
-pub(super) fn finish(spi: &Spi, home: &Home, finished: &[Finished], model: &str) -> Result<Done, Error> {
+/// column has it, and `next` which one made the second vectors.
+pub(super) fn finish(
+    spi: &Spi,
+    home: &Home,
+    finished: &[Finished],
+    model: &str,
+    next: Option<&Next>,
+) -> Result<Done, Error> {
     let Some(first) = finished.first() else {
         return Ok(Done::default());
     };
@@ -83,7 +90,7 @@ pub(super) fn finish(spi: &Spi, home: &Home, finished: &[Finished], model: &str)
             None => Fate::Retire,
             Some(watched) => {
                 if write.is_none() {
-                    write = Some(Write::prepare(spi, home, watched, model)?);
+                    write = Some(Write::prepare(spi, home, watched, model, next)?);
                 }
                 let write = write.as_ref().ok_or(Error::OutOfTurn)?;
                 watched.read(|| write.one(job, outcome))?
@@ -103,6 +110,7 @@ struct Write<'a> {
     home: &'a Home,
     watched: &'a Watched,
     model: &'a str,
+    next: Option<&'a Next>,
     lock: Plan<'a>,
     look: Plan<'a>,
 }
@@ -113,12 +121,13 @@ impl<'a> Write<'a> {
         home: &'a Home,
         watched: &'a Watched,
         model: &'a str,
+        next: Option<&'a Next>,
     ) -> Result<Write<'a>, Error> {
         let key = [watched.source.key_type.oid];
         watched.read(|| {
             let lock = spi.prepare(&sql::lock_photo(watched), &key)?;
             let look = spi.prepare(&sql::photo(watched), &key)?;
-            Ok(Write { spi, home, watched, model, lock, look })
+            Ok(Write { spi, home, watched, model, next, lock, look })
         })
     }
 
@@ -145,24 +154,29 @@ impl<'a> Write<'a> {
                 }
                 Ok(Fate::Fail { failure: failure.clone(), dead: *dead })
             }
-            Outcome::Embedded { version, checksum, vector } => {
-                if !is_same(&row, image, version, checksum) {
+            Outcome::Embedded { version, checksum, vectors } => {
+                let target_moves_to = self.watched.next.as_ref().map(|next| &next.identity);
+                let moved_to = self.next.map(|next| &next.identity);
+                // A row without its second vector would hold the migration up.
+                let lacks_next = target_moves_to.is_some() && target_moves_to != moved_to;
+                if lacks_next || !is_same(&row, image, version, checksum) {
                     return Ok(AGAIN);
                 }
-                self.put(&key, &row, checksum, vector)?;
+                self.put(&key, &row, checksum, vectors)?;
                 Ok(Fate::Retire)
             }
         }
     }
 
-    fn put(&self, key: &Key, row: &Rows, checksum: &Checksum, vector: &[f32]) -> Result<(), Error> {
+    fn put(&self, key: &Key, row: &Rows, checksum: &Checksum, vectors: &Known) -> Result<(), Error> {
         provenance::check(self.spi, self.home, self.watched, self.model)?;
         let project = match &self.watched.project {
             Some((project, _)) => row.value(PROJECT, project.type_oid)?,
             None => None,
         };
         let target = Target::prepare(self.spi, self.home, self.watched, self.model)?;
-        target.put(&Row { key, checksum, vector, project })
+        let Known { vector, next } = vectors;
+        target.put(&Row { key, checksum, vector, next: next.as_deref(), project })
     }
 
     /// Deletes the embedding under a key that has no photo. It is locked first and the photo looked for after: a
@@ -196,19 +210,19 @@ fn is_same(row: &Rows, image: Bytea, version: &str, checksum: &Checksum) -> bool
     row.printed(VERSION).as_deref() == Some(version) || checksum_of(image.copy().as_slice()) == *checksum
 }
 
-/// Copies of the vectors that the same bytes have already.
+/// Copies of what the same bytes have already.
 pub(super) fn known(
     spi: &Spi,
     home: &Home,
     watched: &Watched,
     model: &str,
     checksums: &[Checksum],
-) -> Result<HashMap<Checksum, Vec<f32>>, Error> {
+) -> Result<HashMap<Checksum, Known>, Error> {
     watched.read(|| {
         let target = Target::prepare(spi, home, watched, model)?;
         let mut known = HashMap::new();
         for checksum in checksums {
-            known.extend(target.vector_of(checksum)?.map(|vector| (*checksum, vector)));
+            known.extend(target.known(checksum)?.map(|vectors| (*checksum, vectors)));
         }
         Ok(known)
     })

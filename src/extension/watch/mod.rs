@@ -11,6 +11,7 @@
 mod deferrable;
 pub(crate) mod home;
 pub(crate) mod key;
+pub(crate) mod next;
 mod photos;
 pub(crate) mod provenance;
 pub(crate) mod registry;

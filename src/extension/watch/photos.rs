@@ -12,7 +12,7 @@ use super::key::Key;
 use super::provenance::{self, identity};
 use super::role::PortableOutput;
 use super::sql;
-use super::target::{self, Checksum, Row, Target, checksum_of};
+use super::target::{self, Checksum, Known, Row, Target, checksum_of};
 use super::watched::{Source, Watched};
 use crate::client::{self, Input};
 use crate::error::Error;
@@ -159,17 +159,22 @@ impl<'a> Photos<'a> {
         }
         let watched = self.watched;
         let Writing { model, fingerprint, target } = self.writing()?;
-        let mut vectors: HashMap<Checksum, Vec<f32>> = HashMap::new();
+        let mut vectors: HashMap<Checksum, Known> = HashMap::new();
         let mut fresh: Vec<&Photo> = Vec::new();
+        let mut without_next: Vec<&Photo> = Vec::new();
         for photo in &batch {
             let is_known = vectors.contains_key(&photo.checksum)
                 || fresh.iter().any(|other| other.checksum == photo.checksum);
             if is_known {
                 continue;
             }
-            match target.vector_of(&photo.checksum)? {
-                Some(copy) => {
-                    vectors.insert(photo.checksum, copy);
+            let known = target.known(&photo.checksum)?;
+            if watched.next.is_some() && known.as_ref().is_none_or(|known| known.next.is_none()) {
+                without_next.push(photo);
+            }
+            match known {
+                Some(known) => {
+                    vectors.insert(photo.checksum, known);
                 }
                 None => fresh.push(photo),
             }
@@ -190,15 +195,21 @@ impl<'a> Photos<'a> {
             if embedding.fingerprint != *fingerprint {
                 return Err(Error::ModelChanged);
             }
-            vectors.insert(photo.checksum, embedding.vector);
+            vectors.insert(photo.checksum, Known { vector: embedding.vector, next: None });
+        }
+        if let Some(next) = &watched.next {
+            let images: Vec<&[u8]> = without_next.iter().map(|photo| photo.image.as_slice()).collect();
+            for (photo, vector) in without_next.iter().zip(next.embed(&images, Priority::Interactive)) {
+                vectors.entry(photo.checksum).and_modify(|known| known.next = vector);
+            }
         }
         for Photo { key, row, checksum, .. } in &batch {
-            let vector = vectors.get(checksum).ok_or(Error::OutOfTurn)?;
+            let Known { vector, next } = vectors.get(checksum).ok_or(Error::OutOfTurn)?;
             let project = match &watched.project {
                 Some((project, _)) => row.value(PROJECT, project.type_oid)?,
                 None => None,
             };
-            target.put(&Row { key, checksum, vector, project })?;
+            target.put(&Row { key, checksum, vector, next: next.as_deref(), project })?;
         }
         Ok(())
     }
@@ -247,14 +258,20 @@ impl<'a> Renamed<'a> {
             return Ok(false);
         };
         let checksum = checksum_of(image.copy().as_slice());
-        let Some(vector) = self.target.vector_of(&checksum)? else {
+        let Some(Known { vector, next }) = self.target.known(&checksum)? else {
             return Ok(false);
         };
         let project = match &self.watched.project {
             Some((project, _)) => row.value(PROJECT, project.type_oid)?,
             None => None,
         };
-        self.target.put(&Row { key, checksum: &checksum, vector: &vector, project })?;
+        self.target.put(&Row {
+            key,
+            checksum: &checksum,
+            vector: &vector,
+            next: next.as_deref(),
+            project,
+        })?;
         Ok(true)
     }
 }

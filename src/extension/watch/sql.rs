@@ -6,6 +6,7 @@
 //! A transition table is never joined to a table that is written: PostgreSQL would carry its whole rows along, and read
 //! each photo for that. Its keys are taken out of it first.
 
+use super::next::NEXT_EMBEDDING;
 use super::watched::{Source, Watched};
 
 /// Deletes the rows of tables that were dropped, unless another session is about to.
@@ -198,33 +199,34 @@ pub(crate) fn changes(watched: &Watched, new: &str, old: &str) -> String {
     )
 }
 
-/// The vector of a photo with checksum `$1` that model `$2` made.
+/// The vector of a photo with checksum `$1` that model `$2` made, and that of the model that the target is being moved to.
 pub(crate) fn find_vector(watched: &Watched) -> String {
     let (target, embedding) = (&watched.target.name, &watched.embedding.name);
     let (checksum, model) = (&watched.checksum.name, &watched.model.name);
+    let next = watched.next.as_ref().map_or(String::new(), |_| format!(", t.{NEXT_EMBEDDING}"));
     format!(
-        "SELECT t.{embedding} FROM {target} AS t
+        "SELECT t.{embedding}{next} FROM {target} AS t
         WHERE t.{checksum} OPERATOR(pg_catalog.=) $1 AND t.{model} OPERATOR(pg_catalog.=) $2 LIMIT 1"
     )
 }
 
-/// Key `$1`, vector `$2`, checksum `$3`, model `$4` and, where it is carried over, project `$5`.
+/// Key `$1`, vector `$2`, checksum `$3`, model `$4` and then, where there are such columns, the project and the vector of
+/// the model that the target is being moved to.
 pub(crate) fn write_vector(watched: &Watched) -> String {
-    let (target, target_key, embedding) =
-        (&watched.target.name, &watched.target_key.name, &watched.embedding.name);
-    let (checksum, model) = (&watched.checksum.name, &watched.model.name);
-    let (column, value, update) = match &watched.project {
-        Some((_, project)) => {
-            let project = &project.name;
-            (format!(", {project}"), ", $5", format!(", {project} = EXCLUDED.{project}"))
-        }
-        None => Default::default(),
+    let target = &watched.target.name;
+    let key = watched.target_key.name.as_str();
+    let mut columns = vec![key, &watched.embedding.name, &watched.checksum.name, &watched.model.name];
+    columns.extend(watched.project.as_ref().map(|(_, project)| project.name.as_str()));
+    columns.extend(watched.next.as_ref().map(|_| NEXT_EMBEDDING));
+    let list = |text: fn(usize, &str) -> String, first: usize| {
+        let texts = columns.iter().enumerate().skip(first).map(|(index, column)| text(index, column));
+        texts.collect::<Vec<_>>().join(", ")
     };
     format!(
-        "INSERT INTO {target} AS t ({target_key}, {embedding}, {checksum}, {model}{column})
-        VALUES ($1, $2, $3, $4{value})
-        ON CONFLICT ({target_key}) DO UPDATE SET {embedding} = EXCLUDED.{embedding},
-            {checksum} = EXCLUDED.{checksum}, {model} = EXCLUDED.{model}{update}"
+        "INSERT INTO {target} AS t ({}) VALUES ({}) ON CONFLICT ({key}) DO UPDATE SET {}",
+        list(|_, column| column.to_owned(), 0),
+        list(|index, _| format!("${}", index + 1), 0),
+        list(|_, column| format!("{column} = EXCLUDED.{column}"), 1),
     )
 }
 

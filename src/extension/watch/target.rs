@@ -43,11 +43,20 @@ pub(crate) struct Target<'a> {
     model: Bytes,
 }
 
+/// What bytes have already: their vector, and that of the model that the target is being moved to.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) vector: Vec<f32>,
+    pub(crate) next: Option<Vec<f32>>,
+}
+
 /// The row that is written for a photo.
 pub(crate) struct Row<'a> {
     pub(crate) key: &'a Key,
     pub(crate) checksum: &'a Checksum,
     pub(crate) vector: &'a [f32],
+    /// The vector of the model that the target is being moved to.
+    pub(crate) next: Option<&'a [f32]>,
     /// Of the type of the project's columns.
     pub(crate) project: Option<pg_sys::Datum>,
 }
@@ -63,6 +72,7 @@ impl<'a> Target<'a> {
         let key = watched.source.key_type.oid;
         let mut types = vec![key, home.vector_type, pg_sys::BYTEAOID, pg_sys::TEXTOID];
         types.extend(watched.project.as_ref().map(|(project, _)| project.type_oid));
+        types.extend(watched.next.as_ref().map(|_| home.vector_type));
         watched.write(|| {
             Ok(Target {
                 vector_type: home.vector_type,
@@ -76,19 +86,24 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// A copy of the vector that the same bytes have already, from any photo that this transaction sees.
-    pub(crate) fn vector_of(&self, checksum: &Checksum) -> Result<Option<Vec<f32>>, Error> {
+    /// A copy of what the same bytes have already, from any photo that this transaction sees.
+    pub(crate) fn known(&self, checksum: &Checksum) -> Result<Option<Known>, Error> {
         let checksum = bytea(checksum);
         let values = [Some(checksum.datum()), Some(self.model.datum())];
         let rows = self.watched.write(|| self.find.run(&values))?;
-        if rows.len() == 0 { Ok(None) } else { rows.vector(1, self.vector_type) }
+        if rows.len() == 0 {
+            return Ok(None);
+        }
+        let next = if self.watched.next.is_some() { rows.vector(2, self.vector_type)? } else { None };
+        Ok(rows.vector(1, self.vector_type)?.map(|vector| Known { vector, next }))
     }
 
     /// Writes the row of a photo, in place of one with its key.
     pub(crate) fn put(&self, row: &Row) -> Result<(), Error> {
         let checksum = bytea(row.checksum);
-        // SAFETY: a vector that was made for this value.
-        let vector = unsafe { Bytes::own(vector::to_datum(row.vector)) };
+        // SAFETY: vectors that were made for these values.
+        let own = |vector: &[f32]| unsafe { Bytes::own(vector::to_datum(vector)) };
+        let (vector, next) = (own(row.vector), row.next.map(own));
         let mut values = vec![
             Some(row.key.datum()),
             Some(vector.datum()),
@@ -97,6 +112,9 @@ impl<'a> Target<'a> {
         ];
         if self.watched.project.is_some() {
             values.push(row.project);
+        }
+        if self.watched.next.is_some() {
+            values.push(next.as_ref().map(Bytes::datum));
         }
         let constraints = &self.watched.constraints.written;
         self.watched.write(|| constraints.at_once(self.spi, || self.write.run(&values)))?;

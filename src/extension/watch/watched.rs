@@ -8,6 +8,7 @@ use pgrx::pg_sys;
 use super::deferrable::Constraints;
 use super::home::Home;
 use super::key::KeyType;
+use super::next::Next;
 use super::role::{act_as, read_as};
 use super::{Firing, sql};
 use crate::catalog::{self, Column, Lock, Table};
@@ -38,6 +39,8 @@ pub(crate) struct Watched {
     pub(crate) embedding: Column,
     pub(crate) checksum: Column,
     pub(crate) model: Column,
+    /// The model that the target is being moved to, where it is.
+    pub(crate) next: Option<Next>,
     /// What writing to the target can fire at the commit.
     pub(super) constraints: Constraints,
     /// Nothing for a trigger that a user wrote by hand.
@@ -188,6 +191,7 @@ impl<'a> Watch<'a> {
             embedding: target.column_of(&self.name(7), self.home.vector_type)?,
             checksum: target.column_of(&self.name(8), pg_sys::BYTEAOID)?,
             model: target.column_of(&self.name(9), pg_sys::TEXTOID)?,
+            next: Next::to_write(self.spi, self.home, &target)?,
             source,
             target,
             writer,

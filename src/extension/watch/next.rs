@@ -1,0 +1,75 @@
+//! The model that a target is being moved to, and the vectors that it makes.
+//!
+//! A migration ([`crate::migration`]) gives the rows a second vector. Whatever writes the vector of a photo writes that
+//! one too, of the same bytes. So the rows without a second vector grow fewer, however fast others write.
+
+use pg_clip_wire::Priority;
+use pgrx::pg_sys;
+
+use super::home::Home;
+use super::provenance::identity;
+use super::role::act_as;
+use crate::catalog::Table;
+use crate::client::{self, Embedding, Input};
+use crate::error::Error;
+use crate::spi::{Argument, Spi};
+
+/// The column of the second vector.
+pub(crate) const NEXT_EMBEDDING: &str = "clip_next_embedding";
+/// The trigger that takes a second vector away when only the first one changes. Its arguments say what the model is.
+pub(crate) const TRIGGER: &str = "clip_migration";
+
+/// The new model of a target.
+#[derive(Clone)]
+pub(crate) struct Next {
+    pub(crate) model: String,
+    pub(crate) identity: String,
+}
+
+impl Next {
+    /// What the trigger of a target says.
+    pub(crate) fn of(spi: &Spi, home: &Home, target: pg_sys::Oid) -> Result<Option<Next>, Error> {
+        let arguments = [Argument::oid(target), Argument::text(&home.schema)];
+        let found = act_as(home.owner, || {
+            let row = spi.run_now(MODEL, &arguments)?;
+            Ok::<_, Error>(if row.len() == 0 { None } else { row.printed(1).zip(row.printed(2)) })
+        })?;
+        Ok(found.map(|(model, identity)| Next { model, identity }))
+    }
+
+    /// As [`Next::of`], of a target that takes second vectors now, for a statement that writes to it.
+    pub(super) fn to_write(spi: &Spi, home: &Home, target: &Table) -> Result<Option<Next>, Error> {
+        let takes_vectors = target.has_triggers
+            && target.has_trigger(TRIGGER)
+            && target.column_of(NEXT_EMBEDDING, home.vector_type).is_ok();
+        if takes_vectors { Next::of(spi, home, target.oid) } else { Ok(None) }
+    }
+
+    /// The second vectors of images. None where an image has none: the migration looks for the rows without one, and
+    /// says why. What others write must not fail because of a model that they do not use yet.
+    pub(crate) fn embed(&self, images: &[&[u8]], priority: Priority) -> Vec<Option<Vec<f32>>> {
+        let inputs: Vec<Input> = images.iter().map(|image| Input::Image(image)).collect();
+        match client::embed(&self.model, &inputs, priority) {
+            Ok(answers) => {
+                answers.into_iter().map(|answer| answer.ok().and_then(|of| self.vector(of))).collect()
+            }
+            Err(_) => images.iter().map(|_| None).collect(),
+        }
+    }
+
+    /// The vector, if it is of this very model.
+    fn vector(&self, embedding: Embedding) -> Option<Vec<f32>> {
+        (identity(&self.model, &embedding.fingerprint) == self.identity).then_some(embedding.vector)
+    }
+}
+
+/// Name and identity of the model that the trigger of table `$1` names. Its function is that of the extension, whose
+/// quoted schema is `$2`.
+const MODEL: &str = "
+    SELECT split_part(arguments, E'\\\\000', 1), split_part(arguments, E'\\\\000', 2)
+    FROM pg_trigger
+    JOIN pg_proc AS forget ON forget.oid = tgfoid
+        AND forget.proname = 'clip_forget_next_embedding' AND forget.pronargs = 0
+    JOIN pg_namespace AS namespace ON namespace.oid = forget.pronamespace AND quote_ident(namespace.nspname) = $2
+    CROSS JOIN LATERAL encode(tgargs, 'escape') AS arguments
+    WHERE tgrelid = $1 AND tgname = 'clip_migration'";
