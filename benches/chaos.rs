@@ -1,6 +1,7 @@
 //! Uploads while everything that has a part in them is killed at random: no photo is lost, doubled or outdated.
 //!
 //! `PG_CLIP_CHAOS_SEED` repeats the order of deaths of another run; when exactly they come, the machine decides.
+//! `PG_CLIP_CHAOS_ROUNDS` is how often the deaths of [`DEATHS`] come: 20 are 1,000 deaths.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,6 +18,7 @@ use postgres::{Client, Error};
 use crate::reconcile::{photo, reconcile};
 use crate::tally::{report, report_rate};
 
+/// Photos of up to four rounds.
 const PHOTOS: u32 = 5000;
 const SESSIONS: u32 = 8;
 /// Uploads wait while so many photos are behind, so that uploading goes on until the end.
@@ -24,7 +26,7 @@ const MOST_BEHIND: i64 = 600;
 /// Every photo of so many is stored with another picture first.
 const CHANGED: u32 = 5;
 
-/// What is killed, and how often in a run.
+/// What is killed, and how often in a round.
 const DEATHS: [(Death, usize); 6] = [
     (Death::Embedder, 18),
     (Death::Worker, 12),
@@ -50,6 +52,10 @@ pub(crate) fn measure() {
     let mut random = Rng::with_seed(seed.unwrap_or_else(|| fastrand::u64(..1_000_000)));
     report("seed of the deaths", &format!("{:9}", random.get_seed()));
 
+    let rounds = std::env::var("PG_CLIP_CHAOS_ROUNDS");
+    let rounds: u32 = rounds.map_or(1, |rounds| rounds.parse().expect("rounds are a number"));
+    let photos = PHOTOS * rounds.div_ceil(4);
+
     let cluster = TestCluster::preloaded_with(&[("synchronous_commit", "on")]);
     let (database, client) = watched_async(&cluster);
     drop(client);
@@ -64,7 +70,7 @@ pub(crate) fn measure() {
             let (acknowledged, embedded) = (&acknowledged, &embedded);
             scope.spawn(move || {
                 let mut upload = Upload { client: connect(database, "upload"), database };
-                for number in (session + 1..=PHOTOS).step_by(SESSIONS as usize) {
+                for number in (session + 1..=photos).step_by(SESSIONS as usize) {
                     wait_until("the queue keeps up", PATIENCE, || {
                         acknowledged.load(Ordering::Relaxed) - embedded.load(Ordering::Relaxed) < MOST_BEHIND
                     });
@@ -76,37 +82,37 @@ pub(crate) fn measure() {
                 }
             });
         }
-        for (after, death) in plan(&mut random) {
+        for (after, death) in plan(&mut random, rounds, photos.into()) {
             wait_until("photos are embedded", PATIENCE, || observer.embedded(&embedded) >= after);
             observer.kill(death, &mut random);
             *killed.entry(death).or_default() += 1;
         }
         wait_until("all photos are embedded", PATIENCE, || {
-            observer.embedded(&embedded) >= i64::from(PHOTOS)
+            observer.embedded(&embedded) >= i64::from(photos)
                 && observer.ask::<i64>("SELECT count(*) FROM clip_queue") == vec![0]
         });
     });
     let took = start.elapsed();
     let deaths: Vec<String> = killed.iter().map(|(death, count)| format!("{death:?} {count}")).collect();
     report(
-        &format!("deaths during {PHOTOS} uploads by {SESSIONS} sessions"),
+        &format!("deaths during {photos} uploads by {SESSIONS} sessions"),
         &format!("{:9}", killed.values().sum::<usize>()),
     );
     report("  of these", &deaths.join(", "));
-    report_rate("photos meanwhile", PHOTOS as usize, took);
-    reconcile(&mut observer.client, &pictures, PHOTOS);
+    report_rate("photos meanwhile", photos as usize, took);
+    reconcile(&mut observer.client, &pictures, photos);
     let restarts = cluster.log().matches("all server processes terminated; reinitializing").count();
     report("  PostgreSQL recovered meanwhile", &format!("{restarts:9} times"));
 }
 
 /// The deaths in random order, each after a random number of embedded photos.
-fn plan(random: &mut Rng) -> Vec<(i64, Death)> {
+fn plan(random: &mut Rng, rounds: u32, photos: i64) -> Vec<(i64, Death)> {
+    let often = |count: usize| count * rounds as usize;
     let mut deaths: Vec<Death> =
-        DEATHS.iter().flat_map(|(death, count)| std::iter::repeat_n(*death, *count)).collect();
+        DEATHS.iter().flat_map(|(death, count)| std::iter::repeat_n(*death, often(*count))).collect();
     random.shuffle(&mut deaths);
     // Towards the end there may be no more uploads to kill.
-    let mut moments: Vec<i64> =
-        deaths.iter().map(|_| random.i64(1..i64::from(PHOTOS) - 2 * MOST_BEHIND)).collect();
+    let mut moments: Vec<i64> = deaths.iter().map(|_| random.i64(1..photos - 2 * MOST_BEHIND)).collect();
     moments.sort_unstable();
     moments.into_iter().zip(deaths).collect()
 }
