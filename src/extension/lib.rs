@@ -6,7 +6,7 @@
 //!
 //! * no call into PostgreSQL happens outside a backend's only thread;
 //! * no wait is uninterruptible: each one is on a latch together with a socket;
-//! * an answer of the embedder reaches the call that asked for it, or nobody;
+//! * an answer of the embedder reaches the call that asked for it, or none;
 //! * no file name comes from a user: what names a file is a `sighup` setting.
 //!
 //! The SQL surface is written by hand in `sql/`; this crate only exports the symbols that it names.

@@ -38,7 +38,7 @@ impl Bytes {
     /// Takes over a value that was made in the current memory context.
     ///
     /// # Safety
-    /// `datum` is a plain varlena that nobody else frees.
+    /// `datum` is a plain varlena that no other code frees.
     pub(crate) unsafe fn own(datum: pg_sys::Datum) -> Bytes {
         Bytes { original: std::ptr::null_mut(), detoasted: datum.cast_mut_ptr() }
     }
@@ -60,7 +60,7 @@ impl Bytes {
 impl Drop for Bytes {
     fn drop(&mut self) {
         if self.detoasted != self.original {
-            // SAFETY: detoasting allocated this copy, and nobody else frees it.
+            // SAFETY: detoasting allocated this copy, and no other code frees it.
             unsafe { pg_sys::pfree(self.detoasted.cast()) };
         }
     }

@@ -1,4 +1,4 @@
-//! Random inputs: hostile SQL against a throwaway cluster, and cargo-fuzz on what reads the bytes of strangers.
+//! Random inputs: hostile SQL against a throwaway cluster, and cargo-fuzz on the code that reads a user's bytes.
 
 use std::path::PathBuf;
 use std::process::Command;

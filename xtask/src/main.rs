@@ -49,7 +49,7 @@ enum Task {
         #[arg(requires = "name")]
         model: Option<PathBuf>,
     },
-    /// Send random inputs to what takes them from strangers
+    /// Send random inputs to the code that reads a user's bytes and SQL
     Fuzz {
         #[command(subcommand)]
         what: Fuzz,
@@ -105,7 +105,7 @@ struct Duration {
 }
 
 fn main() -> ExitCode {
-    // The servers' user has to read what we write, whoever we are.
+    // The servers' user has to read what this program writes, whichever user runs it.
     umask(Mode::from_bits_truncate(0o022));
     match run(Arguments::parse()) {
         Ok(code) => code,

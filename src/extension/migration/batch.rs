@@ -37,7 +37,7 @@ pub(super) fn fill(spi: &Spi, task: &Task, after: Option<&Key>) -> Result<Batch,
     let owner = pair.target.owner;
     // What the owner's triggers defer would run at the commit, as the caller.
     spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
-    // Nobody abandons the migration, or finishes it, in the middle of a batch.
+    // No other session abandons the migration, or finishes it, in the middle of a batch.
     let lock = format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", pair.target.name);
     act_as(owner, || spi.run(&lock, &[]).map(|_| ()))?;
     let next = task.next()?;

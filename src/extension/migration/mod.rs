@@ -5,9 +5,9 @@
 //! whose checksum is in its row. What a migration needs to know stands in its trigger's arguments, so that it is rolled
 //! back, dropped and dumped with the table.
 //!
-//! It has to keep others away between its transactions ([`hold`]), and to wait for what others do without a queue
-//! forming behind it ([`wait`]): both as CREATE INDEX CONCURRENTLY does it. Each step is a transaction ([`steps`]) that
-//! looks the tables up anew.
+//! Between its transactions it keeps other migrations away, and writers at the end ([`hold`]); and it waits for other
+//! transactions without a lock that sessions would queue behind ([`wait`]): both as CREATE INDEX CONCURRENTLY does it.
+//! Each step is a transaction ([`steps`]) that looks the tables up anew.
 
 mod abandon;
 mod batch;

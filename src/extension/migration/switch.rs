@@ -93,7 +93,7 @@ const SHAPE: &str = "
     SELECT attnotnull, CASE attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END
     FROM pg_attribute WHERE attrelid = $1 AND quote_ident(attname) = $2";
 
-/// To be called as the owner, who has locked the target.
+/// To be called as the owner, after the target is locked.
 fn replace(spi: &Spi, pair: &Pair) -> Result<(), Error> {
     let Pair { embedding, model_column, target: Table { oid: table, name: target, .. }, .. } = pair;
     let run = |statement: String| spi.run(&statement, &[]).map(|_| ());

@@ -47,7 +47,7 @@ impl Task {
         Ok(Task { home, pair, next })
     }
 
-    /// The new model; an error where somebody abandoned the migration.
+    /// The new model; an error where another session abandoned the migration.
     pub(super) fn next(&self) -> Result<&Next, Error> {
         self.next.as_ref().ok_or_else(|| {
             let target = &self.pair.target.name;

@@ -1,4 +1,4 @@
-//! Waiting for the transactions of others to end, without holding a place in any queue.
+//! Waiting for transactions of other sessions to end, without a lock that further sessions would queue behind.
 
 use std::time::{Duration, Instant};
 
@@ -45,9 +45,9 @@ pub(super) fn for_snapshots() -> Result<(), Error> {
     Ok(())
 }
 
-/// As [`for_snapshots`], while the writers of a table are held: not for those that wait for our lock. They do not look
-/// for rows with the snapshot that they have: it is that of a statement on the source, or else the trigger ends their
-/// transaction with a serialization failure. Returns whether all had ended in time.
+/// As [`for_snapshots`], while the writers of a table are held: not for the writers that wait for our lock. They do not
+/// look for rows with the snapshot that they have: it is that of a statement on the source, or else the trigger ends
+/// their transaction with a serialization failure. Returns whether all had ended in time.
 pub(super) fn for_snapshots_without_writers(
     spi: &Spi,
     home: &Home,

@@ -3,9 +3,9 @@
 //! It is connected to no database and reads `pg_database` only. It starts with the server where pg_clip is in
 //! `shared_preload_libraries`, and otherwise with the first photo that is enqueued; on a standby it starts when that is
 //! promoted. Once at its start, and then every `clip.queue_poll_interval`, it looks into all databases, one after the
-//! other, by a worker that leaves at once where there is nothing to do: so a ring that nobody heard costs time and no
-//! photo. It is the only one that starts workers. One that ended without having said that its queue is idle is started
-//! again, after a pause that doubles each time.
+//! other, by a worker that leaves at once where there is nothing to do: so a ring that no worker heard costs time and
+//! no photo. It is the only one that starts workers. One that ended without having said that its queue is idle is
+//! started again, after a pause that doubles each time.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

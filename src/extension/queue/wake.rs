@@ -3,7 +3,7 @@
 //! A callback of the transaction's end, registered once in a backend. Before the commit it sees to it that a launcher
 //! runs, which takes a background worker slot and may fail with no more than a line in the log. After the commit it
 //! rings the worker of the database, or the launcher where there is none: plain system calls, because nothing may
-//! raise there. A transaction that is rolled back rings nobody; one that is prepared leaves its jobs to the poll.
+//! raise there. A transaction that is rolled back rings no bell; one that is prepared leaves its jobs to the poll.
 
 use std::cell::Cell;
 use std::ffi::c_void;

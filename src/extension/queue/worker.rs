@@ -22,7 +22,7 @@ use crate::watch::home::Home;
 use crate::worker::{accept_signals, reload_settings};
 
 /// The entry point that the launcher has called in the worker's process. It returns where there is nothing to do, and
-/// where the database is wanted by somebody else.
+/// where another session waits to drop, rename or copy the database.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub(crate) extern "C-unwind" fn clip_queue_worker_main(place: pg_sys::Datum) {
@@ -36,7 +36,7 @@ pub(crate) extern "C-unwind" fn clip_queue_worker_main(place: pg_sys::Datum) {
 
 /// A worker whose queue is empty stays this long: the next photo does not wait for its start.
 const IDLE: Duration = Duration::from_secs(2);
-/// The pause before a queue is looked at again that somebody has locked.
+/// The pause before a queue that another session has locked is looked at again.
 const LOCKED: Duration = Duration::from_secs(1);
 
 fn work(place: Place) -> Result<(), Error> {
@@ -68,7 +68,7 @@ fn say_idle(place: Place) {
     ring(LAUNCHER_BELL, &Message::Idle(place).encode());
 }
 
-/// Connects as the bootstrap superuser, who runs nothing of a user's: see [`crate::watch::role`].
+/// Connects as the bootstrap superuser, as which no code of a user's runs: see [`crate::watch::role`].
 fn connect(database: pg_sys::Oid) {
     let set = |name: &CStr, value: &CStr| {
         // SAFETY: settings of the server by their names, with values that they take.
@@ -86,7 +86,7 @@ fn connect(database: pg_sys::Oid) {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
         pg_sys::pgstat_report_appname(c"pg_clip queue".as_ptr());
     }
-    // Whoever waits for this worker waits for less than `deadlock_timeout`.
+    // A session that waits for this worker waits for less than `deadlock_timeout`.
     set(c"lock_timeout", c"500ms");
     set(c"default_transaction_isolation", c"read committed");
     set(c"default_transaction_read_only", c"off");
@@ -210,7 +210,7 @@ impl Worker {
         }
     }
 
-    /// Leaves, unless somebody rang meanwhile: a ring that comes later finds no bell and goes to the launcher.
+    /// Leaves, unless a backend rang meanwhile: a ring that comes later finds no bell and goes to the launcher.
     fn leave(&mut self) -> bool {
         self.bell.take_down();
         if self.bell.messages().is_empty() {
@@ -225,8 +225,8 @@ impl Worker {
     }
 }
 
-/// Ends the worker if somebody waits to drop, rename or copy its database: they hold a lock that tells, and wait 5
-/// seconds for other connections to end. The launcher starts it again.
+/// Ends the worker if another session waits to drop, rename or copy its database: that session holds a lock that tells,
+/// and waits 5 seconds for other connections to end. The launcher starts it again.
 fn leave_if_wanted() {
     // SAFETY: no transaction is open while this worker waits; the end of this one releases the lock.
     let free = unsafe {

@@ -14,7 +14,7 @@ use crate::spi::{Argument, Rows, Spi};
 pub(crate) struct Home {
     /// Quoted.
     pub(crate) schema: String,
-    /// To whom the extension's tables belong.
+    /// The owner of the extension's tables.
     pub(crate) owner: pg_sys::Oid,
     pub(crate) vector_type: pg_sys::Oid,
     /// The table `clip_watches`.

@@ -5,7 +5,7 @@
 //! becomes of partitions: one that comes gets the triggers, and its photos are embedded by the queue; one that goes
 //! loses them, and its embeddings are deleted.
 //!
-//! An event trigger runs in statements of others that have nothing to do with pg_clip: what fails in it is a warning. It
+//! An event trigger also runs in statements that have nothing to do with pg_clip: an error in it becomes a warning. It
 //! is written in PL/pgSQL, and calls this library only where a partitioned table is watched: a library that is missing
 //! must not stop every CREATE TABLE.
 
@@ -130,7 +130,7 @@ const PARTS: &str = "
     JOIN pg_class AS class ON class.oid = part.relid AND class.relkind IN ('r', 'p')
     WHERE part.relid <> $1::oid";
 
-/// Those among them without the triggers of a watch.
+/// The partitions among them without the triggers of a watch.
 const PARTS_WITHOUT: &str = "
     SELECT part.relid::oid FROM pg_partition_tree($1::oid) AS part
     JOIN pg_class AS class ON class.oid = part.relid AND class.relkind IN ('r', 'p')
