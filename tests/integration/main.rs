@@ -50,3 +50,4 @@ mod transactions;
 mod typed_rows;
 mod watch;
 mod watching;
+mod worker_slots;
