@@ -242,7 +242,7 @@ impl Error {
                 ))
             }
             Error::NoColumn { .. } | Error::ColumnType { .. } => Some(
-                "Source and target need columns of the same types. SELECT clip_watch('…') again names others."
+                "Source and target need columns of the same types. SELECT clip_watch('...') again names others."
                     .to_owned(),
             ),
             Error::NotUnique { column, table } => {

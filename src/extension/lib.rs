@@ -28,6 +28,7 @@ mod partition_tree;
 mod procedure;
 mod queue;
 mod refusal;
+mod report;
 mod settings;
 mod spi;
 mod status;
@@ -72,12 +73,7 @@ macro_rules! sql_function {
         pub(crate) extern "C-unwind" fn $name($fcinfo: ::pgrx::pg_sys::FunctionCallInfo) -> ::pgrx::pg_sys::Datum {
             let body = move || -> Result<::pgrx::pg_sys::Datum, $crate::error::Error> { $body };
             // SAFETY: this is the outermost Rust frame below PostgreSQL: a panic ends here and becomes its ERROR.
-            unsafe {
-                ::pgrx::pg_sys::panic::pgrx_extern_c_guard(move || match body() {
-                    Ok(datum) => datum,
-                    Err(error) => error.raise(),
-                })
-            }
+            unsafe { $crate::report::guard(body) }
         }
     };
 }

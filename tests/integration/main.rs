@@ -11,6 +11,7 @@ mod deferred;
 mod dump;
 mod embedder_settings;
 mod embedding;
+mod encodings;
 mod fair_queue;
 mod first_calls;
 mod golden;

@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 
 use super::task::{NEXT_EMBEDDING, NEXT_MODEL, TRIGGER, Task, describe};
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout, with_setting};
+use crate::encoding;
 use crate::error::Error;
 use crate::owned::{Table, literal};
 use crate::spi::{Argument, Spi};
@@ -57,7 +58,8 @@ fn add_to(spi: &Spi, task: &Task, model: &str, identity: &str, dimensions: u16) 
     // As long as the column is empty, there is nothing to build, and no session waits for it. The indexes grow as the
     // rows come; CREATE INDEX CONCURRENTLY afterwards cannot run in a procedure.
     for index in indexes {
-        let space = CString::new(index.space).expect("a name of the catalog has no NUL byte");
+        let space =
+            CString::new(encoding::to_server(&index.space)).expect("a name of the catalog has no NUL byte");
         with_setting(c"default_tablespace", &space, || run(index.definition))?;
     }
     run(format!(
