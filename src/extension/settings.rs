@@ -157,7 +157,7 @@ pub(crate) fn define() {
 
 /// The model that embeds where a call names none.
 pub(crate) fn model() -> Result<String, Error> {
-    checked_model_name(&current_model::name())
+    checked_model_name(&current_model::name()?)
 }
 
 /// The value of `clip.model` that this process was started with or has set; see [`current_model`] for what counts.

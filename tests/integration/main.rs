@@ -49,6 +49,7 @@ mod standby;
 mod statistics;
 mod transactions;
 mod typed_rows;
+mod versions;
 mod watch;
 mod watching;
 mod worker_slots;

@@ -23,6 +23,7 @@ mod failure;
 mod finish;
 mod lane;
 mod launcher;
+mod message;
 mod pause;
 mod place;
 mod read;

@@ -13,7 +13,8 @@ use pgrx::pg_sys;
 
 use super::bell::ring;
 use super::lane::Lane;
-use super::launcher::{self, Message, Place};
+use super::launcher;
+use super::message::{Message, Place};
 use super::place::{LAUNCHER_BELL, worker_bell};
 
 thread_local! {
