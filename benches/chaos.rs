@@ -150,7 +150,7 @@ impl Upload<'_> {
     }
 }
 
-/// Who looks and kills.
+/// A connection that looks, and kills processes.
 struct Observer<'a> {
     client: Client,
     database: &'a TestDatabase,
@@ -186,7 +186,7 @@ impl Observer<'_> {
             }
         };
         let pid: i32 =
-            wait_for("somebody is there to be killed", PATIENCE, || random.choice(self.ask(candidates)));
+            wait_for("there is a process to kill", PATIENCE, || random.choice(self.ask(candidates)));
         match death {
             Death::Embedder | Death::UploadHard | Death::WorkerHard => {
                 send(u32::try_from(pid).expect("a process id"), Signal::SIGKILL);

@@ -25,7 +25,7 @@ pub(crate) fn measure() {
         send(embedder(&mut client), Signal::SIGSTOP);
         run(&mut client, "SET statement_timeout = '300ms'");
         cancelled.push(time(|| {
-            client.batch_execute("SELECT clip_embed_text('never')").expect_err("nobody answers");
+            client.batch_execute("SELECT clip_embed_text('never')").expect_err("no embedder answers");
         }));
         stopped.push(time(|| cluster.server.stop(Stop::Fast).expect("the server stops")));
     }

@@ -174,9 +174,9 @@ fn search_alone(database: &TestDatabase, word: &str) -> Vec<Duration> {
         .collect()
 }
 
-fn report_inserts(who: &str, without: &mut [Duration], with: &mut [Duration]) {
-    report_times(&format!("INSERT of a photo by {who}, not watched"), without);
-    report_times(&format!("INSERT of a photo by {who}, watched in async mode"), with);
+fn report_inserts(role: &str, without: &mut [Duration], with: &mut [Duration]) {
+    report_times(&format!("INSERT of a photo by {role}, not watched"), without);
+    report_times(&format!("INSERT of a photo by {role}, watched in async mode"), with);
     let more = milliseconds(median(with)) - milliseconds(median(without));
     report("  the second above the first", &format!("{more:9.2} ms"));
 }

@@ -25,7 +25,7 @@ COMMENT ON FUNCTION clip_embed_images(pg_catalog.bytea[]) IS
 	'embeds many images in one round trip; keeps order, shape and NULLs';
 
 -- IMMUTABLE with a model by name: for generated columns and index expressions, which hold what a model once said.
--- Who replaces the files of an installed model by others has to rebuild them.
+-- An administrator that replaces the files of an installed model by others has to rebuild them.
 
 CREATE FUNCTION clip_embed_text(query pg_catalog.text, model pg_catalog.text) RETURNS vector
 	AS 'MODULE_PATHNAME', 'clip_embed_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
@@ -47,7 +47,7 @@ CREATE FUNCTION clip_embed_images(images pg_catalog.bytea[], model pg_catalog.te
 COMMENT ON FUNCTION clip_embed_images(pg_catalog.bytea[], pg_catalog.text) IS
 	'embeds many images with the model of this name in one round trip; keeps order, shape and NULLs';
 
--- A type of the same name that somebody left in our schema is not pgvector's.
+-- A type of the same name that another role left in our schema is not pgvector's.
 DO $do$
 BEGIN
 	IF NOT EXISTS (

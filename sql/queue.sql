@@ -1,7 +1,7 @@
 -- The queue of watches in async mode. API: private.
 
--- Written by the triggers and the queue worker, as the owner of this table: nobody else may write to it. Whoever could
--- attach a trigger to it would have it run as the owner. The owner of the database reads it, to dump it.
+-- Written by the triggers and the queue worker, as the owner of this table: no other role may write to it. A role that
+-- could attach a trigger to it would have that trigger run as the owner. The owner of the database reads it, to dump it.
 CREATE TABLE clip_queue (
 	source pg_catalog.regclass NOT NULL,
 	key pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
@@ -71,7 +71,7 @@ CREATE VIEW clip_failures WITH (security_barrier) AS
 	FROM clip_queue AS job
 	JOIN pg_catalog.pg_class AS class ON class.oid OPERATOR(pg_catalog.=) job.source::pg_catalog.oid
 	WHERE job.failed_at IS NOT NULL AND pg_catalog.pg_has_role(class.relowner, 'USAGE');
-COMMENT ON VIEW clip_failures IS 'photos that the queue could not embed, for who owns their table';
+COMMENT ON VIEW clip_failures IS 'photos that the queue could not embed, for the owner of their table';
 COMMENT ON COLUMN clip_failures.key IS 'the photo''s key as text';
 COMMENT ON COLUMN clip_failures.retry_at IS 'when it is tried again; NULL where it is not';
 COMMENT ON COLUMN clip_failures.dead IS 'whether it is tried no more, unless clip_retry is called or the photo changes';

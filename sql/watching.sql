@@ -1,7 +1,7 @@
 -- Watching a table. API: private, but for clip_watch, clip_unwatch and clip_fill_image_embeddings.
 
--- A row says where the photos of a table are embedded to. Source and target have one owner, as whom all work on them is
--- done; clip_watch writes a row for a role that has the rights of that owner.
+-- A row says where the photos of a table are embedded to. Source and target have one owner, and all work on them is
+-- done as that owner; clip_watch writes a row for a role that has the rights of that owner.
 CREATE TABLE clip_watches (
 	source pg_catalog.regclass PRIMARY KEY,
 	target pg_catalog.regclass NOT NULL UNIQUE,
@@ -24,8 +24,9 @@ COMMENT ON COLUMN clip_watches.project_column IS 'NULL where no project is carri
 COMMENT ON COLUMN clip_watches.model IS 'the one model whose vectors the target holds; NULL before there is one';
 SELECT pg_catalog.pg_extension_config_dump('clip_watches', '');
 
--- Only its functions write to it: who may write to a table may also lock it against the triggers of all others. All read
--- it, for a dump of the database by its owner has to; what it says, the catalogs tell everybody of any trigger.
+-- Only the extension's functions write to it: a role that may write to a table may also lock it against the triggers of
+-- all others. All roles may read it: the owner of the database has to, for a dump, and the catalogs show any role as much
+-- of any trigger.
 GRANT SELECT ON clip_watches TO PUBLIC;
 
 -- A dump holds no settings, and so not which model the database embeds with.

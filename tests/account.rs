@@ -1,4 +1,4 @@
-//! Acting as the server's user, whom the kernel counts and trusts.
+//! Acting as the user of the server's processes, with that user's rights and nothing of root's.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

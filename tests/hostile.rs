@@ -1,4 +1,4 @@
-//! Random SQL against everything that pg_clip adds to a database, and what must hold whatever comes of it.
+//! Random SQL against everything that pg_clip adds to a database, and what must hold after it.
 //!
 //! Two roles send the statements: a superuser, and an ordinary role that may create objects where the extension lies.
 //! A run is a row of batches. Each batch has a database of its own and a seed of its own, and what it sends follows from

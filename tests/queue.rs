@@ -11,7 +11,8 @@ use crate::wait::{wait_for, wait_until};
 /// Far above what the queue needs for the photos of a test: a test is no place to measure.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Counts the photos whose embedding is missing, of other bytes, or of nobody: none, when all is well.
+/// Counts the photos whose embedding is missing or of other bytes, and the embeddings of no photo: none, when all is
+/// well.
 pub const WRONG: &str = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON image_id = photos.id
     WHERE checksum IS DISTINCT FROM sha256(image) OR embedding IS DISTINCT FROM clip_embed_image(image)";
 

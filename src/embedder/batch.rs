@@ -1,9 +1,10 @@
 //! Requests become batches.
 //!
-//! Texts and images have lanes of their own, so that a search never waits for a backfill; in the lane of images, those that
-//! somebody waits for overtake those of a backfill, and in both lanes parties and connections take turns. A lane pulls when it is idle and takes what is there: requests that come together are batched, a lone one never waits, and no timer decides. A request
-//! whose backend has gone is dropped before it costs anything. What fails fails alone: an error, or a panic, is the
-//! answer to those requests that it met, and the lane goes on.
+//! Texts and images have lanes of their own, so that a search never waits for a backfill. In the lane of images,
+//! interactive images overtake bulk ones; in both lanes parties and connections take turns. A lane pulls when it is
+//! idle and takes what is there: requests that come together are batched, a lone one never waits, and no timer decides.
+//! A request whose backend has gone is dropped before it costs anything. An error or a panic is the answer to the
+//! requests that it concerns and to no others, and the lane goes on.
 
 mod decoder_memory;
 mod fair_queue;

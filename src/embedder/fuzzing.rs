@@ -1,7 +1,7 @@
-//! What the fuzz targets of `fuzz/` call with the bytes of strangers, and what must hold then.
+//! What the fuzz targets of `fuzz/` call with random bytes, and what must hold then.
 //!
-//! A test runs the same on the seeds of the repository and on mutations of them, so that what a target needs is
-//! compiled, and what a run found once stays mended, without cargo-fuzz.
+//! The tests below run the same on the seeds of the repository and on mutations of them. So each test run compiles what
+//! the targets need, and tries again what a fuzz run has found once, without cargo-fuzz.
 
 use std::fs::File;
 use std::io::Read;

@@ -142,7 +142,7 @@ fn takes_images(input: &Outlet) -> bool {
     matches!(input.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 4)
 }
 
-/// The threads that a session starts while it is made; whoever runs it is one more.
+/// The threads that a session starts while it is made; the thread that runs it is one more.
 #[derive(Clone, Default)]
 struct Pool(Arc<Mutex<Vec<Pid>>>);
 

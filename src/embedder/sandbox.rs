@@ -6,8 +6,8 @@
 //! ([`filesystem`]), and what it never needs of the kernel is refused ([`system_calls`]). The listening socket and the
 //! log are descriptors that it was given.
 //!
-//! Each layer is as strong as the kernel allows, and an older kernel refuses nobody an embedding: [`Posture`] says what
-//! holds, in the server log and in `clip_status`. `pg_clip_embedder sandbox` tries it out.
+//! Each layer is as strong as the kernel allows, and on an older kernel the embedder embeds all the same: [`Posture`]
+//! says what holds, in the server log and in `clip_status`. `pg_clip_embedder sandbox` tries it out.
 
 mod filesystem;
 mod system_calls;

@@ -1,7 +1,7 @@
 //! How the work on images stands back behind everything else on the machine.
 //!
-//! The embedder shares its processors with PostgreSQL's backends and with its own lane of texts, which answer somebody
-//! who waits. Decoding and the image towers can use every processor for minutes; their threads have a higher nice value,
+//! The embedder shares its processors with PostgreSQL's backends and with its own lane of texts, for which sessions
+//! wait. Decoding and the image towers can use every processor for minutes; their threads have a higher nice value,
 //! so that they use what the others leave. Linux gives each thread a value of its own.
 //!
 //! Where the kernel groups processes for scheduling (autogroups, or a control group for the service), a value counts

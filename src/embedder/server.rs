@@ -110,7 +110,7 @@ impl ServeOptions {
             .collect()
     }
 
-    /// What cannot be had of what was asked for. It stops nobody's embedding.
+    /// What cannot be had of what was asked for. The embedder embeds all the same.
     fn problem(&self) -> Option<String> {
         let asked = &self.execution_provider;
         (asked != EXECUTION_PROVIDER).then(|| {

@@ -2,7 +2,7 @@
 //!
 //! Counters only grow, and are gone with the process. An "inference" is one input that went through a network: a text
 //! from the cache, and a photo that was refused, are requests and not inferences. A request is counted before its
-//! answer is sent: who has the answer finds it counted.
+//! answer is sent: a client that has the answer finds the request counted.
 
 mod latencies;
 mod meter;

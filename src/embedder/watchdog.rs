@@ -1,9 +1,9 @@
 //! Ends the process where a piece of its work does not end.
 //!
-//! A decoder or a network that never comes back would keep its thread for ever, and with it everybody who asks after
-//! the one whose photo it is. Callers give up at their own timeout; the threads are had back only by a new process, which
-//! the supervisor starts at once. The thread that watches sleeps until the oldest piece of work is due, or for as long as one
-//! may take: what begins meanwhile is due later, and wakes nobody.
+//! A decoder or a network that never comes back would keep its thread for ever, and all later requests would wait for
+//! that thread. Callers give up at their own timeout; only a new process, which the supervisor starts at once, has all
+//! its threads again. The watchdog's thread sleeps until the oldest piece of work is due, or for as long as one may
+//! take: work that begins meanwhile is due later, and need not wake it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -90,7 +90,7 @@ pub(crate) fn with_lock_timeout<R>(milliseconds: u32, body: impl FnOnce() -> R) 
     with_setting(c"lock_timeout", &value, body)
 }
 
-/// Runs `body` with a setting that everybody may set. An error in it restores the setting with the (sub)transaction.
+/// Runs `body` with a setting that any role may set. An error in it restores the setting with the (sub)transaction.
 pub(crate) fn with_setting<R>(name: &CStr, value: &CStr, body: impl FnOnce() -> R) -> R {
     // SAFETY: opens a nest level of settings, which is closed below or by an abort.
     let level = unsafe { pg_sys::NewGUCNestLevel() };

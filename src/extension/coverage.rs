@@ -1,7 +1,7 @@
 //! Counting the photos of a watched table: `clip_coverage`, and `clip_verify`, which reads them.
 //!
-//! A view reads whatever it can: a table that cannot be counted has no counts and breaks nobody's view. PostgreSQL
-//! checks the right to call a view's function as that of the view's reader, so that everybody may call these: they say
+//! A view reads whatever it can: a table that cannot be counted has no counts and breaks no view. PostgreSQL
+//! checks the right to call a view's function as that of the view's reader, so that every role may call these: they say
 //! nothing about a table to a role without the rights of its owner.
 
 use pgrx::pg_sys;

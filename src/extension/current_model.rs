@@ -22,24 +22,30 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pgrx::pg_sys;
 
+use crate::encoding;
 use crate::error::Error;
 use crate::settings;
 use crate::spi::Spi;
 use crate::varlena::Bytes;
-use crate::watch::home::Home;
+use crate::watch::home::{Home, Installed};
 use crate::watch::role::act_as;
 use crate::watch::sql;
 
 /// The value that counts, whether or not it can be a model's name. Costs next to nothing while nothing in the database
-/// changes.
-pub(crate) fn name() -> String {
+/// changes. An error where nothing sets it and the extension is of another version than the library: a search with another
+/// model than made the vectors would find the wrong photos.
+pub(crate) fn name() -> Result<String, Error> {
     // SAFETY: plain reads of this backend's state.
     let sees_catalogs = unsafe { pg_sys::IsTransactionState() && pg_sys::MyDatabaseId != pg_sys::InvalidOid };
     if SOURCE.load(Ordering::Relaxed) > pg_sys::GucSource::PGC_S_DATABASE || !sees_catalogs {
-        return settings::configured_model();
+        return Ok(settings::configured_model());
+    }
+    if let Some(entry) = entry() {
+        return Ok(entry);
     }
     let nothing_is_set = SOURCE.load(Ordering::Relaxed) == pg_sys::GucSource::PGC_S_DEFAULT;
-    entry().or_else(|| nothing_is_set.then(written_down).flatten()).unwrap_or_else(settings::configured_model)
+    let written_down = if nothing_is_set { written_down()? } else { None };
+    Ok(written_down.unwrap_or_else(settings::configured_model))
 }
 
 /// A model that one place of a query has read, and keeps while the query runs: a STABLE function gives the same answer
@@ -121,13 +127,14 @@ pub(crate) unsafe extern "C-unwind" fn assign(_value: *const c_char, extra: *mut
     ASSIGNMENTS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// `SHOW clip.model` tells what embeds.
+/// `SHOW clip.model` tells what embeds, and the configured model where embedding is an error.
 ///
 /// # Safety
 /// Called by PostgreSQL as the show hook of `clip.model`.
 #[pgrx::pg_guard]
 pub(crate) unsafe extern "C-unwind" fn show() -> *const c_char {
-    let shown = CString::new(name()).unwrap_or_default();
+    let name = name().unwrap_or_else(|_| settings::configured_model());
+    let shown = CString::new(encoding::to_server_lossy(&name)).unwrap_or_default();
     // SAFETY: copies a string into the current memory context.
     unsafe { pg_sys::pstrdup(shown.as_ptr()) }
 }
@@ -178,7 +185,7 @@ thread_local! {
 }
 
 /// The model that is written down for the database, where there is one.
-fn written_down() -> Option<String> {
+fn written_down() -> Result<Option<String>, Error> {
     // SAFETY: plain reads of this backend's state.
     let (messages, writes) = unsafe {
         let writes = pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId;
@@ -193,18 +200,21 @@ fn written_down() -> Option<String> {
             pg_sys::PopActiveSnapshot();
             model
         };
-        WRITTEN.set(model.ok().flatten());
+        WRITTEN_READ_AT.set(None);
+        WRITTEN.set(model?);
         // SAFETY: a plain read. Reading took in messages itself.
         let messages = unsafe { pg_sys::SharedInvalidMessageCounter };
         WRITTEN_READ_AT.set((!writes).then_some(messages));
     }
-    WRITTEN.with_borrow(Clone::clone)
+    Ok(WRITTEN.with_borrow(Clone::clone))
 }
 
 fn read_written_down() -> Result<Option<String>, Error> {
     let spi = Spi::connect()?;
-    let Some(home) = Home::installed(&spi)? else {
-        return Ok(None);
+    let home = match Home::installed(&spi)? {
+        Installed::Here(home) => home,
+        Installed::OtherVersion(version) => return Err(Error::OtherVersion(version)),
+        Installed::Nothing => return Ok(None),
     };
     let row = act_as(home.owner, || spi.run_kept(&sql::database_model(&home.schema), &[]))?;
     Ok(if row.len() > 0 { row.printed(1) } else { None })

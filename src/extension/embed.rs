@@ -1,7 +1,7 @@
 //! The functions that embed: one input, or an array of them in one round trip.
 
 use pg_clip_wire::Priority;
-use pgrx::{FromDatum, pg_sys};
+use pgrx::pg_sys;
 
 use crate::client::{self, Embedding, Input};
 use crate::error::Error;
@@ -182,8 +182,7 @@ unsafe fn model_argument(fcinfo: pg_sys::FunctionCallInfo) -> Result<String, Err
         if (*fcinfo).nargs < 2 {
             return memo::model_of_query(fcinfo);
         }
-        let name = String::from_datum(argument(fcinfo, 1), false).unwrap_or_default();
-        settings::checked_model_name(&name)
+        settings::checked_model_name(Utf8::new(argument(fcinfo, 1))?.as_str())
     }
 }
 

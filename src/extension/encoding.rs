@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ffi::{CStr, c_char};
 
-use pgrx::pg_sys;
+use pgrx::{PgTryBuilder, pg_sys};
 
 /// A C string of the server.
 ///
@@ -47,6 +47,33 @@ pub(crate) fn bytes_from_server(text: &[u8]) -> Cow<'_, [u8]> {
 pub(crate) fn to_server(text: &str) -> Cow<'_, [u8]> {
     // SAFETY: as in `bytes_from_server`.
     convert(text.as_bytes(), |source, length, utf8| unsafe { pg_sys::pg_any_to_server(source, length, utf8) })
+}
+
+/// A text for the server, with `?` for each character that its encoding lacks. It looks nothing up, so that it serves
+/// after an error and outside of a transaction.
+pub(crate) fn to_server_lossy(text: &str) -> Cow<'_, [u8]> {
+    // SAFETY: a plain read of this process's state.
+    let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
+    let unchanged = [pg_sys::pg_enc::PG_UTF8, pg_sys::pg_enc::PG_SQL_ASCII];
+    if text.is_ascii() || unchanged.map(|encoding| encoding as i32).contains(&encoding) {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    Cow::Owned(
+        text.chars().flat_map(|character| character_to_server(character).unwrap_or(vec![b'?'])).collect(),
+    )
+}
+
+/// A character in the encoding of the database, where it has that character.
+fn character_to_server(character: char) -> Option<Vec<u8>> {
+    /// As in `mb/pg_wchar.h`.
+    const MAX_UNICODE_EQUIVALENT_STRING: usize = 16;
+    let convert = || {
+        let mut buffer = [0; MAX_UNICODE_EQUIVALENT_STRING + 1];
+        // SAFETY: the buffer has room for a character of any encoding and a zero byte.
+        unsafe { pg_sys::pg_unicode_to_server(character.into(), buffer.as_mut_ptr()) };
+        CStr::from_bytes_until_nul(&buffer).ok().map(|converted| converted.to_bytes().to_vec())
+    };
+    PgTryBuilder::new(convert).catch_others(|_| None).execute()
 }
 
 fn convert(text: &[u8], convert: impl FnOnce(*const c_char, i32, i32) -> *mut c_char) -> Cow<'_, [u8]> {

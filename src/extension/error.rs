@@ -10,6 +10,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
 use crate::refusal::{Reason, Refusal};
+use crate::report;
+use crate::watch::home::VERSION;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -37,6 +39,9 @@ pub(crate) enum Error {
     NotNormalised,
     #[error("the embedder speaks protocol {theirs} (release {release}), this library speaks {PROTOCOL}")]
     OtherProtocol { theirs: u16, release: String },
+    /// The library does not know the tables of this version of the extension.
+    #[error("the library is of version {VERSION}, the extension of version {0}")]
+    OtherVersion(String),
     #[error("the process behind pg_clip's socket belongs to another user")]
     ForeignPeer,
     #[error("no file descriptor is free for a connection to the embedder")]
@@ -124,6 +129,11 @@ impl Error {
         unreachable!("an ERROR does not return")
     }
 
+    /// Writes the error to the server's log, as what keeps photos waiting, with its hint.
+    pub(crate) fn log(self) {
+        report::tell(PgLogLevel::LOG, &format!("pg_clip: photos wait: {self}"), self.hint().as_deref());
+    }
+
     /// The SQLSTATE as applications know it: five characters.
     pub(crate) fn sqlstate_text(&self) -> String {
         text_of(self.sqlstate())
@@ -152,9 +162,10 @@ impl Error {
             Error::Wire(_) | Error::OutOfTurn | Error::NotNormalised | Error::ForeignPeer => {
                 Code::ERRCODE_PROTOCOL_VIOLATION
             }
-            Error::OtherProtocol { .. } | Error::NotWatched(_) | Error::OtherModel { .. } => {
-                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-            }
+            Error::OtherProtocol { .. }
+            | Error::OtherVersion(_)
+            | Error::NotWatched(_)
+            | Error::OtherModel { .. } => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Error::NotOwner(_) | Error::NoPrivilege(_) => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Error::NoTable(_) => Code::ERRCODE_UNDEFINED_TABLE,
             Error::NotATable(_) => Code::ERRCODE_WRONG_OBJECT_TYPE,
@@ -224,6 +235,10 @@ impl Error {
                 Some("A model is named by the folder that it is installed in, never by a path.".to_owned())
             }
             Error::OtherProtocol { .. } => Some("Install pg_clip again, then restart the server.".to_owned()),
+            Error::OtherVersion(_) => Some(
+                "ALTER EXTENSION pg_clip UPDATE. Where the extension is the newer one, install its library and restart the server."
+                    .to_owned(),
+            ),
             Error::NoDescriptor => Some("Raise max_files_per_process.".to_owned()),
             Error::NoWorkerSlot(_) => {
                 Some("Raise max_worker_processes, or add pg_clip to shared_preload_libraries.".to_owned())
@@ -242,7 +257,7 @@ impl Error {
                 ))
             }
             Error::NoColumn { .. } | Error::ColumnType { .. } => Some(
-                "Source and target need columns of the same types. SELECT clip_watch('…') again names others."
+                "Source and target need columns of the same types. SELECT clip_watch('...') again names others."
                     .to_owned(),
             ),
             Error::NotUnique { column, table } => {

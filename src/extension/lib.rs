@@ -6,7 +6,7 @@
 //!
 //! * no call into PostgreSQL happens outside a backend's only thread;
 //! * no wait is uninterruptible: each one is on a latch together with a socket;
-//! * an answer of the embedder reaches the call that asked for it, or nobody;
+//! * an answer of the embedder reaches the call that asked for it, or none;
 //! * no file name comes from a user: what names a file is a `sighup` setting.
 //!
 //! The SQL surface is written by hand in `sql/`; this crate only exports the symbols that it names.
@@ -28,6 +28,7 @@ mod partition_tree;
 mod procedure;
 mod queue;
 mod refusal;
+mod report;
 mod settings;
 mod spi;
 mod status;
@@ -72,12 +73,7 @@ macro_rules! sql_function {
         pub(crate) extern "C-unwind" fn $name($fcinfo: ::pgrx::pg_sys::FunctionCallInfo) -> ::pgrx::pg_sys::Datum {
             let body = move || -> Result<::pgrx::pg_sys::Datum, $crate::error::Error> { $body };
             // SAFETY: this is the outermost Rust frame below PostgreSQL: a panic ends here and becomes its ERROR.
-            unsafe {
-                ::pgrx::pg_sys::panic::pgrx_extern_c_guard(move || match body() {
-                    Ok(datum) => datum,
-                    Err(error) => error.raise(),
-                })
-            }
+            unsafe { $crate::report::guard(body) }
         }
     };
 }

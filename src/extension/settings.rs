@@ -1,8 +1,8 @@
 //! The settings, all named `clip.*`.
 //!
 //! What the embedder reads is `sighup`: a session cannot have an embedder of its own. What could make one session
-//! cost others more (limits) is for superusers. What names a file is `sighup` and hidden from ordinary users. The rest
-//! is for anybody, so that it can be set for a role or a database.
+//! cost others more (limits) is for superusers. What names a file is `sighup` and hidden from ordinary users. Any role
+//! may set the rest, so that it can be set for a role or a database.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -88,7 +88,7 @@ pub(crate) fn define() {
     );
     GucRegistry::define_int_guc(
         c"clip.queue_poll_interval",
-        c"Sets how often each database is searched for photos that nobody has announced.",
+        c"Sets how often each database is searched for photos that were not announced.",
         c"A photo is announced when it is committed; this is for those where that was missed.",
         &QUEUE_POLL_INTERVAL,
         1,
@@ -157,7 +157,7 @@ pub(crate) fn define() {
 
 /// The model that embeds where a call names none.
 pub(crate) fn model() -> Result<String, Error> {
-    checked_model_name(&current_model::name())
+    checked_model_name(&current_model::name()?)
 }
 
 /// The value of `clip.model` that this process was started with or has set; see [`current_model`] for what counts.

@@ -173,6 +173,12 @@ impl Argument {
         Argument { oid: pg_sys::TEXTOID, value: Some(text_datum(text)) }
     }
 
+    /// A text that need not be whole: a message of an error.
+    pub(crate) fn message(message: &str) -> Argument {
+        let value = Some(text_datum_of(&encoding::to_server_lossy(message)));
+        Argument { oid: pg_sys::TEXTOID, value }
+    }
+
     pub(crate) fn text_or_null(text: Option<&str>) -> Argument {
         Argument { oid: pg_sys::TEXTOID, value: text.map(text_datum) }
     }
@@ -197,7 +203,10 @@ impl Argument {
 
 /// A `text` in the current memory context.
 pub(crate) fn text_datum(text: &str) -> pg_sys::Datum {
-    let bytes = encoding::to_server(text);
+    text_datum_of(&encoding::to_server(text))
+}
+
+fn text_datum_of(bytes: &[u8]) -> pg_sys::Datum {
     let length = i32::try_from(bytes.len()).expect("a datum has at most 1 GB");
     // SAFETY: copies as many bytes as there are.
     unsafe { pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), length).into() }

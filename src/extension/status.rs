@@ -11,6 +11,7 @@ use crate::client;
 use crate::error::Error;
 use crate::settings;
 use crate::sql_function;
+use crate::watch::home::VERSION;
 
 sql_function! {
     /// `clip_embedder_status() → text`: the embedder's status report as JSON, its failures by SQLSTATE. An embedder that is not there or does
@@ -26,9 +27,6 @@ sql_function! {
         Ok(json.into_datum().unwrap_or(pg_sys::Datum::from(0)))
     }
 }
-
-/// The release of this library; the view tells where the SQL objects are of another.
-const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
 /// The report with what the embedder counted by its kinds of failures counted by their SQLSTATEs.
 fn with_sqlstates(json: &str) -> Result<String, Error> {
@@ -46,11 +44,11 @@ fn with_sqlstates(json: &str) -> Result<String, Error> {
         row.insert("errors_by_sqlstate".to_owned(), json!(by_sqlstate));
     }
     if let Some(report) = report.as_object_mut() {
-        report.insert("library".to_owned(), RELEASE.into());
+        report.insert("library".to_owned(), VERSION.into());
     }
     Ok(report.to_string())
 }
 
 fn absent(state: &str, error: &Error) -> String {
-    json!({ "state": state, "error": error.to_string(), "library": RELEASE }).to_string()
+    json!({ "state": state, "error": error.to_string(), "library": VERSION }).to_string()
 }

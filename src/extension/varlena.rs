@@ -38,7 +38,7 @@ impl Bytes {
     /// Takes over a value that was made in the current memory context.
     ///
     /// # Safety
-    /// `datum` is a plain varlena that nobody else frees.
+    /// `datum` is a plain varlena that no other code frees.
     pub(crate) unsafe fn own(datum: pg_sys::Datum) -> Bytes {
         Bytes { original: std::ptr::null_mut(), detoasted: datum.cast_mut_ptr() }
     }
@@ -60,7 +60,7 @@ impl Bytes {
 impl Drop for Bytes {
     fn drop(&mut self) {
         if self.detoasted != self.original {
-            // SAFETY: detoasting allocated this copy, and nobody else frees it.
+            // SAFETY: detoasting allocated this copy, and no other code frees it.
             unsafe { pg_sys::pfree(self.detoasted.cast()) };
         }
     }
@@ -96,7 +96,7 @@ pub(crate) unsafe fn same(left: pg_sys::Datum, right: pg_sys::Datum) -> bool {
 
 /// A text in UTF-8, whatever the database's encoding.
 pub(crate) struct Utf8 {
-    bytes: Vec<u8>,
+    text: String,
 }
 
 impl Utf8 {
@@ -108,16 +108,16 @@ impl Utf8 {
         // SAFETY: the caller vouches for the datum.
         let bytes = unsafe { Bytes::new(datum) };
         let bytes = encoding::bytes_from_server(bytes.as_slice()).into_owned();
-        match str::from_utf8(&bytes) {
-            Ok(_) => Ok(Utf8 { bytes }),
-            // Only a database of encoding SQL_ASCII can hold such a text.
-            Err(_) => Err(Error::TextNotUtf8),
-        }
+        // Only a database of encoding SQL_ASCII can hold another text.
+        String::from_utf8(bytes).map(|text| Utf8 { text }).map_err(|_| Error::TextNotUtf8)
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        // SAFETY: checked by the only constructor.
-        unsafe { str::from_utf8_unchecked(&self.bytes) }
+        &self.text
+    }
+
+    pub(crate) fn into_string(self) -> String {
+        self.text
     }
 }
 

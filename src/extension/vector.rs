@@ -1,8 +1,8 @@
 //! pgvector's `vector`: the one place that knows its layout.
 //!
 //! Layout (pgvector 0.5 to 0.8, `src/vector.h`): varlena header `int32`, `int16 dim`, `int16 unused` (zero),
-//! `float4 x[dim]`. pgvector checks elements in its input functions only: whoever makes a vector elsewhere vouches
-//! that all are finite. The client does so for every answer.
+//! `float4 x[dim]`. pgvector checks elements in its input functions only: code that makes a vector elsewhere must make
+//! sure that all are finite. The client checks every answer.
 
 use pgrx::pg_sys;
 

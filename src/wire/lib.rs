@@ -6,7 +6,7 @@
 //! late answer can never be taken for the answer to a later request, and the `id` in each frame proves it.
 //!
 //! This crate does no I/O and allocates nothing on the word of a peer: [`FrameHeader::parse`] refuses a length that
-//! its kind does not allow before anybody makes room for the body.
+//! its kind does not allow before the reader makes room for the body.
 //!
 //! Frame: `length: u32 LE` (of the body) · `kind: u8` · body. Integers are little-endian, strings are UTF-8.
 

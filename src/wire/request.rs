@@ -32,7 +32,7 @@ pub struct Party {
 /// Which images are embedded first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// Somebody waits for the answer.
+    /// A session waits for the answer.
     Interactive,
     /// Work that has time: a queue, a backfill. It stands back behind interactive images.
     Bulk,

@@ -161,7 +161,7 @@ fn is_complaint(line: &str) -> bool {
 const OBJECTS: &str = "
 CREATE EXTENSION vector;
 CREATE EXTENSION pg_clip;
--- As it was for everybody before PostgreSQL 15.
+-- As it was for all roles before PostgreSQL 15.
 GRANT CREATE ON SCHEMA public TO PUBLIC;
 CREATE SCHEMA su;
 CREATE SCHEMA stranger AUTHORIZATION stranger;

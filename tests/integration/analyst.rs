@@ -1,4 +1,4 @@
-//! Photo search in psql, by somebody who is no superuser.
+//! Photo search in psql, by a role that is no superuser.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Deaths, stops and cancels: nobody loses a connection, and nothing is left running.
+//! Deaths, stops and cancels: no connection is lost, and nothing is left running.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

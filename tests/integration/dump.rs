@@ -126,7 +126,8 @@ fn the_owner_of_a_database_dumps_it_without_being_a_superuser() {
     let before = inferences(&mut client);
     assert_watches(&mut client, &photos, before);
 
-    // Restored by its owner, who may not write down the watch: said by an error, and set right by watching again.
+    // Restored by its owner, which may not write the row of the watch: an error says so, and watching again sets it
+    // right.
     let restored = cluster.database();
     give(&restored);
     let complaint =

@@ -1,7 +1,7 @@
-//! Tables that carry code of their owner: it runs as the owner, whoever reads a view, maintains or embeds.
+//! Tables that carry code of their owner: it runs as the owner, whichever role reads a view, maintains or embeds.
 //!
 //! The owner's function, the canary, would make its role a superuser. It counts in sequences, which no rollback takes
-//! back: where it ran at all, and where it ran as anybody but the owner.
+//! back: where it ran at all, and where it ran as another role than the owner.
 
 use pg_clip_tests::{
     PATIENCE, Signal, TestCluster, TestDatabase, cluster_of_two_models, demo_jpegs, embedder, failure, run,
@@ -64,7 +64,7 @@ impl Stage {
         self.mallory.execute(&insert, &[&&demo_jpegs()[..count]]).expect("photos are stored");
     }
 
-    /// All that a superuser does with tables of others: none of it may run the canary as anybody else.
+    /// All that a superuser does with tables of others: none of it may run the canary as another role than the owner.
     #[track_caller]
     fn maintain(&mut self) {
         for statement in [
@@ -93,7 +93,11 @@ impl Stage {
         let escaped = "SELECT format('%s %s', is_called, (
             SELECT string_agg(DISTINCT place || ' as ' || role, ', ') FROM mallory.seen WHERE role <> 'mallory'))
             FROM mallory.escaped";
-        assert_eq!(value::<String>(&mut self.superuser, escaped), "f ", "where the canary ran, and as whom");
+        assert_eq!(
+            value::<String>(&mut self.superuser, escaped),
+            "f ",
+            "where the canary ran, by which role"
+        );
         let gained = "SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'";
         assert!(!value::<bool>(&mut self.superuser, gained));
     }

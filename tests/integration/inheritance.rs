@@ -1,4 +1,4 @@
-//! Nothing of PostgreSQL's reaches the embedder, and a long path stops nobody.
+//! Nothing of PostgreSQL's reaches the embedder, and a long path stops no server.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn the_embedder_inherits_nothing_of_the_servers() {
         u64::from_str_radix(line.trim(), 16).expect("a mask")
     };
     assert_eq!(field("SigBlk:"), 0, "no signal is blocked");
-    // SIGPIPE is ignored by Rust itself; signals 32 and 33 belong to the C library, which lets nobody change them.
+    // SIGPIPE is ignored by Rust itself; signals 32 and 33 belong to the C library, which lets no program change them.
     const NOT_OURS: u64 = 1 << 12 | 1 << 31 | 1 << 32;
     assert_eq!(field("SigIgn:") & !NOT_OURS, 0, "no signal is ignored");
 

@@ -1,4 +1,4 @@
-//! What a connection costs that has embedded.
+//! The memory that a connection keeps once it has embedded.
 
 use pg_clip_tests::{TestCluster, pss_of_embedding};
 

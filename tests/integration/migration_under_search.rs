@@ -137,7 +137,7 @@ fn searches_go_on_and_never_mix_models() {
                     }
                     let query = number % QUERIES.len();
                     let now = stage.check(query, &search(&mut client, QUERIES[query]), exact);
-                    assert!(now || !new, "nobody goes back to the old model");
+                    assert!(now || !new, "no search goes back to the old model");
                     new = now;
                     searches.fetch_add(1, Ordering::Relaxed);
                 }
@@ -214,7 +214,7 @@ fn a_transaction_that_began_before_finds_what_it_found_then() {
         wait_until("all rows are filled", PATIENCE, || value::<i64>(&mut client, filled) == 1);
         let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'virtualxid'";
         wait_until("the migration waits", PATIENCE, || value::<i64>(&mut client, waits) == 1);
-        // Nobody is kept waiting meanwhile.
+        // No session is kept waiting meanwhile.
         stage.insert(&mut client, 12);
         let found = transaction.query(SEARCH, &[&QUERIES[0]]).expect("a search in the old snapshot");
         assert!(!stage.check(0, &rows(&found), true), "the old model");

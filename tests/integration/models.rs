@@ -97,7 +97,7 @@ fn models_are_used_by_name_and_stay_loaded_within_a_bound() {
     assert_eq!(sqlstate(&broken), "F0000");
     let query = "SELECT error LIKE '%its text tower is missing%' FROM clip_models WHERE name = 'no_text'";
     assert!(value::<bool>(&mut client, query));
-    assert_eq!(loaded(&mut client), ["immich", "vit_l14"], "a broken model drives nobody out");
+    assert_eq!(loaded(&mut client), ["immich", "vit_l14"], "a broken model unloads no other");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn the_setting_is_for_a_session_a_role_or_a_database() {
     assert_eq!(value::<i32>(&mut database.connect(), dimensions), 16);
     let mut reader = database.connect_as("reader");
     assert_eq!(value::<i32>(&mut reader, dimensions), 768);
-    assert_eq!(value::<i64>(&mut reader, "SELECT count(*) FROM clip_models"), 6, "anybody may look");
+    assert_eq!(value::<i64>(&mut reader, "SELECT count(*) FROM clip_models"), 6, "any role may look");
     assert!(value::<bool>(
         &mut reader,
         "SELECT clip_embed_text('a cat', 'siglip') = (clip_embed_texts(ARRAY['a cat'], 'siglip'))[1]"

@@ -79,7 +79,7 @@ fn the_same_text_is_embedded_once_for_all_sessions() {
     assert_eq!(value::<i64>(&mut client, "SELECT text_cache_hits FROM clip_status"), 2);
 }
 
-/// Vectors that nobody inferred.
+/// Vectors that no model made.
 fn table_of_10_000(client: &mut Client) {
     run(
         client,

@@ -135,7 +135,7 @@ fn the_answer_to_a_cancelled_request_reaches_no_other_client() {
     run(&mut one, "BEGIN; SET LOCAL statement_timeout = '200ms'");
     let late = one.simple_query("SELECT clip_embed_text('a dog')");
     send(embedder, Signal::SIGCONT);
-    assert_eq!(sqlstate(&late.expect_err("nobody answers")), "57014");
+    assert_eq!(sqlstate(&late.expect_err("no embedder answers")), "57014");
     run(&mut one, "ROLLBACK");
     assert_eq!(answer(&mut other, "SELECT clip_embed_text('a pizza')::text"), pizza);
     assert_eq!(answer(&mut other, "SELECT pg_backend_pid()::text"), backend);

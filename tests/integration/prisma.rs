@@ -14,7 +14,7 @@ const MIGRATION: &str = "tests/prisma/migrations/20261124000000_init/migration.s
 #[test]
 fn the_tests_of_a_shop_written_with_prisma_pass() {
     let places = Places::find().expect("the target folder is found");
-    let _lock = Lock::take(&places, "prisma").expect("nobody else installs at the same time");
+    let _lock = Lock::take(&places, "prisma").expect("no other process installs at the same time");
     let folder = installed(&places);
 
     let cluster = TestCluster::shared();

@@ -1,4 +1,5 @@
-//! Each object of the extension, and who may use it: read from the catalogs, so that a new one cannot be forgotten.
+//! Each object of the extension, and the roles that may use it: read from the catalogs, so that a new one cannot be
+//! forgotten.
 
 use pg_clip_tests::{TestCluster, repository_file};
 

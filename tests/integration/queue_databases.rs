@@ -1,4 +1,4 @@
-//! The queue worker holds nobody up who wants its database or its tables.
+//! The queue worker holds up no session that wants its database or its tables.
 
 use pg_clip_tests::{
     PATIENCE, Signal, TestCluster, WRONG, demo_photos, embedder, run, send, store, value, wait_for_the_queue,
@@ -75,7 +75,7 @@ fn the_extension_and_the_tables_can_be_dropped_while_photos_are_embedded() {
     });
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM photos"), 40);
 
-    // Tables of our names that are not ours are nobody's queue.
+    // Tables of our names that are not ours are no queue.
     run(&mut client, "CREATE TABLE clip_queue (source int); CREATE TABLE clip_watches (source int)");
     run(&mut client, "DROP TABLE clip_queue, clip_watches; CREATE EXTENSION pg_clip");
     run(

@@ -1,4 +1,4 @@
-//! Whatever dies while photos are embedded: none is lost, none is embedded for nobody.
+//! Whatever dies while photos are embedded: none is lost, and no vector is left without its photo.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -104,7 +104,7 @@ fn a_killed_worker_or_backend_restarts_the_server_and_the_queue_goes_on() {
     send(stopped, Signal::SIGSTOP);
     store(&mut client, &demo_photos()[..100]);
     let worker = working_worker(&mut client);
-    // PostgreSQL restarts when one of its own processes is killed: nobody but us would do that.
+    // PostgreSQL restarts when one of its own processes is killed. Here only this test does that.
     send(worker, Signal::SIGKILL);
     wait_until("the server has restarted", PATIENCE, || {
         cluster.log().contains("reinitializing")

@@ -30,7 +30,7 @@ fn poison_among_photos_is_set_aside_and_can_be_repaired() {
         WHERE dead AND attempts = 1 AND message <> '' AND failed_at <= now() AND retry_at IS NULL";
     assert_eq!(value::<Vec<String>>(&mut client, states), expected);
 
-    // A dead job stays dead until the photo changes or somebody retries it.
+    // A dead job stays dead until the photo changes or a role retries it.
     assert_eq!(value::<i64>(&mut client, "SELECT clip_retry('photos', '1')"), 1);
     wait_for_the_queue(&mut client);
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM clip_failures"), 10);

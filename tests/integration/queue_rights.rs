@@ -1,4 +1,4 @@
-//! Who may do what with the queue, and as whom its worker acts.
+//! What each role may do with the queue, and as which role its worker acts.
 
 use pg_clip_tests::{TestCluster, WRONG, demo_photo, demo_photos, failure, run, value, wait_for_the_queue};
 

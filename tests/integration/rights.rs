@@ -1,4 +1,4 @@
-//! Who may do what.
+//! What each role may do.
 
 use pg_clip_tests::{TestCluster, demo_photo, failure, run, value};
 
@@ -62,7 +62,7 @@ fn a_table_is_watched_by_its_owner_into_a_table_of_theirs() {
     assert_eq!(failure(&mut shopkeeper, "SET clip.models_directory = '/tmp'", &[]), "55P02");
     assert_eq!(failure(&mut shopkeeper, "SHOW clip.models_directory", &[]), "42501");
 
-    // By hand, a trigger can name any table, and then writes with the rights of who inserts.
+    // By hand, a trigger can name any table, and then writes with the rights of the role that inserts.
     run(
         &mut shopkeeper,
         "SELECT clip_unwatch('shop.photos');

@@ -1,4 +1,4 @@
-//! Extensions in schemas of their own, off everybody's search_path.
+//! Extensions in schemas of their own, which are on no search_path.
 
 use pg_clip_tests::{
     TestCluster, cluster_of_two_models, demo_photo, demo_photos, run, value, wait_for_the_queue,

@@ -179,7 +179,7 @@ fn photos_of<'a>(labels: &[&'a str]) -> Vec<(&'a str, String)> {
     photos.collect()
 }
 
-/// Vectors that nobody inferred, one of a hundred in the rare project, with the index of a watch.
+/// Vectors that no model made, one of a hundred in the rare project, with the index of a watch.
 fn embeddings_of_10_000(cluster: &TestCluster) -> (TestDatabase, Client) {
     let database = cluster.database();
     let mut client = database.connect();

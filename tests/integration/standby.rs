@@ -95,7 +95,7 @@ fn a_promoted_standby_embeds_what_the_primary_left_in_the_queue() {
     assert_eq!(
         value::<i64>(&mut reader, "SELECT count(*) FROM clip_workers"),
         0,
-        "nobody writes to a standby"
+        "no process writes to a standby"
     );
     assert!(value::<bool>(&mut reader, "SELECT pg_promote()"));
     send(stopped, Signal::SIGCONT);

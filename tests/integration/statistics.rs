@@ -54,8 +54,8 @@ fn statistics_count_requests_errors_cache_hits_and_batches() {
     }
 
     assert_eq!(failure(&mut client, "SELECT clip_embed_text('x', 'absent')", &[]), "22023");
-    let nobody = row(&mut client, "kind = 'text' AND model IS NULL");
-    assert_eq!((&nobody["requests"], &nobody["errors_by_sqlstate"]), (&json!(1), &json!({ "22023": 1 })));
+    let nameless = row(&mut client, "kind = 'text' AND model IS NULL");
+    assert_eq!((&nameless["requests"], &nameless["errors_by_sqlstate"]), (&json!(1), &json!({ "22023": 1 })));
 
     let sums = "SELECT sum(requests) FILTER (WHERE kind = 'text') = text_requests
         AND sum(requests) FILTER (WHERE kind = 'image') = image_requests AND sum(errors) = failures

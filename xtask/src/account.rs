@@ -1,6 +1,6 @@
-//! Who runs the servers.
+//! The user that runs the servers.
 //!
-//! initdb and postgres refuse root, so root runs them as the conventional "nobody" through setpriv; anybody else runs
+//! initdb and postgres refuse root, so root runs them as the conventional "nobody" through setpriv; any other user runs
 //! them directly. A server starts with an environment of its own: RUST_BACKTRACE would put backtraces into the
 //! DETAIL of errors, and PG* variables would steer it.
 

@@ -1,6 +1,6 @@
 //! A cluster of our own: a data directory, a log, and a folder for its socket.
 //!
-//! It listens on no network port, lets everybody in who can enter the folder of its socket, and has one superuser,
+//! It listens on no network port, lets in every user that can enter the folder of its socket, and has one superuser,
 //! postgres. A temporary one stops and vanishes when it is dropped.
 
 use std::fs;
@@ -159,7 +159,7 @@ impl Cluster {
             Some(0) => Ok(true),
             Some(3) => Ok(false),
             _ => bail!(
-                "cannot tell whether the cluster in {} runs: if somebody else made it, remove it as them",
+                "cannot tell whether the cluster in {} runs: if another user made it, remove it as that user",
                 self.directory.display()
             ),
         }

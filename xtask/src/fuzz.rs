@@ -1,4 +1,4 @@
-//! Random inputs: hostile SQL against a throwaway cluster, and cargo-fuzz on what reads the bytes of strangers.
+//! Random inputs: hostile SQL against a throwaway cluster, and cargo-fuzz on the code that reads a user's bytes.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,6 +11,7 @@ use crate::environment::Environment;
 use crate::install;
 use crate::places::Places;
 use crate::postgres::Postgres;
+use crate::progress::say;
 use crate::test_run::PG_CONFIG_VARIABLE;
 
 /// Builds, installs, and sends statements with the seeds from `seed` on.
@@ -36,12 +37,13 @@ pub fn sql(
 /// Runs a target of `fuzz/` for so many seconds, on the seeds of the repository and what earlier runs found.
 pub fn target(places: &Places, name: &str, seconds: u64) -> Result<()> {
     if command::status_if_present(Command::new("cargo-fuzz").arg("--version"))?.is_none() {
-        bail!("cargo-fuzz is not on the PATH: cargo install cargo-fuzz");
+        bail!("cargo-fuzz is not on the PATH: install it with cargo install cargo-fuzz --locked");
     }
     let fuzz = places.workspace.root.join("fuzz");
     // What is found is kept beside the builds, the seeds stay as they are.
     let corpus = places.workspace.target.join("fuzz").join(name);
     std::fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
+    say("building the target with the address sanitizer: the first time takes minutes");
     let mut run = places.workspace.cargo();
     // The sanitizers are a nightly's flags, which this lets a stable toolchain take.
     run.env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_DIR", places.workspace.target.join("fuzz-build"));

@@ -100,7 +100,7 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
     }
     put(&content, to, mode).map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => anyhow::anyhow!(
-            "cannot write {}: run this as somebody who can, e.g. sudo env \"PATH=$PATH\" cargo xtask install \
+            "cannot write {}: run this as a user that can, e.g. sudo env \"PATH=$PATH\" cargo xtask install \
              --pg-config PATH",
             to.display()
         ),

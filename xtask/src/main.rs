@@ -49,7 +49,7 @@ enum Task {
         #[arg(requires = "name")]
         model: Option<PathBuf>,
     },
-    /// Send random inputs to what takes them from strangers
+    /// Send random inputs to the code that reads a user's bytes and SQL
     Fuzz {
         #[command(subcommand)]
         what: Fuzz,
@@ -105,7 +105,7 @@ struct Duration {
 }
 
 fn main() -> ExitCode {
-    // The servers' user has to read what we write, whoever we are.
+    // The servers' user has to read what this program writes, whichever user runs it.
     umask(Mode::from_bits_truncate(0o022));
     match run(Arguments::parse()) {
         Ok(code) => code,
@@ -118,6 +118,13 @@ fn main() -> ExitCode {
 
 fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
     let places = Places::find()?;
+    // A target needs no PostgreSQL, and so no environment.
+    if let Task::Fuzz { what } = &task
+        && let Some((target, seconds)) = what.target()
+    {
+        fuzz::target(&places, target, seconds)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let environment = {
         let _lock = Lock::take(&places, "env")?;
         Environment::ready(&places)?
@@ -143,15 +150,11 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
         Task::Bench { name, model } => {
             bench::bench(&places, &environment, &postgres()?, name.as_deref(), model.as_deref())?;
         }
-        Task::Fuzz { what } => match what {
-            Fuzz::Sql { statements, seed } => {
+        Task::Fuzz { what } => {
+            if let Fuzz::Sql { statements, seed } = what {
                 fuzz::sql(&places, &environment, &postgres()?, statements, seed)?;
             }
-            Fuzz::Wire(Duration { seconds }) => fuzz::target(&places, "wire", seconds)?,
-            Fuzz::Image(Duration { seconds }) => fuzz::target(&places, "image", seconds)?,
-            Fuzz::Tokenizer(Duration { seconds }) => fuzz::target(&places, "tokenizer", seconds)?,
-            Fuzz::Model(Duration { seconds }) => fuzz::target(&places, "model", seconds)?,
-        },
+        }
         Task::Psql { arguments } => {
             let cluster = playground::ready(&places, &environment, &postgres()?)?;
             let error = psql::psql(&cluster, playground::DATABASE).args(arguments).exec();
@@ -176,6 +179,19 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
         Task::Lint => lint::lint(&places, &environment, &postgres()?)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Fuzz {
+    /// The target of cargo-fuzz, and for how many seconds it runs.
+    fn target(&self) -> Option<(&'static str, u64)> {
+        match self {
+            Fuzz::Sql { .. } => None,
+            Fuzz::Wire(duration) => Some(("wire", duration.seconds)),
+            Fuzz::Image(duration) => Some(("image", duration.seconds)),
+            Fuzz::Tokenizer(duration) => Some(("tokenizer", duration.seconds)),
+            Fuzz::Model(duration) => Some(("model", duration.seconds)),
+        }
+    }
 }
 
 impl Server {

@@ -1,6 +1,6 @@
 //! Where things lie.
 //!
-//! The base folder is `<target>/pg_clip`. Root's servers run as another user, who must be able to read what is there:
+//! The base folder is `<target>/pg_clip`. Root's servers run as another user, which must be able to read what is there:
 //! in a clone that is closed to others, a folder in /var/tmp stands in.
 
 use std::fs;
@@ -46,7 +46,7 @@ pub fn path_hash(path: &Path) -> String {
     digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Makes a folder that only its owner can change, at a path that anybody could have taken.
+/// Makes a folder that only its owner can change, at a path that any user could have taken.
 pub fn make_own_folder(folder: &Path, mode: u32, owner: u32) -> Result<()> {
     let us = nix::unistd::geteuid().as_raw();
     match fs::DirBuilder::new().mode(mode).create(folder) {
@@ -57,7 +57,7 @@ pub fn make_own_folder(folder: &Path, mode: u32, owner: u32) -> Result<()> {
     }
     let metadata = fs::symlink_metadata(folder)?;
     if !metadata.is_dir() || ![us, owner].contains(&metadata.uid()) || metadata.mode() & 0o022 != 0 {
-        bail!("{} belongs to somebody else: remove it and try again", folder.display());
+        bail!("{} belongs to another user: remove it and try again", folder.display());
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! The memory that all decoders together may take.
 //!
-//! A small file can claim hundreds of megabytes, and every thread could decode one. So a decoder takes what its image was
-//! reckoned to need before it begins, and gives it back at its end. It waits for its turn: a large image is not passed by
-//! small ones for ever, and what it waits for are images that are being decoded already.
+//! A small file can claim hundreds of megabytes, and every thread could decode one. So a decoder takes the memory that
+//! its image was reckoned to need before it begins, and gives it back at its end. Decoders take turns: small images do
+//! not pass a large one for ever, and a decoder waits only for images that are being decoded already.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

@@ -1,6 +1,6 @@
-//! A queue that gives everybody a turn.
+//! A queue in which parties and connections take turns.
 //!
-//! Parties take turns, and within a party its connections; what one connection has asked for stays in its order. So what
+//! Parties take turns, and within a party its connections; the requests of one connection stay in their order. So what
 //! a request waits for grows with the number of others that wait, and not with how much they have asked for.
 
 use std::collections::VecDeque;

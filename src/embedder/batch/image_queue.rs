@@ -18,11 +18,11 @@ pub(super) struct ImageQueue<Raw, Ready> {
     state: Mutex<State<Raw, Ready>>,
     /// Something may be there for a decoder that takes all images.
     decodable: Condvar,
-    /// Something may be there for one that takes interactive ones: those of a backlog do not wake it.
+    /// Something may be there for a decoder that takes interactive images only: bulk images do not wake it.
     interactive_decodable: Condvar,
     /// Something is there for the network.
     ready: Condvar,
-    /// How many images of one priority may be decoded and waiting, those that are being decoded included.
+    /// How many images of one priority may be decoded and waiting, including the images that are being decoded.
     room: usize,
 }
 
@@ -145,7 +145,7 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
         self.ready.notify_all();
     }
 
-    /// Wakes those that may have something to do, now that an image of this priority has come, or room for one.
+    /// Wakes the decoders that may have something to do, now that an image of this priority has come, or room for one.
     fn wake_decoders(&self, priority: Priority) {
         self.decodable.notify_all();
         if priority == Priority::Interactive {

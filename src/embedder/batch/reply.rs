@@ -28,7 +28,7 @@ impl Reply {
         Reply { sender: Some(sender), asked, meter }
     }
 
-    /// Whether nobody waits for the answer any more.
+    /// Whether no client waits for the answer any more.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.sender.as_ref().is_some_and(oneshot::Sender::is_closed)
     }

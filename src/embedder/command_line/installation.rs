@@ -48,7 +48,7 @@ pub(super) struct Installation<'a> {
 impl InstallOptions {
     /// Reads what is needed, so that what is wrong here is known before anything is fetched.
     pub(super) fn begin(&self) -> Result<Installation<'_>, Error> {
-        // The server's user has to read what we write, whoever we are.
+        // The server's user has to read what this program writes, whichever user runs it.
         umask(Mode::from_bits_truncate(0o022));
         let runtime = self.place.runtime()?;
         runtime.sessions()?;

@@ -50,8 +50,8 @@ impl Place {
     /// ONNX Runtime, which is not loaded yet. To be called while the process has one thread.
     pub(super) fn runtime(&self) -> Result<OnnxRuntime, Error> {
         let library = self.library()?;
-        // SAFETY: the command line has one thread until it fetches or loads a model, so that nobody reads the
-        // environment.
+        // SAFETY: the command line has one thread until it fetches or loads a model, so that no other
+        // thread reads the environment.
         unsafe { env::set_var(DISABLE_TELEMETRY, "1") };
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Ok(OnnxRuntime::new(library, threads))

@@ -98,7 +98,7 @@ fn acts(models_directory: &Path) -> Vec<(&'static str, io::Result<()>)> {
         ("set the priority of a user", call(libc::SYS_setpriority, [PRIO_USER, 0x7fff_ffff, nice, 0])),
         ("set the parent process's priority for disks", call(libc::SYS_ioprio_set, [1, parent, 0, 0])),
         ("move the parent process's memory", call(libc::SYS_migrate_pages, [parent, 0, 0, 0])),
-        // 0 has it sent to nobody.
+        // 0 has it sent to no process.
         ("have signals sent by a descriptor", call(libc::SYS_fcntl, [2, libc::F_SETOWN.into(), 0, 0])),
         ("have signals sent by a socket", call(libc::SYS_ioctl, [2, FIOSETOWN, 0, 0])),
         ("set the clock", call(libc::SYS_clock_settime, [0, 0, 0, 0])),

@@ -21,8 +21,8 @@ pub(super) fn reap(server: Server) -> Option<WaitStatus> {
     }
 }
 
-/// Kills all children and adopted orphans and waits for their end. Where the kernel does not list them nobody is
-/// waited for: the server ends at the guardian's death anyway.
+/// Kills all children and adopted orphans and waits for their end. Where the kernel does not list them, it
+/// waits for none: the server ends at the guardian's death anyway.
 pub(super) fn end() {
     while let Some(children) = children() {
         for child in children {

@@ -12,7 +12,7 @@ pub(crate) struct Entry {
     /// Where it is on the hub.
     pub repository: String,
     /// Its two graphs.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever reads the file, and for the test"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for readers of the file, and for the test"))]
     layout: String,
     /// The length of its vectors.
     pub dimensions: u16,

@@ -1,6 +1,6 @@
 //! The hub: a server with the interface of the Hugging Face hub.
 //!
-//! Which one, and who asks, comes from the environment, as for Hugging Face's own client: `HF_ENDPOINT`, `HF_TOKEN`,
+//! Its address and the token come from the environment, as for Hugging Face's own client: `HF_ENDPOINT`, `HF_TOKEN`,
 //! `HF_TOKEN_PATH`, `HF_HOME`; and `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`. Files may be elsewhere, and the hub
 //! redirects there: the token goes to the hub alone.
 
@@ -187,7 +187,7 @@ impl Refusal {
     fn failed(url: &str, error: &ureq::Error) -> Refusal {
         use ureq::Error::{ConnectionFailed, HostNotFound, Io, Protocol, Timeout};
         let (transient, reason) = match error {
-            // That is how a certificate that nobody trusts arrives.
+            // A certificate that no authority vouches for arrives like this.
             Io(error) if error.kind() == io::ErrorKind::InvalidData => (false, error.to_string()),
             Io(error) => (true, error.to_string()),
             ConnectionFailed | HostNotFound | Protocol(_) | Timeout(_) => (true, error.to_string()),
@@ -308,8 +308,8 @@ fn token() -> Option<String> {
     (!token.is_empty()).then_some(token)
 }
 
-/// Whom to trust: the authorities in the file of `SSL_CERT_FILE`, as behind a proxy that has one of its own, and
-/// otherwise those that Mozilla trusts.
+/// The authorities to trust: the ones in the file of `SSL_CERT_FILE`, as behind a proxy that has one of its own, and
+/// otherwise Mozilla's.
 fn root_certificates() -> Result<RootCerts, Error> {
     let Some(path) = variable("SSL_CERT_FILE") else { return Ok(RootCerts::WebPki) };
     let pem = fs::read(&path).map_err(Error::io(format!("cannot read {path}")))?;

@@ -86,7 +86,7 @@ impl Record {
     }
 }
 
-/// The sha256 that somebody demands of files.
+/// The sha256 that the command line demands of files.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     /// By paths: 64 hexadecimal digits.

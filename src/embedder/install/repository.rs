@@ -1,7 +1,7 @@
 //! A repository on a hub, at one commit.
 //!
 //! A revision is resolved to its commit first, and everything is fetched at that commit: what is installed is one state
-//! of the repository, also where somebody pushes meanwhile.
+//! of the repository, also where its owner pushes meanwhile.
 
 use std::str::FromStr;
 
@@ -112,7 +112,7 @@ impl Snapshot {
         format!("/{}/resolve/{}/{}", self.repository, self.commit, encode(&file.path, true))
     }
 
-    /// Why the hub does not give a file. What is gated is listed for everybody.
+    /// Why the hub does not give a file. The hub lists gated files without a token too.
     pub(super) fn refused(&self, hub: &Hub, refusal: Refusal) -> Error {
         refused(hub, self.repository.clone(), refusal)
     }

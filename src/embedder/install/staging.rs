@@ -1,8 +1,8 @@
 //! The hidden folder in which a model is prepared, `.NAME.staging` in the models directory.
 //!
-//! It holds the model's folder, so that one rename puts it in its place and the loader finds it by its name before. Who
-//! works in it has it locked; the lock goes with its process. What a cut leaves there is continued by the next `fetch`
-//! of the same name, or removed by `remove`.
+//! It holds the model's folder, so that one rename puts it in its place and the loader finds it by its name before. The
+//! process that works in it has it locked; the lock goes with the process. What a cut leaves there is continued by the
+//! next `fetch` of the same name, or removed by `remove`.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -136,7 +136,7 @@ pub(crate) fn remove(models_directory: &Path, name: &str) -> Result<(), Error> {
     staging.discard()
 }
 
-/// Locks a folder; none where somebody removed it meanwhile.
+/// Locks a folder; nothing where another process removed it meanwhile.
 fn lock(path: &Path) -> Result<Option<File>, TryLockError> {
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     let folder = match File::open(path) {

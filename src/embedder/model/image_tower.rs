@@ -124,7 +124,7 @@ impl ImageTower {
         self.output.rows(&outputs, batch, images.len())
     }
 
-    /// A graph of a fixed batch is filled up with images that nobody asked for.
+    /// A graph of a fixed batch is filled up with copies, whose vectors are dropped.
     fn tensor(&self, images: &[&[f32]], batch: usize) -> Result<DynValue, String> {
         let filled = images.iter().cycle().take(batch);
         let values: Vec<f32> = match self.pixels.channels_last {

@@ -1,13 +1,13 @@
 //! The models of this process, each loaded when it is first asked for.
 //!
-//! A load runs beside the runtime, one at a time; whoever asks for a model that is being loaded waits for it. A load that failed is
-//! told to all who waited, and tried again by a later request: an administrator repairs a model without a restart.
+//! A load runs beside the runtime, one at a time; a request for a model that is being loaded waits for it. All requests
+//! that waited for a load that failed get its error, and a later request tries again: an administrator repairs a model
+//! without a restart.
 //!
 //! At most so many models as the bound says stay loaded. When one more has been loaded, the one that was not asked for
-//! the longest leaves: a model that cannot be loaded drives nobody out. The default model never leaves where there is a
-//! second place, nor the one that is used most where there is a third: whoever asks for one name after the other drives out
-//! what was loaded for that. Whoever holds the one that leaves, a batch that is running or waiting, keeps it until it is
-//! done.
+//! the longest is unloaded; a model that cannot be loaded unloads no other. The default model stays where the bound is
+//! two or more, and the model that is used most where it is three or more: so a client that asks for one name after the
+//! other unloads only the models that it had loaded. A batch that runs or waits keeps its model until it is done.
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
@@ -197,7 +197,7 @@ impl Registry {
         let _ = done.send(Some(loaded));
         for model in superfluous {
             log_line!("unloaded model \"{}\", at most {} stay loaded", model.name, self.max_loaded);
-            // To give back a gigabyte takes its time. A panic in it is logged, and nobody waits for it.
+            // To give back a gigabyte takes its time, and no request waits for it. A panic in it is logged.
             let _ = task::spawn_blocking(move || drop(model)).await;
         }
     }

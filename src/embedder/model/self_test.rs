@@ -1,10 +1,11 @@
-//! What a model must show before it answers anybody.
+//! What a model must show before it answers a request.
 //!
-//! Both towers give finite vectors of one dimension, different ones for different inputs and the same for the same. Texts run unpadded only where
-//! the model itself shows that padding does not count. Inputs share a run only where the model shows, to the last bit,
-//! that they do not touch each other: two inputs alone, then a batch of three that repeats the first. ONNX Runtime
-//! computes a batch of more in the same way as one of three, and not as a single input, so that larger ones are not
-//! tried. Where the graph quantizes dynamically, by the largest value of a whole batch, there is nothing to try.
+//! Both towers give finite vectors of one dimension, different ones for different inputs and the same for the same.
+//! Texts run unpadded only where the model itself shows that padding does not count. Inputs share a run only where the
+//! model shows, to the last bit, that they do not touch each other: two inputs alone, then a batch of three that
+//! repeats the first. ONNX Runtime computes a batch of more in the same way as one of three, and not as a single input,
+//! so that larger ones are not tried. Where the graph quantizes dynamically, by the largest value of a whole batch,
+//! there is nothing to try.
 //!
 //! That costs 5 inferences of images and 7 of texts, or 5 where texts have a fixed length; one more where the batch fails.
 //! A tower that runs its inputs one by one costs 3 of images and at most 5 of texts.

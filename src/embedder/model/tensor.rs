@@ -25,8 +25,8 @@ impl TensorInfo {
         usize::try_from(*self.shape.get(dimension)?).ok().filter(|size| *size > 0)
     }
 
-    /// A tensor of ones, with `sizes` for the dimensions that are dynamic: what is fed to an input whose result nobody
-    /// asks for. 1 is a pixel, a token and a mask alike.
+    /// A tensor of ones, with `sizes` for the dimensions that are dynamic: what is fed to an input whose result is not
+    /// read. 1 is a pixel, a token and a mask alike.
     pub(super) fn ones(&self, sizes: &[usize]) -> Result<DynValue, String> {
         let shape: Vec<usize> = sizes
             .iter()

@@ -1,7 +1,7 @@
 //! What of the kernel the server never needs.
 //!
 //! A list of what is refused and not of what is allowed: the C library and ONNX Runtime change what they call from
-//! release to release, and a server that dies of an update of the C library protects nobody. A refused call fails with
+//! release to release, and a server that dies of an update of the C library embeds nothing. A refused call fails with
 //! EPERM, as it would for lack of a right.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! How much the embedder takes on, and from whom.
+//! How many requests the embedder takes on, from each party and connection.
 //!
 //! Requests that wait are counted, texts, interactive images and bulk images apart, so that no text is refused for images
 //! and no search for a backfill. A party has half of the backlog at most, and where the backlog is full an equal share.

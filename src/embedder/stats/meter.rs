@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::latencies::Latencies;
 use super::lock;
 
-/// What the threads of a lane write to. Each call takes a lock that nobody holds for long.
+/// What the threads of a lane write to. Each call takes a lock that no thread holds for long.
 #[derive(Debug, Default)]
 pub(crate) struct Meter(Mutex<Counts>);
 

@@ -1,9 +1,9 @@
 //! Waiting for the embedder's socket where nothing listens on it yet.
 //!
 //! Each backend that waits has a datagram socket of its own beside the embedder's, which the supervisor rings once it
-//! listens: any number of backends can wait, where a watch on the directory is one of few that the kernel gives a user.
+//! listens. So any number of backends can wait; of watches on a directory, the kernel gives a user only a few.
 //! A ring says no more than that it is time to try again. A backend that could not have a supervisor started rings too,
-//! so that those that counted on it learn by themselves why there is none.
+//! so that the backends that counted on it try themselves, and learn why there is none.
 
 use std::fs;
 use std::io::ErrorKind;

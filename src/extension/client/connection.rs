@@ -19,7 +19,7 @@ use super::{Interest, wait};
 use crate::error::Error;
 use crate::supervisor;
 
-/// A connected socket. Dropping it tells the embedder that nobody waits for the answers any more.
+/// A connected socket. Dropping it tells the embedder that no backend waits for the answers any more.
 pub(super) struct Connection {
     stream: UnixStream,
     /// What was read and is not yet a whole frame.
@@ -54,7 +54,7 @@ impl Connection {
             arrival.answer();
         };
         let peer = getsockopt(&stream, sockopt::PeerCredentials)
-            .map_err(|errno| Error::system("ask who listens on pg_clip's socket", errno))?;
+            .map_err(|errno| Error::system("ask which user listens on pg_clip's socket", errno))?;
         if peer.uid() != nix::unistd::geteuid().as_raw() {
             return Err(Error::ForeignPeer);
         }
@@ -165,7 +165,7 @@ impl Connection {
     }
 }
 
-/// Says for whom this process asks: for the role that logged in, whatever role acts for it now.
+/// Says for which role this process asks: for the role that logged in, whichever role it acts as now.
 fn hello() -> Request<'static> {
     // SAFETY: plain reads of variables of this process, which is connected to a database.
     let (database, role) = unsafe { (pg_sys::MyDatabaseId, pg_sys::GetSessionUserId()) };

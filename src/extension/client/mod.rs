@@ -2,8 +2,8 @@
 //!
 //! A backend has at most one connection to the embedder, made by its first call and used again by the next ones. It
 //! is taken out of its place while a conversation runs, and put back only when the conversation ended well: an
-//! error, a cancel or a timeout drops it, so that a late answer has nobody to reach, and the embedder learns that
-//! nobody waits.
+//! error, a cancel or a timeout drops it, so that a late answer reaches no other call, and the embedder learns that
+//! no backend waits.
 
 mod arrival;
 mod connection;
@@ -69,7 +69,7 @@ pub(crate) fn embed(
         .collect()
 }
 
-/// Embeds one input, for somebody who waits.
+/// Embeds one input while a session waits.
 pub(crate) fn embed_one(model: &str, input: Input) -> Result<Embedding, Error> {
     let mut answers = embed(model, &[input], Priority::Interactive)?;
     Ok(answers.pop().ok_or(Error::OutOfTurn)??)
@@ -129,7 +129,7 @@ fn converse(requests: &[Request], patience: Duration) -> Result<Vec<Answer>, Err
     loop {
         let mut connection = Connection::open(deadline, patience)?;
         match connection.converse(requests, patience) {
-            // It waited to be accepted by an embedder that is no more: nobody has seen the requests.
+            // It waited to be accepted by an embedder that is no more: no embedder has seen the requests.
             Err(Error::Died) if !connection.is_welcomed() && Instant::now() < deadline => {}
             ended => return ended.inspect(|_| CONNECTION.set(Some(connection))),
         }

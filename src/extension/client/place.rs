@@ -7,7 +7,7 @@
 /// Where backends connect.
 pub(crate) const SOCKET: &str = "pg_stat_tmp/pg_clip.sock";
 
-/// Where the supervisor makes the socket, to rename it once it listens: who sees `SOCKET` can connect.
+/// Where the supervisor makes the socket, to rename it once it listens: a backend that sees `SOCKET` can connect.
 pub(crate) const STAGED_SOCKET: &str = "pg_stat_tmp/pg_clip.sock.new";
 
 /// Locked by the running supervisor.

@@ -73,7 +73,7 @@ fn inherits(spi: &Spi, target: &Table) -> Result<bool, Error> {
     act_as(target.owner, || Ok(spi.run_now(INHERITS, &[Argument::oid(target.oid)])?.len() > 0))
 }
 
-/// `ALTER DATABASE` runs as the caller, who has to own it.
+/// `ALTER DATABASE` runs as the caller, which must own the database.
 fn check_database(spi: &Spi) -> Result<(), Error> {
     const DATABASE: &str = "
         SELECT datname::text, pg_catalog.pg_has_role(datdba, 'USAGE') FROM pg_catalog.pg_database

@@ -6,13 +6,14 @@ use pgrx::pg_sys;
 
 use super::task::{NEXT_MODEL, Task, describe};
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout, with_setting};
+use crate::encoding;
 use crate::error::Error;
 use crate::owned::{LOOK, Table, literal};
 use crate::spi::{Argument, Spi};
 use crate::watch::next::{NEXT_EMBEDDING, TRIGGER};
 use crate::watch::role::act_as;
 
-/// The strongest lock: nobody reads a table meanwhile.
+/// The strongest lock: no other session reads a table meanwhile.
 pub(super) const ALONE: u32 = pg_sys::AccessExclusiveLock;
 
 /// Locks source and target, in the order of the triggers: of two transactions that lock both, none waits for the other.
@@ -42,7 +43,7 @@ pub(super) fn add(
     Ok(added.is_ok())
 }
 
-/// To be called as the owner, who has locked the target.
+/// To be called as the owner, after the target is locked.
 fn add_to(spi: &Spi, task: &Task, model: &str, identity: &str, dimensions: u16) -> Result<(), Error> {
     let pair = &task.pair;
     let target = &pair.target.name;
@@ -62,10 +63,11 @@ fn add_to(spi: &Spi, task: &Task, model: &str, identity: &str, dimensions: u16) 
             ADD COLUMN {NEXT_MODEL} text NOT NULL DEFAULT {}",
         literal(identity)
     ))?;
-    // As long as the column is empty, there is nothing to build, and nobody waits for it. The indexes grow as the rows
-    // come; CREATE INDEX CONCURRENTLY afterwards cannot run in a procedure.
+    // As long as the column is empty, there is nothing to build, and no session waits for it. The indexes grow as the
+    // rows come; CREATE INDEX CONCURRENTLY afterwards cannot run in a procedure.
     for index in indexes {
-        let space = CString::new(index.space).expect("a name of the catalog has no NUL byte");
+        let space =
+            CString::new(encoding::to_server(&index.space)).expect("a name of the catalog has no NUL byte");
         with_setting(c"default_tablespace", &space, || run(index.definition))?;
     }
     // A second vector that is written together with the first one is kept. No operator of a type is called.

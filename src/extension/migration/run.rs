@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgrx::{FromDatum, pg_sys};
+use pgrx::pg_sys;
 
 use super::batch::{self, Batch};
 use super::check::{Needed, announce, check};
@@ -15,6 +15,7 @@ use crate::procedure::{Procedure, pause};
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
 use crate::sql_function;
+use crate::varlena::Utf8;
 use crate::watch::registry::oid_of;
 use crate::watch::registry::{argument, check_owner};
 
@@ -30,7 +31,7 @@ sql_function! {
     fn clip_migrate(fcinfo) {
         // SAFETY: SQL declares the procedure with these arguments; a text is copied.
         let (procedure, target, model, set_default) = unsafe {
-            let model = argument(fcinfo, 1).and_then(|model| String::from_datum(model, false));
+            let model = argument(fcinfo, 1).map(|model| Utf8::new(model)).transpose()?.map(Utf8::into_string);
             (Procedure::start(fcinfo)?, argument(fcinfo, 0), model, argument(fcinfo, 2))
         };
         let (Some(target), Some(model), Some(set_default)) = (target, model, set_default) else {

@@ -1,4 +1,4 @@
-//! Waiting for the transactions of others to end, without holding a place in any queue.
+//! Waiting for transactions of other sessions to end, without a lock that further sessions would queue behind.
 
 use pgrx::pg_sys;
 

@@ -19,15 +19,18 @@ mod keys;
 mod pair;
 mod record;
 
-use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
+use std::ffi::CString;
+
+use pgrx::{PgLogLevel, pg_sys};
 
 pub(crate) use self::columns::{Column, columns};
 pub(crate) use self::keys::{Key, KeyType, text_array};
 pub(crate) use self::pair::{Pair, Side, check_same_type, find};
 pub(crate) use self::record::record;
-use crate::encoding::c_string;
+use crate::encoding::{c_string, to_server};
 use crate::error::Error;
 use crate::refusal::{Reason, refuse};
+use crate::report;
 use crate::spi::{Argument, Spi};
 use crate::watch::registry::check_owner;
 use crate::watch::role::act_as;
@@ -163,17 +166,12 @@ fn role_name(role: pg_sys::Oid) -> String {
 
 /// Tells the caller something, as RAISE NOTICE does.
 pub(crate) fn notice(message: String, hint: Option<String>) {
-    let mut report =
-        pg_sys::panic::ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "pg_clip");
-    if let Some(hint) = hint {
-        report = report.set_hint(hint);
-    }
-    report.report(PgLogLevel::NOTICE);
+    report::tell(PgLogLevel::NOTICE, &message, hint.as_deref());
 }
 
 /// Quotes a text as SQL has it.
 pub(crate) fn literal(text: &str) -> String {
-    let text = std::ffi::CString::new(text).expect("a text of the catalog or of ours has no NUL byte");
+    let text = CString::new(to_server(text)).expect("a text of the catalog or of ours has no NUL byte");
     // SAFETY: returns a string in the current memory context.
     unsafe { c_string(pg_sys::quote_literal_cstr(text.as_ptr())) }
 }

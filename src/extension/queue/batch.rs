@@ -20,6 +20,7 @@ use super::sql::MOST_ATTEMPTS;
 use super::transaction::{Failure, LONGEST, transaction};
 use super::wake;
 use crate::client::{self, Embedding, Input};
+use crate::encoding;
 use crate::error::Error;
 use crate::settings;
 use crate::spi::Spi;
@@ -439,7 +440,7 @@ impl Model {
 
 /// Says in `pg_stat_activity` what the worker does.
 pub(super) fn report(state: pg_sys::BackendState::Type, activity: &str) {
-    let activity = CString::new(activity).unwrap_or_default();
+    let activity = CString::new(encoding::to_server_lossy(activity)).unwrap_or_default();
     // SAFETY: the server copies the string.
     unsafe { pg_sys::pgstat_report_activity(state, activity.as_ptr()) };
 }

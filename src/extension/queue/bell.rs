@@ -1,7 +1,7 @@
 //! Waking a worker from another process: a datagram socket, which needs no shared memory and so no preloading.
 //!
-//! A ring is a hint, never the only trace of something: who is rung looks at the queue, and who misses a ring looks
-//! there after `clip.queue_poll_interval`.
+//! A ring is a hint, never the only trace of a job: a worker that is rung looks at the queue, and where a ring is
+//! missed, a worker looks there after `clip.queue_poll_interval`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -53,7 +53,7 @@ impl Bell {
     }
 }
 
-/// Rings, without waiting and without raising. Returns whether somebody is there to hear it.
+/// Rings, without waiting and without raising. Returns whether a worker has this bell.
 pub(super) fn ring(path: &str, message: &[u8]) -> bool {
     let Ok(socket) = UnixDatagram::unbound() else {
         return false;
@@ -63,7 +63,7 @@ pub(super) fn ring(path: &str, message: &[u8]) -> bool {
     }
     match socket.send_to(message, path) {
         Ok(_) => true,
-        // Somebody who has not read as many rings will look yet.
+        // The worker has rings to read yet, and looks at the queue then.
         Err(error) => error.kind() == ErrorKind::WouldBlock,
     }
 }

@@ -84,11 +84,11 @@ pub(super) fn settle(spi: &Spi, home: &Home, job: &Job, fate: &Fate) -> Result<(
         }
         Fate::Wait { seconds, failure } => {
             arguments.push(Argument::float8(*seconds));
-            arguments.extend([Argument::text(&failure.sqlstate()), Argument::text(&failure.message)]);
+            arguments.extend([Argument::text(&failure.sqlstate()), Argument::message(&failure.message)]);
             sql::wait(&home.schema)
         }
         Fate::Fail { failure, dead } => {
-            arguments.extend([Argument::text(&failure.sqlstate()), Argument::text(&failure.message)]);
+            arguments.extend([Argument::text(&failure.sqlstate()), Argument::message(&failure.message)]);
             arguments.push(Argument::bool(*dead));
             sql::fail(&home.schema)
         }

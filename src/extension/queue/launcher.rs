@@ -3,11 +3,14 @@
 //! It is connected to no database and reads `pg_database` only. It starts with the server where pg_clip is in
 //! `shared_preload_libraries`, and otherwise with the first photo that is enqueued; on a standby it starts when that is
 //! promoted. Once at its start, and then every `clip.queue_poll_interval`, it looks into all databases, one after the
-//! other, by a worker that leaves at once where there is nothing to do: so a ring that nobody heard costs time and no
-//! photo. It is the only one that starts workers. One that ended without having said that its queue is idle is started
-//! again, after a pause that doubles each time.
+//! other, by a worker that leaves at once where there is nothing to do: so a ring that no worker heard costs time and
+//! no photo. It is the only one that starts workers. One that ended without having said that its queue is idle is
+//! started again, after a pause that doubles each time.
+//!
+//! A worker that finds an extension of another version writes a line to the log and leaves. The launcher remembers that,
+//! and tells the workers of later rounds not to write the line again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use pgrx::{PgMemoryContexts, pg_sys};
@@ -15,65 +18,12 @@ use pgrx::{PgMemoryContexts, pg_sys};
 use super::batch::report;
 use super::bell::Bell;
 use super::lane::Lane;
+use super::message::{Message, Place, Start};
 use super::place::{LAUNCHER_ASKED, LAUNCHER_BELL, LAUNCHER_LOCK};
 use crate::client::{Interest, wait};
 use crate::error::Error;
 use crate::worker::{accept_signals, ask_for, named, reload_settings};
 use crate::{lock, settings};
-
-/// Where a worker works.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    pub(super) database: pg_sys::Oid,
-    pub(super) lane: Lane,
-}
-
-impl Place {
-    /// What the worker's main function is called with.
-    fn argument(self) -> pg_sys::Datum {
-        let lane = u64::from(u32::from(self.lane.letter()));
-        pg_sys::Datum::from(u64::from(u32::from(self.database)) | lane << u32::BITS)
-    }
-
-    pub(super) fn from_argument(argument: pg_sys::Datum) -> Option<Place> {
-        let [a, b, c, d, lane, ..] = argument.value().to_le_bytes();
-        let database = pg_sys::Oid::from(u32::from_le_bytes([a, b, c, d]));
-        Some(Place { database, lane: Lane::from_letter(lane)? })
-    }
-}
-
-/// What the launcher is rung for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Message {
-    /// There is work and no worker.
-    Wanted(Place),
-    /// The worker leaves because it has nothing to do.
-    Idle(Place),
-}
-
-impl Message {
-    pub(super) fn encode(self) -> [u8; 6] {
-        let (kind, Place { database, lane }) = match self {
-            Message::Wanted(place) => (b'w', place),
-            Message::Idle(place) => (b'i', place),
-        };
-        let [a, b, c, d] = u32::from(database).to_le_bytes();
-        [kind, lane.letter() as u8, a, b, c, d]
-    }
-
-    fn decode(message: &[u8]) -> Option<Message> {
-        let [kind, lane, ref database @ ..] = *message else {
-            return None;
-        };
-        let database = pg_sys::Oid::from(u32::from_le_bytes(database.try_into().ok()?));
-        let place = Place { database, lane: Lane::from_letter(lane)? };
-        match kind {
-            b'w' => Some(Message::Wanted(place)),
-            b'i' => Some(Message::Idle(place)),
-            _ => None,
-        }
-    }
-}
 
 /// Has the postmaster start the launcher together with the server.
 pub(crate) fn register_at_server_start() {
@@ -136,6 +86,7 @@ fn launch() -> Result<(), Error> {
             match Message::decode(&message) {
                 Some(Message::Wanted(place)) => workers.want(place),
                 Some(Message::Idle(place)) => workers.is_idle(place),
+                Some(Message::OtherVersion(place)) => workers.has_other_version(place),
                 None => {}
             }
         }
@@ -156,6 +107,8 @@ struct Workers {
     /// The databases that the round has yet to look into.
     to_visit: VecDeque<pg_sys::Oid>,
     visited: Option<Place>,
+    /// The databases of which the log says that their extension is of another version.
+    explained: HashSet<pg_sys::Oid>,
     slots_are_exhausted: bool,
 }
 
@@ -175,6 +128,16 @@ impl Workers {
     }
 
     fn is_idle(&mut self, place: Place) {
+        self.explained.remove(&place.database);
+        self.leaves(place);
+    }
+
+    fn has_other_version(&mut self, place: Place) {
+        self.explained.insert(place.database);
+        self.leaves(place);
+    }
+
+    fn leaves(&mut self, place: Place) {
         if let Some(worker) = self.of.get_mut(&place) {
             worker.said_idle = true;
         }
@@ -182,6 +145,7 @@ impl Workers {
 
     fn visit_all(&mut self, databases: &[pg_sys::Oid]) {
         self.of.retain(|place, worker| worker.is_running() || databases.contains(&place.database));
+        self.explained.retain(|database| databases.contains(database));
         self.to_visit = databases.iter().copied().collect();
     }
 
@@ -234,12 +198,13 @@ impl Workers {
         let Some(worker) = self.of.get_mut(&place) else {
             return;
         };
+        let start = Start { place, is_explained: self.explained.contains(&place.database) };
         let mut registration = pg_sys::BackgroundWorker {
             bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32,
             bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
             // The postmaster would start it again also where its database is gone.
             bgw_restart_time: pg_sys::BGW_NEVER_RESTART,
-            bgw_main_arg: place.argument(),
+            bgw_main_arg: start.argument(),
             // SAFETY: a plain read of a variable of this process.
             bgw_notify_pid: unsafe { pg_sys::MyProcPid },
             ..named(c"pg_clip queue worker", c"clip_queue_worker_main")

@@ -12,7 +12,7 @@
 //! * an attempt is committed before the photo is sent, so that one that ends processes counts;
 //! * photos are read as the owner of their table, vectors are written as the owner of theirs, in restricted
 //!   operations: the worker itself runs no code of a user's;
-//! * a worker leaves within a second when somebody wants to drop, rename or copy its database.
+//! * a worker leaves within a second when another session waits to drop, rename or copy its database.
 
 pub(crate) mod backfill;
 mod batch;
@@ -23,6 +23,7 @@ mod failure;
 mod finish;
 mod lane;
 mod launcher;
+mod message;
 mod pause;
 mod place;
 mod read;

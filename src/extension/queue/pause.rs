@@ -75,7 +75,8 @@ pub(super) fn note(
     reason: &str,
     length: Duration,
 ) -> Result<(), Error> {
-    let arguments = [Argument::oid(source), Argument::text(reason), Argument::float8(length.as_secs_f64())];
+    let arguments =
+        [Argument::oid(source), Argument::message(reason), Argument::float8(length.as_secs_f64())];
     act_as(home.owner, || spi.run_kept(&sql::note_pause(&home.schema), &arguments))?;
     Ok(())
 }

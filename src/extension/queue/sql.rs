@@ -188,7 +188,7 @@ pub(super) fn revive(schema: &str) -> String {
     )
 }
 
-/// Locks the job of source `$1`, key `$2` and generation `$3`, unless it has changed or somebody else has the lock.
+/// Locks the job of source `$1`, key `$2` and generation `$3`, unless it has changed or another session has the lock.
 pub(super) fn hold(schema: &str) -> String {
     format!(
         "SELECT FROM {schema}.clip_queue WHERE source = $1 AND key = $2 AND generation = $3::xid8

@@ -3,7 +3,7 @@
 //! A callback of the transaction's end, registered once in a backend. Before the commit it sees to it that a launcher
 //! runs, which takes a background worker slot and may fail with no more than a line in the log. After the commit it
 //! rings the worker of the database, or the launcher where there is none: plain system calls, because nothing may
-//! raise there. A transaction that is rolled back rings nobody; one that is prepared leaves its jobs to the poll.
+//! raise there. A transaction that is rolled back rings no bell; one that is prepared leaves its jobs to the poll.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -13,7 +13,8 @@ use pgrx::pg_sys;
 
 use super::bell::ring;
 use super::lane::Lane;
-use super::launcher::{self, Message, Place};
+use super::launcher;
+use super::message::{Message, Place};
 use super::place::{LAUNCHER_BELL, worker_bell};
 
 thread_local! {

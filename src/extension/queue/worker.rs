@@ -10,7 +10,7 @@ use super::bell::{Bell, ring};
 use super::claim::{self, Job, Turns, Waiting};
 use super::failure::is_passing;
 use super::lane::Lane;
-use super::launcher::{Message, Place};
+use super::message::{Message, Place, Start};
 use super::pause::{self, Pauses};
 use super::place::{LAUNCHER_BELL, slow_mark, worker_bell, worker_lock};
 use super::transaction::{Failure, LONGEST, mark_a_slow_end, transaction};
@@ -18,17 +18,17 @@ use super::wake;
 use crate::client::{Interest, run_while_waiting, wait};
 use crate::error::Error;
 use crate::lock;
-use crate::watch::home::Home;
+use crate::watch::home::{Home, Installed};
 use crate::worker::{accept_signals, reload_settings};
 
 /// The entry point that the launcher has called in the worker's process. It returns where there is nothing to do, and
-/// where the database is wanted by somebody else.
+/// where another session waits to drop, rename or copy the database.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
-pub(crate) extern "C-unwind" fn clip_queue_worker_main(place: pg_sys::Datum) {
+pub(crate) extern "C-unwind" fn clip_queue_worker_main(argument: pg_sys::Datum) {
     accept_signals();
-    if let Some(place) = Place::from_argument(place)
-        && let Err(error) = work(place)
+    if let Some(start) = Start::from_argument(argument)
+        && let Err(error) = work(start)
     {
         error.raise();
     }
@@ -36,39 +36,49 @@ pub(crate) extern "C-unwind" fn clip_queue_worker_main(place: pg_sys::Datum) {
 
 /// A worker whose queue is empty stays this long: the next photo does not wait for its start.
 const IDLE: Duration = Duration::from_secs(2);
-/// The pause before a queue is looked at again that somebody has locked.
+/// The pause before a queue that another session has locked is looked at again.
 const LOCKED: Duration = Duration::from_secs(1);
 
-fn work(place: Place) -> Result<(), Error> {
+fn work(start: Start) -> Result<(), Error> {
+    let place = start.place;
     let Some(_lock) = lock::take(&worker_lock(place.database, place.lane))? else {
         return Ok(());
     };
     let bell = Bell::hang(worker_bell(place.database, place.lane))?;
     connect(place.database);
     let was_slow = mark_a_slow_end(&slow_mark(place.database, place.lane));
-    let home = transaction(LONGEST, |spi| {
-        let home = Home::installed(spi)?;
-        home.as_ref().map_or(Ok(()), |home| claim::recover(spi, home, place.lane, was_slow))?;
-        Ok(home)
+    let installed = transaction(LONGEST, |spi| {
+        let installed = Home::installed(spi)?;
+        if let Installed::Here(home) = &installed {
+            claim::recover(spi, home, place.lane, was_slow)?;
+        }
+        Ok(installed)
     })?;
     run_while_waiting(leave_if_wanted);
-    match home {
-        Some(home) => {
+    match installed {
+        Installed::Here(home) => {
             let batches = Batches::new(home, place.lane);
-            Worker { place, bell, batches, turns: Turns::default(), has_woken_other: false }.run()
+            Worker { place, bell, batches, turns: Turns::default(), has_woken_other: false }.run()?;
         }
-        None => {
-            say_idle(place);
-            Ok(())
-        }
+        Installed::OtherVersion(version) => say_other_version(place, version, start.is_explained),
+        Installed::Nothing => say_idle(place),
     }
+    Ok(())
 }
 
 fn say_idle(place: Place) {
     ring(LAUNCHER_BELL, &Message::Idle(place).encode());
 }
 
-/// Connects as the bootstrap superuser, who runs nothing of a user's: see [`crate::watch::role`].
+/// Writes to the log why photos wait, unless the log says so already.
+fn say_other_version(place: Place, version: String, is_explained: bool) {
+    if !is_explained {
+        Error::OtherVersion(version).log();
+    }
+    ring(LAUNCHER_BELL, &Message::OtherVersion(place).encode());
+}
+
+/// Connects as the bootstrap superuser, as which no code of a user's runs: see [`crate::watch::role`].
 fn connect(database: pg_sys::Oid) {
     let set = |name: &CStr, value: &CStr| {
         // SAFETY: settings of the server by their names, with values that they take.
@@ -86,7 +96,7 @@ fn connect(database: pg_sys::Oid) {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
         pg_sys::pgstat_report_appname(c"pg_clip queue".as_ptr());
     }
-    // Whoever waits for this worker waits for less than `deadlock_timeout`.
+    // A session that waits for this worker waits for less than `deadlock_timeout`.
     set(c"lock_timeout", c"500ms");
     set(c"default_transaction_isolation", c"read committed");
     set(c"default_transaction_read_only", c"off");
@@ -110,6 +120,8 @@ enum Look {
     Busy,
     /// There is no queue.
     Gone,
+    /// The extension has become one of this version, which is not the library's.
+    OtherVersion(String),
 }
 
 impl Worker {
@@ -131,6 +143,10 @@ impl Worker {
                 }
                 Look::Gone => {
                     say_idle(self.place);
+                    return Ok(());
+                }
+                Look::OtherVersion(version) => {
+                    say_other_version(self.place, version, false);
                     return Ok(());
                 }
                 Look::Busy => Some(Instant::now() + LOCKED),
@@ -157,8 +173,10 @@ impl Worker {
         let pauses = &mut self.batches.pauses;
         let looked = transaction(LONGEST, |spi| {
             // The extension may have been dropped, moved to another schema or updated meanwhile.
-            let Some(home) = Home::installed(spi)? else {
-                return Ok(None);
+            let home = match Home::installed(spi)? {
+                Installed::Here(home) => home,
+                Installed::OtherVersion(version) => return Ok(Err(Look::OtherVersion(version))),
+                Installed::Nothing => return Ok(Err(Look::Gone)),
             };
             let waiting = claim::waiting(spi, &home, lane)?;
             pauses.retain(|source| waiting.iter().any(|waiting| waiting.source == source));
@@ -191,10 +209,10 @@ impl Worker {
             });
             let next = next.min();
             let other = lane == Lane::Prompt && !claim::waiting(spi, &home, Lane::Slow)?.is_empty();
-            Ok(Some((home, jobs, next, other)))
+            Ok(Ok((home, jobs, next, other)))
         });
         match looked {
-            Ok(Some((home, jobs, next, other))) => {
+            Ok(Ok((home, jobs, next, other))) => {
                 self.batches.home = home;
                 if other && !self.has_woken_other {
                     wake::want(self.place.database, Lane::Slow);
@@ -202,15 +220,15 @@ impl Worker {
                 self.has_woken_other = other;
                 Ok(if jobs.is_empty() { Look::Due(next) } else { Look::Jobs(jobs) })
             }
-            Ok(None) => Ok(Look::Gone),
-            // Dropped while we waited for it: the next look finds that out.
+            Ok(Err(look)) => Ok(look),
+            // Dropped while the worker waited for it: the next look finds that out.
             Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE => Ok(Look::Busy),
             Err(failure) if is_passing(failure.code) => Ok(Look::Busy),
             Err(failure) => Err(failure),
         }
     }
 
-    /// Leaves, unless somebody rang meanwhile: a ring that comes later finds no bell and goes to the launcher.
+    /// Leaves, unless a backend rang meanwhile: a ring that comes later finds no bell and goes to the launcher.
     fn leave(&mut self) -> bool {
         self.bell.take_down();
         if self.bell.messages().is_empty() {
@@ -225,8 +243,8 @@ impl Worker {
     }
 }
 
-/// Ends the worker if somebody waits to drop, rename or copy its database: they hold a lock that tells, and wait 5
-/// seconds for other connections to end. The launcher starts it again.
+/// Ends the worker if another session waits to drop, rename or copy its database: that session holds a lock that tells,
+/// and waits 5 seconds for other connections to end. The launcher starts it again.
 fn leave_if_wanted() {
     // SAFETY: no transaction is open while this worker waits; the end of this one releases the lock.
     let free = unsafe {

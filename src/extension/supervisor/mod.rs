@@ -35,7 +35,7 @@ pub(crate) fn ensure_running() -> Result<(), Error> {
     if lock::is_held(LOCK)? || ask_for(&mut registration(), ASKED)? {
         return Ok(());
     }
-    // Those that counted on this process try for themselves.
+    // The backends that counted on this process try themselves.
     ring_all();
     Err(Error::NoWorkerSlot("supervisor"))
 }

@@ -55,8 +55,8 @@ fn supervise() -> Result<(), Error> {
         }
         let next = Instant::now() + pause;
         pause = cmp::min(2 * pause, LONGEST_PAUSE);
-        // Nobody writes to a listening socket that nobody accepts on: the latch and the time end this wait. A
-        // connection that comes in makes it readable, so the wait must not be on the listener itself.
+        // No process writes to this socket: the latch and the time end the wait. The listener would not do: a
+        // connection that comes in makes it readable, and no embedder accepts it.
         let (silent, _other_end) = std::os::unix::net::UnixStream::pair()
             .map_err(|cause| Error::system("make a socket to wait on", cause))?;
         while wait(silent.as_fd(), Interest::Readable, Some(next)) {

@@ -1,8 +1,9 @@
 //! The deferrable constraints of a target.
 //!
-//! PostgreSQL defers nothing in a security-restricted operation: what waited for the commit would run as whoever
-//! commits. So what writes to a target fires is checked at once, and only that: the caller's other constraints stay as
-//! they are, and so does one that a DELETE would not fire, which may wait for just that DELETE.
+//! PostgreSQL defers nothing in a security-restricted operation: a constraint that waited for the commit would run as
+//! the role that commits. So the constraints that a write to a target fires are checked at once, and only they: the
+//! caller's other constraints stay as they are, and so does one that a DELETE does not fire, for it may wait for just
+//! that DELETE.
 
 use pgrx::pg_sys;
 
@@ -16,7 +17,7 @@ use crate::spi::{Argument, Spi};
 #[derive(Default)]
 pub(super) struct Deferrable {
     all: Option<String>,
-    /// Those among them that are INITIALLY DEFERRED.
+    /// The INITIALLY DEFERRED ones among them.
     deferred: Option<String>,
 }
 
@@ -29,7 +30,7 @@ pub(super) struct Constraints {
 }
 
 impl Constraints {
-    /// Those of a table.
+    /// The constraints of a table.
     pub(super) fn of(spi: &Spi, target: &Table, role: pg_sys::Oid) -> Result<Constraints, Error> {
         let row = act_as(role, || spi.run_kept(sql::DEFERRABLE, &[Argument::oid(target.oid)]))?;
         Ok(Constraints {

@@ -2,6 +2,10 @@
 //!
 //! Everything is found through `pg_depend`, as a member of the extension, and nothing by a name in a schema: any role
 //! that may create functions there could make one of that name.
+//!
+//! This library knows the tables of the extension's version that is its own. An extension of another version is refused:
+//! between the installation of a new library and `ALTER EXTENSION pg_clip UPDATE`, and where the new SQL has been created
+//! while the server still runs the old library.
 
 use pgrx::pg_sys;
 
@@ -14,18 +18,38 @@ use crate::spi::{Argument, Rows, Spi};
 pub(crate) struct Home {
     /// Quoted.
     pub(crate) schema: String,
-    /// To whom the extension's tables belong.
+    /// The owner of the extension's tables.
     pub(crate) owner: pg_sys::Oid,
     pub(crate) vector_type: pg_sys::Oid,
     /// The table `clip_watches`.
     pub(crate) watches: pg_sys::Oid,
 }
 
+/// What a database has of the extension.
+pub(crate) enum Installed {
+    /// The extension of this library.
+    Here(Home),
+    /// An extension of this other version.
+    OtherVersion(String),
+    /// No extension, or one whose queue is filled by logical replication.
+    Nothing,
+}
+
+/// The version of this library, and of the extension that it belongs to.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 impl Home {
     /// Found from a function of the extension: the one that runs.
     pub(crate) fn of(spi: &Spi, function: pg_sys::Oid) -> Result<Home, Error> {
         // SAFETY: looks any number up in pg_depend.
         let extension = unsafe { pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function) };
+        let version = spi.run_kept(VERSION_OF, &[Argument::oid(extension)])?;
+        if version.len() == 0 {
+            return Err(Error::NoExtension);
+        }
+        if let Some(other) = other_version(&version, 1) {
+            return Err(Error::OtherVersion(other));
+        }
         let row = spi.run_kept(HOME, &[Argument::oid(extension)])?;
         if row.len() == 0 {
             return Err(Error::NoExtension);
@@ -33,19 +57,21 @@ impl Home {
         Home::read(&row)
     }
 
-    /// Found from the extension itself; nothing where it is not created in this database, is of another release than
-    /// this library, or has a queue that is filled by logical replication.
-    pub(crate) fn installed(spi: &Spi) -> Result<Option<Home>, Error> {
+    /// Found from the extension itself.
+    pub(crate) fn installed(spi: &Spi) -> Result<Installed, Error> {
         let extension = spi.run_kept(INSTALLED, &[])?;
-        if extension.len() == 0 || extension.printed(2).as_deref() != Some(env!("CARGO_PKG_VERSION")) {
-            return Ok(None);
+        if extension.len() == 0 {
+            return Ok(Installed::Nothing);
+        }
+        if let Some(other) = other_version(&extension, 2) {
+            return Ok(Installed::OtherVersion(other));
         }
         let extension = extension.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid);
         let row = spi.run_kept(HOME, &[Argument::oid(extension)])?;
         if row.len() == 0 || row.get::<bool>(4)?.unwrap_or_default() {
-            return Ok(None);
+            return Ok(Installed::Nothing);
         }
-        Home::read(&row).map(Some)
+        Home::read(&row).map(Installed::Here)
     }
 
     fn read(row: &Rows) -> Result<Home, Error> {
@@ -57,6 +83,14 @@ impl Home {
         })
     }
 }
+
+/// The version in a column, where it is not this library's.
+fn other_version(row: &Rows, column: i32) -> Option<String> {
+    row.printed(column).filter(|version| version != VERSION)
+}
+
+/// Of extension `$1`: its version.
+const VERSION_OF: &str = "SELECT extversion FROM pg_catalog.pg_extension WHERE oid OPERATOR(pg_catalog.=) $1";
 
 /// Of extension `$1`: its schema, the owner of its queue, pgvector's type, whether a subscription fills the queue (then
 /// its jobs are those of the publisher), and its table of watches.

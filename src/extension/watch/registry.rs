@@ -1,4 +1,4 @@
-//! Whose tables a call may name.
+//! Which tables a call may name.
 
 use pgrx::pg_sys;
 

@@ -62,9 +62,9 @@ pub(crate) fn with_portable_output<R>(act: impl FnOnce() -> R) -> R {
     act()
 }
 
-/// Sets a setting that everybody may set, up to the end of the current nest level.
+/// Sets a setting that any role may set, up to the end of the current nest level.
 pub(crate) fn set(name: &CStr, value: &CStr) {
-    // SAFETY: a setting of the server that everybody may set, with a value that it takes.
+    // SAFETY: a setting of the server that any role may set, with a value that it takes.
     unsafe {
         pg_sys::set_config_option(
             name.as_ptr(),

@@ -263,7 +263,7 @@ pub(crate) fn all_keys(source: &Source, rows: &str) -> String {
     format!("SELECT r.{} FROM {rows} AS r", source.key.name)
 }
 
-/// Those among some keys that have a photo now. `keys` is [`all_keys`] or [`left_keys`].
+/// The ones among some keys that have a photo now. `keys` is [`all_keys`] or [`left_keys`].
 pub(crate) fn keys_with_photo(source: &Source, keys: &str) -> String {
     let (table, key, image, equals) =
         (&source.table.rows, &source.key.name, &source.image.name, &source.key_type.equals);

@@ -1,6 +1,6 @@
 //! Which columns of which tables a trigger or the queue worker works on.
 //!
-//! What `clip_watch` wrote down are names. What they stand for is looked up in each transaction, under locks on both
+//! `clip_watch` wrote down names. Each transaction looks up what the names stand for, under locks on both
 //! tables ([`crate::catalog`]): their owners, the types of their columns, and what makes keys unique.
 
 use pgrx::pg_sys;

@@ -1,8 +1,8 @@
 //! Watching a table: `clip_watch` and `clip_unwatch`.
 //!
-//! All that the trigger and the queue rely on is checked here first, under a lock that keeps writers away, and said in
-//! words: a watch that cannot work is refused when it is asked for. What is made belongs to the owner of the source,
-//! whoever calls.
+//! All that the trigger and the queue rely on is checked here first, under a lock that keeps writers away: a watch that
+//! cannot work is refused when it is asked for, with the reason. What is made belongs to the owner of the source,
+//! whichever role calls.
 
 mod partitions;
 mod request;
@@ -101,7 +101,7 @@ fn model_now() -> Option<String> {
     Some(identity(&model, &description.fingerprint))
 }
 
-/// Writes the row of the watch as the extension's owner, to whom `clip_watches` belongs.
+/// Writes the row of the watch as the extension's owner, which owns `clip_watches`.
 fn register(
     spi: &Spi,
     home: &Home,

@@ -5,19 +5,21 @@
 //! becomes of partitions: one that comes gets the triggers, and its photos are embedded by the queue; one that goes
 //! loses them, and its embeddings are deleted.
 //!
-//! An event trigger runs in statements of others that have nothing to do with pg_clip: what fails in it is a warning. It
+//! An event trigger also runs in statements that have nothing to do with pg_clip: an error in it becomes a warning. It
 //! is written in PL/pgSQL, and calls this library only where a partitioned table is watched: a library that is missing
 //! must not stop every CREATE TABLE.
 
-use pgrx::{FromDatum, pg_sys};
+use pgrx::{PgLogLevel, pg_sys};
 
 use super::triggers;
 use crate::attempt::{attempt, of_a_table};
 use crate::catalog;
 use crate::error::Error;
 use crate::queue::enqueue::Jobs;
+use crate::report;
 use crate::spi::{Argument, Spi};
 use crate::sql_function;
+use crate::varlena::Utf8;
 use crate::watch::home::Home;
 use crate::watch::role::act_as;
 use crate::watch::watched::{Patience, Watched};
@@ -28,7 +30,7 @@ sql_function! {
     fn clip_watch_partitions(fcinfo) {
         // SAFETY: SQL declares the function STRICT with this argument; `flinfo` is that of the running function.
         let (event, function) = unsafe {
-            let event = String::from_datum((*(*fcinfo).args.as_ptr()).value, false).unwrap_or_default();
+            let event = Utf8::new((*(*fcinfo).args.as_ptr()).value)?.into_string();
             (event, (*(*fcinfo).flinfo).fn_oid)
         };
         let spi = Spi::connect()?;
@@ -39,11 +41,9 @@ sql_function! {
             let root = pg_sys::Oid::from(root.parse::<u32>().unwrap_or_default());
             let followed = attempt(of_a_table, || follow(&spi, &home, root))?;
             if let Err(failure) = followed {
-                pgrx::warning!(
-                    "pg_clip did not follow the partitions of table {}: {}",
-                    catalog::name_of(root),
-                    failure.message
-                );
+                let (table, why) = (catalog::name_of(root), failure.message);
+                let message = format!("pg_clip did not follow the partitions of table {table}: {why}");
+                report::tell(PgLogLevel::WARNING, &message, None);
             }
         }
         Ok(pg_sys::Datum::from(0))
@@ -130,7 +130,7 @@ const PARTS: &str = "
     JOIN pg_class AS class ON class.oid = part.relid AND class.relkind IN ('r', 'p')
     WHERE part.relid <> $1::oid";
 
-/// Those among them without the triggers of a watch.
+/// The partitions among them without the triggers of a watch.
 const PARTS_WITHOUT: &str = "
     SELECT part.relid::oid FROM pg_partition_tree($1::oid) AS part
     JOIN pg_class AS class ON class.oid = part.relid AND class.relkind IN ('r', 'p')

@@ -1,10 +1,11 @@
 //! The arguments of `clip_watch`.
 
-use pgrx::{FromDatum, pg_sys};
+use pgrx::pg_sys;
 
 use crate::encoding::c_string;
 use crate::error::Error;
 use crate::refusal::{Reason, refuse};
+use crate::varlena::Utf8;
 use crate::watch::registry::argument;
 use crate::watch::registry::oid_of;
 
@@ -31,7 +32,9 @@ impl Request {
         // SAFETY: the caller vouches for the arguments: a regclass, two texts and eight names, each perhaps NULL.
         let (text, name) = unsafe {
             (
-                |index| argument(fcinfo, index).and_then(|datum| String::from_datum(datum, false)),
+                |index| {
+                    argument(fcinfo, index).map(|datum| Utf8::new(datum).map(Utf8::into_string)).transpose()
+                },
                 |index| argument(fcinfo, index).map(|datum| c_string(datum.cast_mut_ptr())),
             )
         };
@@ -42,15 +45,15 @@ impl Request {
         let Some(source) = (unsafe { argument(fcinfo, 0) }) else {
             return Err(refuse(Reason::UndefinedTable, "the table to watch must be named"));
         };
-        let mode = text(2);
-        let Some(mode) = mode.filter(|mode| mode == "sync" || mode == "async") else {
-            let mode = text(2).map_or("NULL".to_owned(), |mode| format!("\"{mode}\""));
+        let mode = text(2)?;
+        let Some(mode) = mode.clone().filter(|mode| mode == "sync" || mode == "async") else {
+            let mode = mode.map_or("NULL".to_owned(), |mode| format!("\"{mode}\""));
             return Err(refuse(Reason::InvalidParameter, format!("mode {mode} is not known"))
                 .with_hint("The modes are 'sync' and 'async'."));
         };
         Ok(Request {
             source: oid_of(source),
-            target: required(text(1), "target")?,
+            target: required(text(1)?, "target")?,
             mode,
             image: required(name(3), "image_column")?,
             key: name(4),

@@ -189,7 +189,7 @@ fn vector_type(spi: &Spi, home: &Home) -> Result<VectorType, Error> {
     Ok(VectorType { name: text(1), schema: text(2) })
 }
 
-/// Refuses in words what CREATE TABLE as the owner would refuse without saying as whom.
+/// Refuses, naming the owner, what CREATE TABLE as the owner would refuse without a name.
 fn check_may_create(spi: &Spi, source: &Source, name: &Name) -> Result<(), Error> {
     const MAY_CREATE: &str = "
         SELECT pg_catalog.has_schema_privilege($1, pg_namespace.oid, 'CREATE'),

@@ -89,7 +89,7 @@ fn a_job_that_is_locked_does_not_keep_the_worker_busy() {
         &mut client,
         "INSERT INTO first.photos SELECT id, 'p', image FROM pictures, generate_series(1, 100) AS id WHERE number = 0",
     );
-    working_worker(&mut client);
+    let worker = working_worker(&mut client);
     // Jobs that are due while the worker is held, and locked until the end of this transaction.
     let mut sessions = Sessions::new(&database);
     sessions.run(
@@ -105,12 +105,18 @@ fn a_job_that_is_locked_does_not_keep_the_worker_busy() {
     wait_until("the other photos are embedded", PATIENCE, || {
         value::<i64>(&mut client, "SELECT count(*) FROM first.image_embeddings") == 100 - open
     });
-    // Nothing is to be done now. On a slow machine the count is lower, never higher.
-    let count = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()";
-    let before: i64 = value(&mut client, count);
-    run(&mut client, "SELECT pg_sleep(3)");
-    let transactions = value::<i64>(&mut client, count) - before;
-    assert!(transactions < 150, "{transactions} transactions while nothing was to be done");
+    // Nothing is to be done now but to look again, once a second. On a slow machine looks come later, never earlier.
+    let looked = format!(
+        "SELECT extract(epoch FROM since)::float8 FROM clip_workers WHERE pid = {worker} AND state = 'idle'"
+    );
+    let mut looks: Vec<f64> = Vec::new();
+    wait_until("the worker has looked four times", PATIENCE, || {
+        let at: Option<f64> = client.query_opt(&looked, &[]).expect("a query").map(|row| row.get(0));
+        looks.extend(at.filter(|at| looks.last() != Some(at)));
+        looks.len() == 4
+    });
+    let seconds = looks[3] - looks[0];
+    assert!(seconds > 1.5, "four looks within {seconds} seconds while nothing was to be done");
     sessions.run("first", "COMMIT");
     wait_until("the photos are embedded", PATIENCE, || {
         value::<i64>(&mut client, "SELECT count(*) FROM first.image_embeddings") == 100

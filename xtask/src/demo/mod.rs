@@ -103,7 +103,7 @@ fn insert(database: &Database, photos: &[Photo]) -> Result<()> {
     Ok(())
 }
 
-/// Pictures to search with, in a table of their own that nobody watches.
+/// Pictures to search with, in a table of their own that is not watched.
 fn add_query_photos(database: &Database, queries: &[Photo]) -> Result<()> {
     let mut sql = "CREATE TABLE query_photos (file_name text PRIMARY KEY, image bytea);\n".to_owned();
     for photo in queries {

@@ -1,7 +1,7 @@
 //! The bits of a scan.
 //!
-//! Behind its last byte a scan reads as zeros without end; what was read that was not there is seen in
-//! [`Bits::check_read`] and [`Bits::finish`].
+//! After its last byte a scan reads as zeros without end; [`Bits::check_read`] and [`Bits::finish`] tell whether bits
+//! were read that were not there.
 
 use super::broken;
 use crate::error::Error;

@@ -1,8 +1,8 @@
 //! Whether the picture of a JPEG is whole.
 //!
-//! Each block of each component has to be there, between markers that are where they belong, and nothing else: what is
-//! refused are the files of which libjpeg warns, as far as the picture is touched, and those that lack a scan. The codes
-//! are read and what they say is passed over, which costs a fraction of the decoding.
+//! Each block of each component has to be there, between markers that are where they belong, and nothing else. So the
+//! files are refused that libjpeg warns of, where the picture is touched, and the files that lack a scan. The codes are
+//! read, but no pixel is computed from them: that costs a fraction of the decoding.
 
 use std::borrow::Cow;
 

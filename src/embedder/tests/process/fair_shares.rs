@@ -1,4 +1,4 @@
-//! What one asks for does not stop the others.
+//! What one role or connection asks for does not stop the others.
 
 use std::io::Cursor;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! Nobody outlives anybody, and the guardian's status is 0 or 1.
+//! Guardian, embedder and their children end together, and the guardian's status is 0 or 1.
 
 use std::fs;
 use std::thread;
@@ -113,7 +113,7 @@ fn assert_gone(process: Pid) {
     }
 }
 
-/// A zombie that nobody reaps, as in a container without an init, is gone too.
+/// A zombie that no process reaps, as in a container without an init, is gone too.
 fn is_gone(process: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     kill(process, None) == Err(Errno::ESRCH) || stat.contains(") Z ")

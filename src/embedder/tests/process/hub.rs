@@ -39,11 +39,11 @@ pub(crate) struct State {
     pub busy: u32,
     /// Answers a request for a part with the whole.
     pub no_ranges: bool,
-    /// Answers who has no token, or another one, with 401.
+    /// Answers a request without the token, or with another one, with 401.
     pub token: Option<String>,
-    /// Lists for everybody what only the token opens.
+    /// Lists without a token the files that it hands out only with the token.
     pub listed_openly: bool,
-    /// Sends whoever wants a file to another server.
+    /// Redirects requests for files to another server.
     pub elsewhere: Option<String>,
     /// Splits its listing into pages.
     pub pages: bool,
@@ -74,7 +74,7 @@ struct Shared {
 }
 
 impl LoopbackHub {
-    /// A hub that has the demo model in transformers.js's layout, and more that nobody wants.
+    /// A hub that has the demo model in transformers.js's layout, and files that no program fetches.
     pub(crate) fn start() -> LoopbackHub {
         let mut state = State::default();
         let demo = models_directory().join("demo");

@@ -41,7 +41,7 @@ impl Installer {
     /// A `fetch` or `import`, to be changed or started.
     pub(crate) fn command<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pg_clip_embedder"));
-        // What the machine has set, such as a proxy or somebody's token, is none of the tests' business.
+        // What the machine has set, such as a proxy or a user's token, must not reach the tests.
         command
             .env_clear()
             .env("HOME", self.folder.path().join(".home"))

@@ -243,7 +243,7 @@ fn the_default_model_stays_and_the_one_that_was_not_used_the_longest_leaves() {
         connection.embed_text_with("no-such", "a cat").unwrap_err().kind,
         FailureKind::InvalidParameter
     );
-    assert_eq!(loaded(&server), ["immich", "siglip"], "a model that is not there drives nobody out");
+    assert_eq!(loaded(&server), ["immich", "siglip"], "a model that is not there unloads no other");
 }
 
 #[test]

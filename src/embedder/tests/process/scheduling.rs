@@ -24,7 +24,7 @@ fn the_threads_of_images_stand_back_and_those_of_texts_do_not() {
     let decoders = ["decoder 0", "decoder 1", "decoder 2"].map(|name| count(name, 10));
     assert_eq!(decoders, [1, 1, 0], "{threads:?}");
     assert_eq!([count("image", 10), count("decoder", 0), count("text", 0)], [1; 3], "{threads:?}");
-    // Whoever runs a session is one of its three threads.
+    // The thread that runs a session is one of its three threads.
     assert_eq!([count("inference", 10), count("inference", 0)], [2; 2], "{threads:?}");
 }
 
