@@ -13,7 +13,7 @@ mod place;
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use pg_clip_wire::{Answer, Failure, Fingerprint, MAX_TEXT_BYTES, Priority, Request};
+use pg_clip_wire::{Answer, Failure, FailureKind, Fingerprint, MAX_TEXT_BYTES, Priority, Request};
 
 pub(crate) use self::arrival::ring_all;
 use self::connection::Connection;
@@ -35,7 +35,7 @@ pub(crate) struct Embedding {
     pub(crate) fingerprint: Fingerprint,
 }
 
-/// Embeds the inputs in one round trip: an answer for each, in their order, with an error of its own where one has
+/// Embeds the inputs: an answer for each, in their order, with an error of its own where one has
 /// no embedding. An error of the whole is one of the transport. The priority is that of images; texts never wait for them.
 pub(crate) fn embed(
     model: &str,
@@ -56,7 +56,7 @@ pub(crate) fn embed(
             Input::Image(image) => Request::EmbedImage { id, model, priority, max_pixels, image },
         })
         .collect();
-    converse(&requests, settings::request_timeout())?
+    converse_in_turns(&requests, settings::request_timeout())?
         .into_iter()
         .map(|answer| match answer {
             Answer::Embedding { vector, fingerprint, .. } => {
@@ -115,6 +115,35 @@ pub(crate) fn check_text_size(bytes: usize) -> Result<(), Error> {
 thread_local! {
     static CONNECTION: RefCell<Option<Connection>> = const { RefCell::new(None) };
     static NEXT_ID: Cell<u32> = const { Cell::new(1) };
+}
+
+/// As [`converse`], where requests that are refused because too many wait are sent again, fewer at a time: what a role asks
+/// for beyond its share waits in its backends. The embedder refuses no connection its only request.
+fn converse_in_turns(requests: &[Request], patience: Duration) -> Result<Vec<Answer>, Error> {
+    let mut answers: Vec<Option<Answer>> = requests.iter().map(|_| None).collect();
+    let mut left: Vec<usize> = (0..requests.len()).collect();
+    let mut at_once = left.len();
+    while !left.is_empty() {
+        let later = left.split_off(at_once.min(left.len()));
+        let turn: Vec<Request> = left.iter().map(|index| requests[*index].clone()).collect();
+        let mut refused = Vec::new();
+        for (index, answer) in left.iter().zip(converse(&turn, patience)?) {
+            if at_once > 1 && is_refused(&answer) {
+                refused.push(*index);
+            } else {
+                answers[*index] = Some(answer);
+            }
+        }
+        if !refused.is_empty() {
+            at_once = (left.len() - refused.len()).clamp(1, at_once / 2);
+        }
+        left = [refused, later].concat();
+    }
+    answers.into_iter().map(|answer| answer.ok_or(Error::OutOfTurn)).collect()
+}
+
+fn is_refused(answer: &Answer) -> bool {
+    matches!(answer, Answer::Failed { failure, .. } if failure.kind == FailureKind::Overloaded)
 }
 
 fn converse(requests: &[Request], patience: Duration) -> Result<Vec<Answer>, Error> {
