@@ -11,16 +11,18 @@ mod chaos;
 mod deaths;
 mod memory;
 mod migration;
+mod neighbours;
 mod poison;
 mod queue;
 mod reconcile;
 mod searching;
+mod statements;
 mod tally;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const BENCHES: [(&str, fn()); 8] = [
+const BENCHES: [(&str, fn()); 10] = [
     ("calls", calls::measure),
     ("queue", || queue::measure(given_model().as_deref())),
     ("chaos", chaos::measure),
@@ -29,6 +31,8 @@ const BENCHES: [(&str, fn()); 8] = [
     ("migration", migration::measure),
     ("memory", memory::measure),
     ("deaths", deaths::measure),
+    ("statements", statements::measure),
+    ("neighbours", neighbours::measure),
 ];
 
 /// The folder of a model, the second argument.
