@@ -17,6 +17,7 @@ pub mod fuzz;
 pub mod install;
 pub mod lint;
 pub mod lock;
+pub mod peers;
 pub mod places;
 pub mod playground;
 pub mod postgres;

@@ -14,7 +14,7 @@ use xtask::environment::{Environment, MAJORS};
 use xtask::lock::Lock;
 use xtask::places::Places;
 use xtask::postgres::Postgres;
-use xtask::{bench, build, demo, fuzz, install, lint, playground, psql, test_run};
+use xtask::{bench, build, demo, fuzz, install, lint, peers, playground, psql, test_run};
 
 /// The tasks of the pg_clip checkout
 #[derive(Parser)]
@@ -42,12 +42,12 @@ enum Task {
     Demo,
     /// Run all the tests, or those whose names contain FILTER, on PostgreSQL 16 and 18
     Test { filter: Option<String> },
-    /// Measure what pg_clip costs and stands: all of it, or the bench NAME
+    /// Measure what pg_clip costs and stands: all of it but the peers, or the bench NAME
     Bench {
         name: Option<String>,
-        /// For the bench of the queue: the folder of a model, instead of the demo model
+        /// For the bench of the queue: the folder of a model, instead of the demo model; for the peers: a part of that bench
         #[arg(requires = "name")]
-        model: Option<PathBuf>,
+        of: Option<PathBuf>,
     },
     /// Send random inputs to the code that reads a user's bytes and SQL
     Fuzz {
@@ -147,8 +147,11 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Task::Bench { name, model } => {
-            bench::bench(&places, &environment, &postgres()?, name.as_deref(), model.as_deref())?;
+        Task::Bench { name, of } if name.as_deref() == Some("peers") => {
+            peers::measure(&places, &environment, &postgres()?, of.as_deref())?;
+        }
+        Task::Bench { name, of } => {
+            bench::bench(&places, &environment, &postgres()?, name.as_deref(), of.as_deref())?;
         }
         Task::Fuzz { what } => {
             if let Fuzz::Sql { statements, seed } = what {

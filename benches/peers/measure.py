@@ -1,0 +1,79 @@
+"""Measures pg_clip and what people would otherwise run, in one run on one machine: all of it, or one part.
+
+    cargo xtask bench peers [PART]
+
+That makes the model and a server, and calls this. A run of all parts writes result.md beside this file; a part alone
+only prints its table.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import inputs
+import parts
+import report
+from systems import HERE, Processes
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--work", type=Path, required=True, help="the folder of the model and the photos")
+    arguments.add_argument("--packages", type=Path, required=True, help="the folder of node_modules")
+    arguments.add_argument("--node", default="node")
+    arguments.add_argument("part", nargs="?", choices=list(parts.PARTS))
+    options = arguments.parse_args()
+    say("photos")
+    photos = inputs.photos(options.work / "photos")
+    bench = parts.Bench(Processes(options.work / "models", options.packages, options.node), photos)
+    start, busy = time.monotonic(), other_work()
+    chosen = {options.part: parts.PARTS[options.part]} if options.part else parts.PARTS
+    try:
+        say("the vectors agree")
+        parts.agreement(bench)
+        for name, part in chosen.items():
+            say(name)
+            part(bench)
+    finally:
+        bench.processes.end()
+    minutes = (time.monotonic() - start) / 60
+    machine = [
+        f"{processor()}, {len(os.sched_getaffinity(0))} processors, Python {platform.python_version()}, {date.today()}",
+        f"{minutes:.0f} minutes; other work kept {busy:.1f} processors busy before the run and {other_work():.1f} after it",
+    ]
+    found = report.markdown(bench, machine)
+    print(found)
+    if not options.part:
+        (HERE / "result.md").write_text(found)
+
+
+def say(step: str) -> None:
+    print(f"{step}:", file=sys.stderr, flush=True)
+
+
+def processor() -> str:
+    """Its name, and the instructions that matter for a multiplication."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in lines.items()}
+    known = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+    features = [name for name in known if name in fields.get("flags", "").split()]
+    return f"{fields.get('model name', platform.machine())} ({', '.join(features)})"
+
+
+def other_work(seconds: float = 3) -> float:
+    """How many processors work while this program does not."""
+    def busy() -> float:
+        ticks = list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]))
+        return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+    before, start = busy(), time.monotonic()
+    time.sleep(seconds)
+    return (busy() - before) / (time.monotonic() - start)
+
+
+if __name__ == "__main__":
+    main()

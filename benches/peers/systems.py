@@ -1,0 +1,76 @@
+"""The systems that are compared, each in a process of its own that stays for the whole run."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class System:
+    name: str
+    # The precision of pg_clip that it is compared with, and what its own is called.
+    precision: str
+    label: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.label}"
+
+
+PG_CLIP = System("pg_clip", "fp32", "fp32")
+TRANSFORMERS_JS = System("transformers.js", "fp32", "fp32")
+RUNTIME = System("ONNX Runtime alone", "fp32", "fp32")
+ALL = [PG_CLIP, TRANSFORMERS_JS, RUNTIME]
+
+
+@dataclass
+class Processes:
+    """Starts a system at its first request, and ends all of them."""
+
+    models: Path
+    packages: Path
+    node: str
+    running: dict[System, subprocess.Popen] = field(default_factory=dict)
+
+    def ask(self, system: System, do: str, **request: Any) -> Any:
+        process = self.running.get(system) or self.start(system)
+        process.stdin.write(json.dumps({"do": do} | request) + "\n")
+        process.stdin.flush()
+        return self.answer(system, process)
+
+    def start(self, system: System) -> subprocess.Popen:
+        print(f"  starting {system}", file=sys.stderr, flush=True)
+        process = subprocess.Popen(self.command(system), cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.running[system] = process
+        self.answer(system, process)
+        return process
+
+    def answer(self, system: System, process: subprocess.Popen) -> Any:
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{system} ended: {process.wait()}")
+        return json.loads(line)
+
+    def command(self, system: System) -> list[str]:
+        precision = system.precision
+        python = lambda file, *arguments: [sys.executable, file, *map(str, arguments)]
+        match system.name:
+            case "pg_clip":
+                return python("through_sql.py", precision)
+            case "transformers.js":
+                dtype = {"fp32": "fp32", "int8": "q8"}[precision]
+                return [self.node, "transformers.mjs", str(self.packages), str(self.models), precision, dtype]
+            case "ONNX Runtime alone":
+                return python("runtime_alone.py", self.models / precision)
+        raise ValueError(system)
+
+    def end(self) -> None:
+        for process in self.running.values():
+            process.stdin.close()
+        for process in self.running.values():
+            process.wait()
+        self.running.clear()
