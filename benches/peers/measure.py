@@ -2,8 +2,8 @@
 
     cargo xtask bench peers [PART]
 
-That makes the model and a server, and calls this. A run of all parts writes result.md beside this file; a part alone
-only prints its table.
+That makes the model and a server, and calls this. A run of all parts writes result.md and result.svg beside this file; that of a part
+alone goes to the folder of the model, and both are printed.
 """
 
 import argparse
@@ -14,10 +14,14 @@ import time
 from datetime import date
 from pathlib import Path
 
+import chart
 import inputs
 import parts
 import report
 from systems import HERE, Processes
+
+# So many processors may be busy with something else.
+QUIET = 0.2
 
 
 def main() -> None:
@@ -42,13 +46,16 @@ def main() -> None:
         bench.processes.end()
     minutes = (time.monotonic() - start) / 60
     machine = [
-        f"{processor()}, {len(os.sched_getaffinity(0))} processors, Python {platform.python_version()}, {date.today()}",
-        f"{minutes:.0f} minutes; other work kept {busy:.1f} processors busy before the run and {other_work():.1f} after it",
+        f"{processor()}, {len(os.sched_getaffinity(0))} processors. {date.today()}, {minutes:.0f} minutes.",
+        f"Other work kept {busy:.1f} processors busy before the run and {(after := other_work()):.1f} after it.",
     ]
+    if max(busy, after) > QUIET:
+        machine.append("The machine was not quiet: these figures do not count.")
     found = report.markdown(bench, machine)
     print(found)
-    if not options.part:
-        (HERE / "result.md").write_text(found)
+    results = HERE if not options.part else options.work
+    (results / "result.md").write_text(found)
+    (results / "result.svg").write_text(chart.svg(bench, machine))
 
 
 def say(step: str) -> None:

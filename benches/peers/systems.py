@@ -22,9 +22,15 @@ class System:
 
 
 PG_CLIP = System("pg_clip", "fp32", "fp32")
+PG_CLIP_INT8 = System("pg_clip", "int8", "int8")
 TRANSFORMERS_JS = System("transformers.js", "fp32", "fp32")
 RUNTIME = System("ONNX Runtime alone", "fp32", "fp32")
-ALL = [PG_CLIP, TRANSFORMERS_JS, RUNTIME]
+RUNTIME_INT8 = System("ONNX Runtime alone", "int8", "int8")
+ALL = [
+    PG_CLIP, TRANSFORMERS_JS, System("open_clip", "fp32", "fp32"), System("open_clip", "fp32", "bf16"),
+    System("old stack", "fp32", "fp32"), RUNTIME,
+    PG_CLIP_INT8, System("transformers.js", "int8", "q8"), RUNTIME_INT8,
+]
 
 
 @dataclass
@@ -57,13 +63,17 @@ class Processes:
 
     def command(self, system: System) -> list[str]:
         precision = system.precision
+        weights = self.models / "open_clip.pt"
         python = lambda file, *arguments: [sys.executable, file, *map(str, arguments)]
         match system.name:
             case "pg_clip":
                 return python("through_sql.py", precision)
             case "transformers.js":
-                dtype = {"fp32": "fp32", "int8": "q8"}[precision]
-                return [self.node, "transformers.mjs", str(self.packages), str(self.models), precision, dtype]
+                return [self.node, "transformers.mjs", str(self.packages), str(self.models), precision, system.label]
+            case "open_clip":
+                return python("open_clip_peer.py", weights, system.label)
+            case "old stack":
+                return python("old_stack.py", weights)
             case "ONNX Runtime alone":
                 return python("runtime_alone.py", self.models / precision)
         raise ValueError(system)

@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-import inputs
-
 BATCH = 8
 
 
@@ -60,9 +58,9 @@ def bulk(system: System, files: list[str]) -> list[float]:
     return [timed(system.photos, ready) / len(files)]
 
 
-def clients(system: System, clients: int, seed: int, seconds: float) -> dict:
+def clients(system: System, clients: int, texts: list[str], seconds: float) -> dict:
     """Texts by so many clients at once: how many were done in a second, and how long each took."""
-    texts, lock = inputs.texts(seed), threading.Lock()
+    left, lock = iter(texts), threading.Lock()
     handles = [system.for_a_client() for _ in range(clients)]
     took: list[float] = []
     end = time.perf_counter() + seconds
@@ -70,7 +68,7 @@ def clients(system: System, clients: int, seed: int, seconds: float) -> dict:
     def work(handle: System) -> None:
         while time.perf_counter() < end:
             with lock:
-                ready = handle.ready_text(next(texts))
+                ready = handle.ready_text(next(left))
             took.append(timed(handle.text, ready))
 
     threads = [threading.Thread(target=work, args=(handle,)) for handle in handles]
