@@ -38,8 +38,8 @@ def main() -> None:
     chosen = {options.part: parts.PARTS[options.part]} if options.part else parts.PARTS
     try:
         say("the vectors agree")
-        parts.agreement(bench)
-        for name, part in chosen.items():
+        parts.agreement(bench, [system for _, of in chosen.values() for system in of])
+        for name, (part, _) in chosen.items():
             say(name)
             part(bench)
     finally:

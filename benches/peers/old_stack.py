@@ -29,6 +29,10 @@ class OldStack(System):
     def photo(self, data: bytes) -> list[float]:
         return self.ask("image", {"image": base64.b64encode(data).decode()})
 
+    def search(self, text: str) -> None:
+        query = "SELECT id FROM searched ORDER BY embedding <=> %s::vector LIMIT 10"
+        assert len(self.connection.execute(query, (str(self.text(text)),)).fetchall()) == 10
+
     def before_photos(self) -> None:
         self.connection.execute("DROP TABLE IF EXISTS old_stack")
         self.connection.execute("CREATE TABLE old_stack (id bigserial PRIMARY KEY, image bytea, embedding vector(512))")

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Callable, Iterable
 
 import numpy as np
+import psycopg
 
 import inputs
 import systems
-from systems import PG_CLIP, PG_CLIP_INT8, RUNTIME, RUNTIME_INT8, Processes, System
+from systems import OLD_STACK, PG_CLIP, PG_CLIP_INT8, RUNTIME, RUNTIME_INT8, Processes, System
 
 ROUNDS = 7
 
@@ -79,12 +80,13 @@ def say(line: str) -> None:
     print(start + line, file=sys.stderr, flush=True)
 
 
-def agreement(bench: Bench) -> None:
+def agreement(bench: Bench, of: list[System]) -> None:
     """No speed counts where the vectors are others: each system against ONNX Runtime on Pillow's pixels, in fp32."""
+    of = list(dict.fromkeys([RUNTIME, *of]))
     texts = bench.new_texts(16)
     files = [str(path) for paths in bench.photos.values() for path in paths[:2]]
-    found = {system: bench.processes.ask(system, "vectors", texts=texts, files=files) for system in systems.ALL}
-    for system in systems.ALL:
+    found = {system: bench.processes.ask(system, "vectors", texts=texts, files=files) for system in of}
+    for system in of:
         least = {what: cosines(found[system][what], found[RUNTIME][what]).min() for what in ("texts", "photos")}
         bench.cosines[system] = least
         say(f"  least cosine, {system}: texts {least['texts']:.5f}, photos {least['photos']:.5f}")
@@ -126,6 +128,26 @@ def photo(bench: Bench) -> None:
         bench.measure([Row(f"a photo of {size}", "ms")], systems.ALL, ask)
 
 
+def search(bench: Bench) -> None:
+    """A new text and the ten nearest of 100,000 rows, whose vectors are random, as one user waits for them."""
+    say(f"  storing {SEARCHED:,} vectors and building their HNSW index")
+    with psycopg.connect(autocommit=True) as connection:
+        for statement in (
+            "CREATE TABLE searched (id int PRIMARY KEY, embedding vector(512) NOT NULL)",
+            f"""INSERT INTO searched
+                SELECT i, ARRAY(SELECT random() - 0.5 FROM generate_series(1, 512) WHERE i > 0)::vector FROM generate_series(1, {SEARCHED}) AS i""",
+            "SET maintenance_work_mem = '1GB'",
+            "CREATE INDEX ON searched USING hnsw (embedding vector_cosine_ops)",
+            "VACUUM ANALYZE searched",
+        ):
+            connection.execute(statement)
+
+    def ask(system: System) -> list[float]:
+        return [statistics.median(bench.processes.ask(system, "search", texts=bench.new_texts(15)))]
+
+    bench.measure([Row(f"a search by a new text in {SEARCHED:,} rows", "ms")], [PG_CLIP, OLD_STACK, PG_CLIP_INT8], ask)
+
+
 def bulk(bench: Bench) -> None:
     """pg_clip by a COPY into a watched table and the old stack by INSERTs store photos and vectors; the others only embed."""
     files = list(map(str, bench.photos["2 MP"]))
@@ -164,10 +186,12 @@ def peak(bench: Bench) -> None:
         )
 
 
-CLIENTS_SECONDS = 2.5
+CLIENTS_SECONDS = 2
+SEARCHED = 100_000
 # Of ViT-B/32's image tower: 50 tokens through 12 blocks, and the patches.
 IMAGE_OPERATIONS = 2 * (12 * (50 * 12 * 768**2 + 2 * 50 * 50 * 768) + 49 * 3072 * 768 + 768 * 512)
 
-PARTS: dict[str, Callable[[Bench], None]] = {
-    "text": text, "cached": cached, "photo": photo, "bulk": bulk, "clients": clients, "peak": peak,
+PARTS: dict[str, tuple[Callable[[Bench], None], list[System]]] = {
+    "text": (text, systems.ALL), "cached": (cached, [PG_CLIP, PG_CLIP_INT8]), "photo": (photo, systems.ALL),
+    "search": (search, [PG_CLIP, OLD_STACK, PG_CLIP_INT8]), "bulk": (bulk, systems.ALL), "clients": (clients, systems.ALL), "peak": (peak, [RUNTIME, RUNTIME_INT8]),
 }

@@ -24,11 +24,12 @@ class System:
 PG_CLIP = System("pg_clip", "fp32", "fp32")
 PG_CLIP_INT8 = System("pg_clip", "int8", "int8")
 TRANSFORMERS_JS = System("transformers.js", "fp32", "fp32")
+OLD_STACK = System("old stack", "fp32", "fp32")
 RUNTIME = System("ONNX Runtime alone", "fp32", "fp32")
 RUNTIME_INT8 = System("ONNX Runtime alone", "int8", "int8")
 ALL = [
     PG_CLIP, TRANSFORMERS_JS, System("open_clip", "fp32", "fp32"), System("open_clip", "fp32", "bf16"),
-    System("old stack", "fp32", "fp32"), RUNTIME,
+    OLD_STACK, RUNTIME,
     PG_CLIP_INT8, System("transformers.js", "int8", "q8"), RUNTIME_INT8,
 ]
 

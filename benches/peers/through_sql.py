@@ -14,6 +14,7 @@ class ThroughSql(System):
         # Statements are prepared at their first use, and vectors come back as they are stored.
         self.connection = psycopg.connect(autocommit=True, prepare_threshold=0)
         self.cursor = self.connection.cursor(binary=True)
+        self.asked = {kind: self.inferences(kind) for kind in ("text", "image")}
 
     def for_a_client(self) -> "ThroughSql":
         return ThroughSql(self.model)
@@ -30,21 +31,38 @@ class ThroughSql(System):
     def select_1(self) -> None:
         self.one("SELECT %s::int", 1)
 
+    def search(self, text: str) -> None:
+        found = self.cursor.execute(
+            "SELECT id FROM searched ORDER BY embedding <=> clip_embed_text(%s, %s) LIMIT 10", (text, self.model),
+        )
+        assert len(found.fetchall()) == 10
+
     def before_photos(self) -> None:
         """An empty watched table: bytes that are embedded already are not embedded again."""
-        photos = f"photos_{self.model}"
-        self.cursor.execute(
-            f"DROP TABLE IF EXISTS {photos}, embeddings_{self.model};"
-            f"CREATE TABLE {photos} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, image bytea NOT NULL);"
-            f"SET clip.model = '{self.model}';"
-            f"SELECT clip_watch('{photos}', 'embeddings_{self.model}')", binary=False,
-        )
+        photos, embeddings = f"photos_{self.model}", f"embeddings_{self.model}"
+        for statement in (
+            f"DROP TABLE IF EXISTS {photos}, {embeddings}",
+            f"CREATE TABLE {photos} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, image bytea NOT NULL)",
+            f"SET clip.model = '{self.model}'",
+            f"SELECT clip_watch('{photos}', '{embeddings}')",
+        ):
+            self.connection.execute(statement)
 
     def photos(self, ready: list[bytes]) -> None:
         with self.cursor.copy(f"COPY photos_{self.model} (image) FROM STDIN (FORMAT binary)") as copy:
             copy.set_types(["bytea"])
             for data in ready:
                 copy.write_row([data])
+
+    def has_embedded(self, kind: str, count: int) -> None:
+        self.asked[kind] += count
+        # Two of a few thousand random texts may be the same.
+        if self.inferences(kind) < 0.99 * self.asked[kind]:
+            raise SystemExit(f"pg_clip embedded {self.inferences(kind)} of {self.asked[kind]}: the others it remembered")
+
+    def inferences(self, kind: str) -> int:
+        query = "SELECT coalesce(sum(inferences), 0)::bigint FROM clip_stats WHERE kind = %s AND model = %s"
+        return self.connection.execute(query, (kind, self.model)).fetchone()[0]
 
     def one(self, query: str, *values: object) -> bytes:
         return self.cursor.execute(query, values).fetchone()[0]

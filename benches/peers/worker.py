@@ -1,4 +1,4 @@
-"""What a process that holds one system does: it reads requests, a line of JSON each, and answers with how long the work took.
+"""What a process does that holds one system: it reads requests, a line of JSON each, and answers with how long they took.
 
 The clock runs here, beside the system, and not across the pipe to the bench. A system is a class with `text(text)` and
 `photo(bytes)`; what it needs ready before the clock starts comes from `ready_text` and `ready_photo`.
@@ -27,8 +27,14 @@ class System:
         """Many photos: those that come together, in the batches that suit the system."""
         raise NotImplementedError
 
+    def search(self, text: str) -> None:
+        raise NotImplementedError
+
     def before_photos(self) -> None:
         """What has to be undone before the same photos may come again."""
+
+    def has_embedded(self, kind: str, count: int) -> None:
+        """Told after each request, to check that nothing came out of a cache."""
 
     def for_a_client(self) -> "System":
         """What one of several clients at once uses."""
@@ -36,7 +42,7 @@ class System:
 
 
 def serve(system: System) -> None:
-    answers = {"text": text, "photo": photo, "bulk": bulk, "clients": clients, "vectors": vectors, "call": call}
+    answers = {"text": text, "photo": photo, "search": search, "bulk": bulk, "clients": clients, "vectors": vectors, "call": call}
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -44,18 +50,31 @@ def serve(system: System) -> None:
 
 
 def text(system: System, texts: list[str]) -> list[float]:
-    return [timed(system.text, system.ready_text(text)) for text in texts]
+    took = [timed(system.text, system.ready_text(text)) for text in texts]
+    system.has_embedded("text", len(texts))
+    return took
 
 
 def photo(system: System, files: list[str]) -> list[float]:
-    return [timed(system.photo, system.ready_photo(Path(file).read_bytes())) for file in files]
+    took = [timed(system.photo, system.ready_photo(Path(file).read_bytes())) for file in files]
+    system.has_embedded("image", len(files))
+    return took
+
+
+def search(system: System, texts: list[str]) -> list[float]:
+    """The text embedded, and the rows found that are nearest to it."""
+    took = [timed(system.search, text) for text in texts]
+    system.has_embedded("text", len(texts))
+    return took
 
 
 def bulk(system: System, files: list[str]) -> list[float]:
     """How long each took of many."""
     system.before_photos()
     ready = [system.ready_photo(Path(file).read_bytes()) for file in files]
-    return [timed(system.photos, ready) / len(files)]
+    took = timed(system.photos, ready)
+    system.has_embedded("image", len(files))
+    return [took / len(files)]
 
 
 def clients(system: System, clients: int, texts: list[str], seconds: float) -> dict:
@@ -77,7 +96,9 @@ def clients(system: System, clients: int, texts: list[str], seconds: float) -> d
         thread.start()
     for thread in threads:
         thread.join()
-    return {"rate": len(took) / (time.perf_counter() - start), "ms": took}
+    seconds = time.perf_counter() - start
+    system.has_embedded("text", len(took))
+    return {"rate": len(took) / seconds, "ms": took}
 
 
 def vectors(system: System, texts: list[str], files: list[str]) -> dict:

@@ -7,7 +7,7 @@ mod packages;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::build;
 use crate::cluster::{Cluster, PORT};
@@ -22,6 +22,9 @@ use crate::psql::Database;
 
 use packages::Packages;
 
+/// As measure.py has them; a name that is none of these is refused before anything is fetched.
+const PARTS: [&str; 7] = ["text", "cached", "photo", "search", "bulk", "clients", "peak"];
+
 /// Builds, installs, makes the model, and measures: all, or the part of this name.
 pub fn measure(
     places: &Places,
@@ -29,6 +32,11 @@ pub fn measure(
     postgres: &Postgres,
     part: Option<&Path>,
 ) -> Result<()> {
+    if let Some(part) = part
+        && !PARTS.iter().any(|known| part == Path::new(known))
+    {
+        bail!("the parts of the bench of the peers are {}", PARTS.join(", "));
+    }
     let built = build::build(&places.workspace, environment, postgres)?;
     install::install(&places.workspace, environment, postgres, &built)?;
     let scripts = places.workspace.root.join("benches/peers");
