@@ -8,7 +8,7 @@ from systems import PG_CLIP, RUNTIME, System
 
 WIDTH, BAR, GAP = 1100, 15, 12
 # Where a half begins, how wide its labels are, and what its longest bar stands for.
-HALVES = {"fp32": (10, 150, 6.0), "int8": (600, 150, 5.0)}
+HALVES = {"fp32": (10, 150, 6.0), "int8": (600, 150, 4.0)}
 UNIT = 50
 COLOURS = {PG_CLIP.name: "#336791", RUNTIME.name: "#d8d8d8"}
 STYLE = "text{font:12px sans-serif;fill:#222} .head{font-weight:bold;font-size:14px} .small{fill:#666}"
