@@ -14,17 +14,40 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits, RgbImag
 
 use super::format::Format;
 use super::memory::{MAX_DECODER_MEMORY, MAX_PNG_METADATA};
-use super::{bmp, gif, jpeg};
+use super::{bmp, gif, jpeg, jpeg_scaled};
 use crate::error::Error;
 
-/// Decodes the first frame of an image whose header was checked.
-pub(super) fn decode(format: Format, bytes: &[u8]) -> Result<(RgbImage, Orientation), Error> {
+/// A decoded image.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) pixels: RgbImage,
+    pub(super) orientation: Orientation,
+    /// Width and height of the whole, of which the pixels are a `scale`th, rounded up.
+    pub(super) size: (u32, u32),
+    pub(super) scale: u32,
+}
+
+impl Decoded {
+    pub(super) fn whole(pixels: RgbImage, orientation: Orientation) -> Decoded {
+        Decoded { size: pixels.dimensions(), pixels, orientation, scale: 1 }
+    }
+}
+
+/// Decodes the first frame of an image whose header was checked. A JPEG may be decoded at a fraction of its size where its
+/// shorter side is resized to `side` pixels.
+pub(super) fn decode(format: Format, bytes: &[u8], side: Option<u32>) -> Result<Decoded, Error> {
     let source = Cursor::new(bytes);
     let decoded = match format {
-        Format::Jpeg => JpegDecoder::new(Cursor::new(jpeg::whole(bytes)?)).and_then(read),
+        Format::Jpeg => {
+            let bytes = jpeg::whole(bytes)?;
+            JpegDecoder::new(Cursor::new(&bytes)).and_then(|mut decoder| {
+                let scaled = side.and_then(|side| read_scaled(&bytes, &mut decoder, side));
+                scaled.map_or_else(|| read(decoder), Ok)
+            })
+        }
         Format::Png => PngDecoder::with_limits(source, limits(MAX_PNG_METADATA)).and_then(read),
         Format::WebP => WebPDecoder::new(source).and_then(read),
-        Format::Gif => return Ok((gif::decode(bytes)?, Orientation::NoTransforms)),
+        Format::Gif => return Ok(Decoded::whole(gif::decode(bytes)?, Orientation::NoTransforms)),
         Format::Bmp => {
             bmp::check_runs(bytes)?;
             BmpDecoder::new(source).and_then(read)
@@ -33,13 +56,21 @@ pub(super) fn decode(format: Format, bytes: &[u8]) -> Result<(RgbImage, Orientat
     decoded.map_err(|error| refusal(format.name(), error))
 }
 
-fn read(mut decoder: impl ImageDecoder) -> ImageResult<(RgbImage, Orientation)> {
+fn read_scaled(bytes: &[u8], decoder: &mut impl ImageDecoder, side: u32) -> Option<Decoded> {
+    let size = decoder.dimensions();
+    let scale = jpeg_scaled::scale(size, side);
+    let pixels = jpeg_scaled::decode(bytes, scale)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    Some(Decoded { pixels, orientation, size, scale })
+}
+
+fn read(mut decoder: impl ImageDecoder) -> ImageResult<Decoded> {
     let mut limits = limits(MAX_DECODER_MEMORY);
     limits.reserve(decoder.total_bytes())?;
     decoder.set_limits(limits)?;
     // Metadata that cannot be read turns nothing: the picture itself may be whole.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    Ok((DynamicImage::from_decoder(decoder)?.into_rgb8(), orientation))
+    Ok(Decoded::whole(DynamicImage::from_decoder(decoder)?.into_rgb8(), orientation))
 }
 
 fn limits(bytes: u64) -> Limits {

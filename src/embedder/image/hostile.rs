@@ -7,7 +7,7 @@ use super::format::{self, Format};
 use super::memory::{MAX_DECODER_MEMORY, MAX_PNG_METADATA};
 use super::parity::{WITHOUT_MEAN, golden_files};
 use super::peak::peak_of;
-use super::{caught, header, prepare};
+use super::{JpegScaling, caught, header, prepare};
 use crate::error::Error;
 
 const MAX_PIXELS: u64 = 50_000_000;
@@ -16,7 +16,7 @@ const MAX_PIXELS: u64 = 50_000_000;
 const BESIDES: u64 = 1 << 20;
 
 fn prepare_clip(bytes: &[u8]) -> Result<Vec<f32>, Error> {
-    let (prepared, peak) = peak_of(|| prepare(bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    let (prepared, peak) = peak_of(|| prepare(bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     assert!(peak <= MAX_DECODER_MEMORY, "{peak} bytes");
     prepared
 }
@@ -26,7 +26,7 @@ fn decoders_take_no_more_memory_than_was_reckoned() {
     for file in golden_files() {
         let format = format::recognise(&file.bytes).unwrap();
         let reckoned = header::needed_memory(format, &file.bytes, MAX_PIXELS).unwrap();
-        let (prepared, peak) = peak_of(|| prepare(&file.bytes, MAX_PIXELS, &WITHOUT_MEAN));
+        let (prepared, peak) = peak_of(|| prepare(&file.bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
         prepared.unwrap();
         let allowed = reckoned + file.bytes.len() as u64 + BESIDES;
         assert!(peak <= allowed, "{}: {peak} bytes, {reckoned} reckoned", file.name);
@@ -50,7 +50,7 @@ fn a_progressive_jpeg_whose_coefficients_take_too_much_is_refused() {
 #[test]
 fn a_png_with_more_pixels_in_its_data_than_in_its_header_takes_no_memory_for_them() {
     let bytes = png(&[(b"IDAT", &zeros())]);
-    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     assert!(matches!(prepared, Ok(_) | Err(Error::BrokenImage { .. })));
     assert!(peak <= BESIDES + bytes.len() as u64, "{peak} bytes");
 }
@@ -59,7 +59,7 @@ fn a_png_with_more_pixels_in_its_data_than_in_its_header_takes_no_memory_for_the
 fn a_colour_profile_that_unfolds_is_left_out() {
     let profile = [b"icc\0\0", zeros().as_slice()].concat();
     let bytes = png(&[(b"iCCP", &profile), (b"IDAT", PIXELS)]);
-    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     prepared.unwrap();
     // The buffer doubles while it grows.
     assert!(peak <= 2 * MAX_PNG_METADATA, "{peak} bytes");
@@ -69,7 +69,7 @@ fn a_colour_profile_that_unfolds_is_left_out() {
 fn texts_that_unfold_stay_folded() {
     let text = [b"Comment\0\0", zeros().as_slice()].concat();
     let bytes = png(&[(b"zTXt", &text), (b"zTXt", &text), (b"IDAT", PIXELS)]);
-    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     prepared.unwrap();
     assert!(peak <= BESIDES + 4 * bytes.len() as u64, "{peak} bytes");
 }
