@@ -6,6 +6,8 @@
 
 mod bmp;
 #[cfg(test)]
+mod cost;
+#[cfg(test)]
 mod damage;
 mod decode;
 mod format;

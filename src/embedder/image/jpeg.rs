@@ -6,12 +6,17 @@
 //! Source: ITU-T T.81, annex B.
 
 mod bits;
+mod first_bits;
 mod frame;
 mod huffman;
 mod interleave;
+mod next_bits;
+mod pick;
 mod progressive;
 mod scan;
 mod sequential;
+mod several;
+mod steps;
 mod whole;
 
 use self::frame::Frame;
@@ -88,7 +93,7 @@ fn is_frame(marker: u8) -> bool {
 /// The next byte after 0xff that is not a fill byte, and what follows it. In the data of a scan that is mostly 0x00,
 /// which says that 0xff was a value.
 fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
-    let at = bytes.iter().position(|byte| *byte == 0xff)?;
+    let at = memchr::memchr(0xff, bytes)?;
     let after = &bytes[at..];
     let marker = after.iter().position(|byte| *byte != 0xff)?;
     Some((after[marker], &after[marker + 1..]))

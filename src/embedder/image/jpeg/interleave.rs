@@ -6,7 +6,8 @@
 use super::bits::Bits;
 use super::frame::Frame;
 use super::huffman::{END_OF_BLOCK, Table, ZEROS};
-use super::scan::{Blocks, Part, Scan, walk};
+use super::pick::Pick;
+use super::scan::{Blocks, Scan, walk};
 use super::sequential::{BLOCK, Coefficient};
 use super::{END_OF_IMAGE, FRAME_0, HUFFMAN_TABLES, QUANTIZATION_TABLES, START_OF_IMAGE, START_OF_SCAN, bad};
 use crate::error::Error;
@@ -41,7 +42,7 @@ impl Coefficients {
                 Some(quantization.table(frame.components[part.component].quantization)?);
         }
         let rows = scan.parts.iter().map(|part| frame.components[part.component].padded.0).collect();
-        let mut blocks = Kept { tables, parts: &scan.parts, rows, means: [0; 4], all: &mut self.components };
+        let mut blocks = Kept { tables, scan, frame, rows, means: [0; 4], all: &mut self.components };
         walk(data, frame, scan, restart_interval, &mut blocks)
     }
 
@@ -100,7 +101,8 @@ impl Coefficients {
 /// The blocks of a scan that are kept.
 struct Kept<'a> {
     tables: Vec<(&'a Table, &'a Table)>,
-    parts: &'a [Part],
+    scan: &'a Scan,
+    frame: &'a Frame,
     /// The blocks in a row of each part.
     rows: Vec<u32>,
     /// The last mean of each part, which the next one is given by.
@@ -109,10 +111,37 @@ struct Kept<'a> {
 }
 
 impl Blocks for Kept<'_> {
+    fn units<P: Pick>(&mut self, bits: &mut Bits, units: std::ops::Range<usize>) -> Result<(), Error> {
+        let row = self.scan.units(self.frame).0 as usize;
+        for unit in units {
+            let (x, y) = ((unit % row) as u32, (unit / row) as u32);
+            for number in 0..self.scan.parts.len() {
+                let (across, down) = if self.scan.parts.len() == 1 {
+                    (1, 1)
+                } else {
+                    self.frame.components[self.scan.parts[number].component].factors
+                };
+                for v in 0..down {
+                    for h in 0..across {
+                        self.block(bits, number, x * across + h, y * down + v)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<(), Error> {
+        self.means = [0; 4];
+        Ok(())
+    }
+}
+
+impl Kept<'_> {
     fn block(&mut self, bits: &mut Bits, part: usize, x: u32, y: u32) -> Result<(), Error> {
         let (dc, ac) = self.tables[part];
         let place = y as usize * self.rows[part] as usize + x as usize;
-        let block = &mut self.all[self.parts[part].component][place];
+        let block = &mut self.all[self.scan.parts[part].component][place];
         bits.fill();
         let size = dc.symbol(bits)?;
         if size > MAX_MEAN_SIZE {
@@ -136,11 +165,6 @@ impl Blocks for Kept<'_> {
                 }
             }
         }
-        Ok(())
-    }
-
-    fn restart(&mut self) -> Result<(), Error> {
-        self.means = [0; 4];
         Ok(())
     }
 }

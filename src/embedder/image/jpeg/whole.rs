@@ -11,7 +11,7 @@ use super::huffman::{Table, Tables};
 use super::interleave::{Coefficients, Quantization};
 use super::progressive::Progress;
 use super::scan::{Scan, walk};
-use super::sequential::{BLOCK, Passed};
+use super::sequential::{BLOCK, Passed, ScanTables};
 use super::{
     APPLICATION_0, APPLICATION_15, END_OF_IMAGE, HUFFMAN_TABLES, NUMBER_OF_LINES, QUANTIZATION_TABLES,
     RESTART_0, RESTART_7, RESTART_INTERVAL, START_OF_IMAGE, START_OF_SCAN, STUFFED, TEMPORARY, bad, broken,
@@ -126,7 +126,9 @@ impl<'a> File<'a> {
             } else if scan.parts.len() < frame.components.len() {
                 Picture::InScans(Coefficients::new(frame), vec![false; frame.components.len()])
             } else {
-                let mut blocks = Passed { tables: both(&self.huffman, &scan)? };
+                let tables = both(&self.huffman, &scan)?;
+                let tables = ScanTables::new(scan.unit(frame).map(|part| tables[part]));
+                let mut blocks = Passed::new(&tables);
                 let rest = walk(data, frame, &scan, self.restart_interval, &mut blocks)?;
                 self.picture = Picture::Whole;
                 return Ok(rest);
