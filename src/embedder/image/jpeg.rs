@@ -13,11 +13,14 @@ mod interleave;
 mod next_bits;
 mod pick;
 mod progressive;
+mod quantization;
+mod rows;
 mod scan;
 mod sequential;
 mod several;
 mod steps;
 mod whole;
+mod written;
 
 use self::frame::Frame;
 pub(super) use self::whole::whole;
@@ -33,38 +36,30 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
     let mut seen: Option<Frame> = None;
     let mut scans = 0;
     let mut several = false;
-    let mut rest = &bytes[2..];
-    loop {
-        let (marker, after) = next_marker(rest).ok_or_else(|| broken("it ends early"))?;
-        rest = match marker {
+    for (marker, segment) in segments(bytes) {
+        match marker {
             END_OF_IMAGE => match seen {
-                Some(frame) if scans > 0 => return Ok(frame.memory(several)),
+                Some(frame) if scans > 0 => return Ok(frame.memory(bytes.len(), several)),
                 _ => return Err(broken("it has no picture")),
             },
-            RESTART_0..=RESTART_7 | START_OF_IMAGE | TEMPORARY | STUFFED => after,
-            _ => {
-                let (segment, after) = segment(after).ok_or_else(|| broken("it ends early"))?;
-                match marker {
-                    START_OF_SCAN => {
-                        scans += 1;
-                        several |= seen.as_ref().is_some_and(|frame| {
-                            segment.get(2).is_none_or(|count| usize::from(*count) < frame.components.len())
-                        });
-                    }
-                    _ if is_frame(marker) => {
-                        let frame = Frame::read(marker, segment)?;
-                        admit(frame.width, frame.height)?;
-                        seen = Some(frame);
-                    }
-                    _ => {}
-                }
-                after
+            START_OF_SCAN => {
+                scans += 1;
+                several |= seen.as_ref().is_some_and(|frame| {
+                    segment.get(2).is_none_or(|count| usize::from(*count) < frame.components.len())
+                });
             }
-        };
+            _ if is_frame(marker) => {
+                let frame = Frame::read(marker, segment)?;
+                admit(frame.width, frame.height)?;
+                seen = Some(frame);
+            }
+            _ => {}
+        }
         if scans > MAX_SCANS {
             return Err(Error::TooManyScans { limit: MAX_SCANS });
         }
     }
+    Err(broken("it ends early"))
 }
 
 const STUFFED: u8 = 0x00;
@@ -88,6 +83,26 @@ const APPLICATION_15: u8 = 0xef;
 fn is_frame(marker: u8) -> bool {
     let others = [HUFFMAN_TABLES, EXTENSION, ARITHMETIC_TABLES];
     (FRAME_0..=FRAME_15).contains(&marker) && !others.contains(&marker)
+}
+
+/// The segments of a file, each with its marker and length, and the marker of its end, if that is there.
+fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = &bytes[2..];
+    std::iter::from_fn(move || {
+        loop {
+            let (marker, after) = next_marker(rest)?;
+            rest = after;
+            match marker {
+                END_OF_IMAGE => return Some((marker, &[][..])),
+                RESTART_0..=RESTART_7 | START_OF_IMAGE | TEMPORARY | STUFFED => {}
+                _ => {
+                    let (segment, after) = segment(rest)?;
+                    rest = after;
+                    return Some((marker, segment));
+                }
+            }
+        }
+    })
 }
 
 /// The next byte after 0xff that is not a fill byte, and what follows it. In the data of a scan that is mostly 0x00,
@@ -172,9 +187,10 @@ mod tests {
         };
         let pixels = 640 * 480;
         assert_eq!(memory(FRAME_0, 3), pixels * 4);
-        // 7,200 blocks. What is written for one has up to 144 bytes.
-        assert_eq!(memory(FRAME_0, 1), pixels * 4 + 7_200 * (128 + 2 * 144));
         assert_eq!(memory(0xc2, 3), pixels * 4 + 7_200 * 128);
+        // A file with 7,200 blocks, and a row of units with 240.
+        let written = 4 * (2 + 19 + 8 + 2 + 2 * 7_200 + 2048);
+        assert_eq!(memory(FRAME_0, 1), pixels * 4 + written + 240 * rows::BLOCK_MEMORY as u64);
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl<'a> Bits<'a> {
         self.length = self.length.wrapping_sub(count);
     }
 
-    /// The next `count` bits, at most 16 and possibly none.
+    /// The next `count` bits, at most 32 and possibly none.
     #[inline(always)]
     pub(super) fn take(&mut self, count: u32) -> u32 {
         let bits = (self.buffer >> 32 >> (32 - count)) as u32;

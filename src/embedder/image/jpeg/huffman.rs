@@ -1,6 +1,7 @@
 //! Huffman codes.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::bad;
 use super::bits::Bits;
@@ -10,7 +11,6 @@ use crate::error::Error;
 pub(super) const LOOK: u32 = 11;
 
 /// A table of codes. Source: ITU-T T.81, annex C.
-#[derive(Clone)]
 pub(super) struct Table {
     /// By the next bits: a symbol and the length of its code; 0 where the code is longer.
     symbols: Box<[(u8, u8); 1 << LOOK]>,
@@ -18,7 +18,10 @@ pub(super) struct Table {
     ends: [u32; 16],
     /// By its length less one: what turns a code into the place of its symbol.
     places: [i32; 16],
-    values: Vec<u8>,
+    /// How many codes there are of each length.
+    pub(super) counts: [u8; 16],
+    /// Their symbols.
+    pub(super) values: Vec<u8>,
 }
 
 /// The rest of the block is zeros.
@@ -54,26 +57,25 @@ impl Table {
             ends[less_one] = code << (16 - length);
             code <<= 1;
         }
-        Ok(Table { symbols, ends, places, values: values.to_vec() })
+        Ok(Table { symbols, ends, places, counts: *counts, values: values.to_vec() })
     }
 
     /// Reads a symbol. There are 16 bits to read.
     #[inline(always)]
     pub(super) fn symbol(&self, bits: &mut Bits) -> Result<u8, Error> {
-        let (symbol, length) = self.look(bits.peek(LOOK));
-        if length > 0 {
-            bits.skip(length.into());
-            return Ok(symbol);
-        }
-        let (symbol, length) = self.long_symbol(bits.peek(16)).ok_or_else(|| bits.no_code())?;
+        let (symbol, length) = self.code(*bits)?;
         bits.skip(length);
         Ok(symbol)
     }
 
-    /// The symbol that these [`LOOK`] bits begin with, and the length of its code; 0 where they are too few.
+    /// The symbol that comes next, and the length of its code. There are 16 bits to read.
     #[inline(always)]
-    fn look(&self, bits: u32) -> (u8, u8) {
-        self.symbols[bits as usize]
+    pub(super) fn code(&self, bits: Bits) -> Result<(u8, u32), Error> {
+        let (symbol, length) = self.symbols[bits.peek(LOOK) as usize];
+        if length > 0 {
+            return Ok((symbol, length.into()));
+        }
+        self.long_code(bits.peek(16)).ok_or_else(|| bits.no_code())
     }
 
     /// Gives out the codes that are no longer than [`LOOK`]: the symbol, the length, and the places of all bits that begin
@@ -88,7 +90,7 @@ impl Table {
     }
 
     #[cold]
-    fn long_symbol(&self, next: u32) -> Option<(u8, u32)> {
+    fn long_code(&self, next: u32) -> Option<(u8, u32)> {
         let at = self.ends.iter().position(|end| next < *end)?;
         let place = (next >> (15 - at)) as i32 + self.places[at];
         let symbol = *self.values.get(usize::try_from(place).ok()?)?;
@@ -104,13 +106,14 @@ pub(super) enum Class {
 
 /// The tables of a decoder. At first they are the usual ones of annex K, which frames of Motion JPEG leave out.
 pub(super) struct Tables {
-    dc: [Option<Table>; 4],
-    ac: [Option<Table>; 4],
+    dc: [Option<Rc<Table>>; 4],
+    ac: [Option<Rc<Table>>; 4],
 }
 
 impl Tables {
     pub(super) fn usual() -> Tables {
-        let table = |(counts, values): &(_, &[u8]), class| Table::new(counts, values, class).ok();
+        let table =
+            |(counts, values): &(_, &[u8]), class| Table::new(counts, values, class).ok().map(Rc::new);
         Tables {
             dc: [table(&USUAL_DC[0], Class::Dc), table(&USUAL_DC[1], Class::Dc), None, None],
             ac: [table(&USUAL_AC[0], Class::Ac), table(&USUAL_AC[1], Class::Ac), None, None],
@@ -130,22 +133,22 @@ impl Tables {
                 _ => return Err(bad("Huffman table")),
             };
             let table = tables.get_mut(usize::from(place & 15)).ok_or_else(|| bad("Huffman table"))?;
-            *table = Some(Table::new(counts, values, class)?);
+            *table = Some(Rc::new(Table::new(counts, values, class)?));
             rest = after;
         }
         Ok(())
     }
 
-    pub(super) fn dc(&self, number: u8) -> Result<&Table, Error> {
+    pub(super) fn dc(&self, number: u8) -> Result<&Rc<Table>, Error> {
         find(&self.dc, number)
     }
 
-    pub(super) fn ac(&self, number: u8) -> Result<&Table, Error> {
+    pub(super) fn ac(&self, number: u8) -> Result<&Rc<Table>, Error> {
         find(&self.ac, number)
     }
 }
 
-fn find(tables: &[Option<Table>; 4], number: u8) -> Result<&Table, Error> {
+fn find(tables: &[Option<Rc<Table>>; 4], number: u8) -> Result<&Rc<Table>, Error> {
     tables.get(usize::from(number)).and_then(Option::as_ref).ok_or_else(|| bad("Huffman table's number"))
 }
 

@@ -4,6 +4,7 @@
 //! that is kept, a bit for each coefficient. Source: ITU-T T.81, annex G.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::bits::Bits;
 use super::first_bits::FirstBits;
@@ -45,9 +46,9 @@ impl Progress {
         self.note(scan)?;
         match (scan.first, scan.high) {
             (0, 0) => {
-                let tables: Vec<_> =
+                let tables: Vec<&Rc<Table>> =
                     scan.parts.iter().map(|part| tables.dc(part.dc)).collect::<Result<_, _>>()?;
-                let unit = scan.unit(frame).map(|part| tables[part]).collect();
+                let unit = scan.unit(frame).map(|part| tables[part].as_ref()).collect();
                 walk(data, frame, scan, restart_interval, &mut FirstOfMeans { unit })
             }
             (0, _) => {

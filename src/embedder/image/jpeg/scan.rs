@@ -94,25 +94,54 @@ pub(super) fn walk<'a>(
     blocks: &mut impl Blocks,
 ) -> Result<&'a [u8], Error> {
     let (across, down) = scan.units(frame);
-    let total = across as usize * down as usize;
-    let interval = if restart_interval == 0 { total } else { restart_interval as usize };
-    let mut bits = Bits::new(data);
-    let mut marker = RESTART_0;
-    let mut next = 0;
-    loop {
-        let end = total.min(next + interval);
-        while next < end {
-            let stretch = next..end.min(next + STRETCH);
-            next = stretch.end;
-            read(blocks, &mut bits, stretch)?;
-            bits.check_read()?;
+    let mut walk = Walk::new(data, restart_interval);
+    walk.pass(across as usize * down as usize, blocks)?;
+    walk.finish(blocks)
+}
+
+/// A walk that can be halted between units.
+pub(super) struct Walk<'a> {
+    bits: Bits<'a>,
+    next: usize,
+    restart_interval: usize,
+    /// The unit before which there is a restart marker, and which marker that is.
+    restart: usize,
+    marker: u8,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(data: &'a [u8], restart_interval: u32) -> Walk<'a> {
+        let restart_interval = if restart_interval == 0 { usize::MAX } else { restart_interval as usize };
+        Walk {
+            bits: Bits::new(data),
+            next: 0,
+            restart_interval,
+            restart: restart_interval,
+            marker: RESTART_0,
         }
+    }
+
+    /// Passes over the units before `end`.
+    pub(super) fn pass(&mut self, end: usize, blocks: &mut impl Blocks) -> Result<(), Error> {
+        while self.next < end {
+            if self.next == self.restart {
+                blocks.restart()?;
+                self.bits = Bits::new(after_restart(self.bits.finish(Zeros::Refused)?, self.marker)?);
+                self.marker = RESTART_0 + (self.marker - RESTART_0 + 1) % 8;
+                self.restart += self.restart_interval;
+            }
+            let units = self.next..end.min(self.restart).min(self.next + STRETCH);
+            self.next = units.end;
+            read(blocks, &mut self.bits, units)?;
+            self.bits.check_read()?;
+        }
+        Ok(())
+    }
+
+    /// Returns what follows the scan.
+    pub(super) fn finish(self, blocks: &mut impl Blocks) -> Result<&'a [u8], Error> {
         blocks.restart()?;
-        if next == total {
-            return bits.finish(Zeros::Passed);
-        }
-        bits = Bits::new(after_restart(bits.finish(Zeros::Refused)?, marker)?);
-        marker = RESTART_0 + (marker - RESTART_0 + 1) % 8;
+        self.bits.finish(Zeros::Passed)
     }
 }
 

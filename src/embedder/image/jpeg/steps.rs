@@ -14,13 +14,13 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    pub(super) fn new(dc: &Table, ac: &Table) -> Steps {
+    pub(super) fn new(dc: &Table, ac: &Table, max_size: u8) -> Steps {
         let means = first(dc, |places, size, length| places.fill((length, Step::new(length + size, 1))));
         let others = first(ac, |places, symbol, length| {
             let (zeros, size) = (symbol >> 4, symbol & 15);
             if symbol == END_OF_BLOCK {
                 places.fill((length, Step::end(length)));
-            } else if size > 0 || symbol == ZEROS {
+            } else if size <= max_size && (size > 0 || symbol == ZEROS) {
                 places.fill((length, Step::new(length + size, zeros + 1)));
             }
         });
