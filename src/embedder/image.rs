@@ -10,6 +10,7 @@ mod cost;
 #[cfg(test)]
 mod damage;
 mod decode;
+mod exif;
 mod format;
 mod gif;
 mod header;
@@ -17,10 +18,12 @@ mod header;
 mod hostile;
 mod jpeg;
 mod memory;
+mod orientation;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]
 mod peak;
+mod png;
 mod resize;
 mod tensor;
 mod webp;

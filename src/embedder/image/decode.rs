@@ -1,7 +1,7 @@
 //! Bytes become RGB pixels.
 //!
-//! Colours come to 8-bit RGB and an alpha channel is dropped, as `convert("RGB")` of Pillow does it. The EXIF orientation
-//! is read here and applied after the resize, when there are far fewer pixels to turn.
+//! Colours come to 8-bit RGB and an alpha channel is dropped, as `convert("RGB")` of Pillow does it. The orientation
+//! is applied after the resize, when there are far fewer pixels to turn.
 
 use std::io::Cursor;
 
@@ -14,32 +14,31 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits, RgbImag
 
 use super::format::Format;
 use super::memory::{MAX_DECODER_MEMORY, MAX_PNG_METADATA};
-use super::{bmp, gif, jpeg};
+use super::{bmp, gif, jpeg, orientation};
 use crate::error::Error;
 
 /// Decodes the first frame of an image whose header was checked.
 pub(super) fn decode(format: Format, bytes: &[u8]) -> Result<(RgbImage, Orientation), Error> {
     let source = Cursor::new(bytes);
+    let orientation = orientation::orientation(format, bytes);
     let decoded = match format {
         Format::Jpeg => JpegDecoder::new(Cursor::new(jpeg::whole(bytes)?)).and_then(read),
         Format::Png => PngDecoder::with_limits(source, limits(MAX_PNG_METADATA)).and_then(read),
         Format::WebP => WebPDecoder::new(source).and_then(read),
-        Format::Gif => return Ok((gif::decode(bytes)?, Orientation::NoTransforms)),
+        Format::Gif => return Ok((gif::decode(bytes)?, orientation)),
         Format::Bmp => {
             bmp::check_runs(bytes)?;
             BmpDecoder::new(source).and_then(read)
         }
     };
-    decoded.map_err(|error| refusal(format.name(), error))
+    decoded.map(|pixels| (pixels, orientation)).map_err(|error| refusal(format.name(), error))
 }
 
-fn read(mut decoder: impl ImageDecoder) -> ImageResult<(RgbImage, Orientation)> {
+fn read(mut decoder: impl ImageDecoder) -> ImageResult<RgbImage> {
     let mut limits = limits(MAX_DECODER_MEMORY);
     limits.reserve(decoder.total_bytes())?;
     decoder.set_limits(limits)?;
-    // Metadata that cannot be read turns nothing: the picture itself may be whole.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    Ok((DynamicImage::from_decoder(decoder)?.into_rgb8(), orientation))
+    Ok(DynamicImage::from_decoder(decoder)?.into_rgb8())
 }
 
 fn limits(bytes: u64) -> Limits {

@@ -97,6 +97,15 @@ fn texts_that_unfold_stay_folded() {
 }
 
 #[test]
+fn texts_with_an_orientation_unfold_one_at_a_time() {
+    let text = [b"XML:com.adobe.xmp\0\0", zeros().as_slice()].concat();
+    let bytes = png(&[(b"zTXt", &text), (b"zTXt", &text), (b"IDAT", PIXELS)]);
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    prepared.unwrap();
+    assert!(peak <= (1 << 20) + BESIDES + 4 * bytes.len() as u64, "{peak} bytes");
+}
+
+#[test]
 fn a_text_that_fills_the_limit_on_bytes_is_passed_over_or_refused() {
     let text = [b"Comment\0", vec![b'x'; 32 << 20].as_slice()].concat();
     let bytes = png(&[(b"tEXt", &text), (b"IDAT", PIXELS)]);

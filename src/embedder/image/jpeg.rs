@@ -22,8 +22,11 @@ mod steps;
 mod whole;
 mod written;
 
+use std::borrow::Cow;
+
 use self::frame::Frame;
 pub(super) use self::whole::whole;
+use super::orientation::Metadata;
 use crate::error::Error;
 
 /// The most scans of a progressive JPEG. Encoders write about ten.
@@ -62,6 +65,29 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
     Err(broken("it ends early"))
 }
 
+/// What the segments before the first scan say beside the picture. A directory of EXIF may be in several of them, and of
+/// XMP packets the last one counts.
+pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
+    let notes = || {
+        let head = segments(bytes).take_while(|(marker, _)| *marker != START_OF_SCAN);
+        head.filter(|(marker, _)| *marker == APPLICATION_1).map(|(_, segment)| &segment[2..])
+    };
+    let parts = || notes().filter(|note| note.starts_with(EXIF));
+    let exif = parts().next().map(|first| {
+        let length = parts().map(<[u8]>::len).sum();
+        if length == first.len() {
+            return Cow::Borrowed(first);
+        }
+        let mut all = Vec::with_capacity(length);
+        parts().for_each(|part| all.extend_from_slice(&part[EXIF.len()..]));
+        Cow::Owned(all)
+    });
+    Metadata { exif, xmp: notes().filter_map(|note| note.strip_prefix(XMP)).last().map(Cow::Borrowed) }
+}
+
+const EXIF: &[u8] = b"Exif\0\0";
+const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+
 const STUFFED: u8 = 0x00;
 const TEMPORARY: u8 = 0x01;
 const FRAME_0: u8 = 0xc0;
@@ -78,6 +104,7 @@ const QUANTIZATION_TABLES: u8 = 0xdb;
 const NUMBER_OF_LINES: u8 = 0xdc;
 const RESTART_INTERVAL: u8 = 0xdd;
 const APPLICATION_0: u8 = 0xe0;
+const APPLICATION_1: u8 = 0xe1;
 const APPLICATION_15: u8 = 0xef;
 
 fn is_frame(marker: u8) -> bool {

@@ -70,7 +70,7 @@ impl Step {
         Step(u16::from(bits) | COEFFICIENT | ENDS)
     }
 
-    /// As a number, of which the lowest 6 bits are those to skip.
+    /// As a number, whose lowest 6 bits say how many bits to skip.
     #[inline(always)]
     pub(super) fn number(self) -> u32 {
         self.0.into()
