@@ -8,6 +8,7 @@ mod bmp;
 #[cfg(test)]
 mod damage;
 mod decode;
+mod exif;
 #[cfg(test)]
 mod fidelity;
 mod format;
@@ -18,10 +19,12 @@ mod hostile;
 mod jpeg;
 mod jpeg_scaled;
 mod memory;
+mod orientation;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]
 mod peak;
+mod png;
 mod resize;
 mod tensor;
 mod webp;
