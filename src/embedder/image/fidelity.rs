@@ -9,7 +9,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use image::{DynamicImage, RgbImage};
 
-use super::parity::{demo_model, embed};
+use super::parity::{demo_model, embed, golden_files};
 use super::{JpegScaling, jpeg_scaled, prepare};
 
 const MAX_PIXELS: u64 = 100_000_000;
@@ -37,6 +37,26 @@ fn a_fraction_of_a_large_jpeg_has_the_vector_of_the_whole() {
         least = least.min(cosine);
     }
     assert!(least >= LEAST_COSINE, "{least}");
+}
+
+#[test]
+fn a_fraction_of_a_large_jpeg_has_the_vector_of_the_reference() {
+    let model = demo_model();
+    let mut tried = 0;
+    for file in golden_files() {
+        let [whole, scaled] = [JpegScaling::Off, JpegScaling::On]
+            .map(|scaling| prepare(&file.bytes, MAX_PIXELS, &model.preprocessing, scaling).unwrap());
+        if whole == scaled {
+            continue;
+        }
+        tried += 1;
+        let [reference, scaled] =
+            [file.reference(&model.preprocessing), scaled].map(|values| embed(model, &values));
+        let cosine: f32 = reference.iter().zip(&scaled).map(|(a, b)| a * b).sum();
+        println!("{}: {cosine:.5}", file.name);
+        assert!(cosine >= LEAST_COSINE, "{}: {cosine}", file.name);
+    }
+    assert!(tried > 0, "a golden file is large");
 }
 
 /// The crop is that of the whole picture: torchvision's rounding of its size, and not of a fraction's.

@@ -81,7 +81,7 @@ impl GoldenFile {
             .unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
-    fn reference(&self, preprocessing: &Preprocessing) -> Vec<f32> {
+    pub(super) fn reference(&self, preprocessing: &Preprocessing) -> Vec<f32> {
         super::tensor::normalize(&self.picture, preprocessing)
     }
 }
