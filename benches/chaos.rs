@@ -64,6 +64,7 @@ pub(crate) fn measure() {
     let mut killed: BTreeMap<Death, usize> = BTreeMap::new();
     let start = Instant::now();
     let mut observer = Observer { client: connect(&database, "observer"), database: &database };
+    let _log = LogOfFailure(&cluster);
     thread::scope(|scope| {
         for session in 0..SESSIONS {
             let (database, pictures) = (&database, &pictures);
@@ -103,6 +104,20 @@ pub(crate) fn measure() {
     reconcile(&mut observer.client, &pictures, photos);
     let restarts = cluster.log().matches("all server processes terminated; reinitializing").count();
     report("  PostgreSQL recovered meanwhile", &format!("{restarts:9} times"));
+}
+
+/// Prints the end of the server's log where the bench fails.
+struct LogOfFailure<'a>(&'a TestCluster);
+
+impl Drop for LogOfFailure<'_> {
+    fn drop(&mut self) {
+        const LINES: usize = 200;
+        if thread::panicking() {
+            let log = self.0.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("{}", lines[lines.len().saturating_sub(LINES)..].join("\n"));
+        }
+    }
 }
 
 /// The deaths in random order, each after a random number of embedded photos.
@@ -185,8 +200,9 @@ impl Observer<'_> {
                 "SELECT pid FROM pg_stat_activity WHERE application_name = 'upload'"
             }
         };
-        let pid: i32 =
-            wait_for("there is a process to kill", PATIENCE, || random.choice(self.ask(candidates)));
+        let pid: i32 = wait_for(&format!("there is a process to kill: {death:?}"), PATIENCE, || {
+            random.choice(self.ask(candidates))
+        });
         match death {
             Death::Embedder | Death::UploadHard | Death::WorkerHard => {
                 send(u32::try_from(pid).expect("a process id"), Signal::SIGKILL);

@@ -44,10 +44,10 @@ fn beside_a_long_queue() {
     let waiting = "SELECT count(*) FROM clip_queue WHERE source = 'large.photos'::regclass";
     let before: i64 = value(&mut client, waiting);
     let mut times: Vec<Duration> = Vec::new();
-    for number in 0..PHOTOS {
+    for (number, picture) in pictures.iter().take(PHOTOS).enumerate() {
         times.push(time(|| {
             client
-                .execute("INSERT INTO small.photos (image) VALUES ($1)", &[&pictures[number]])
+                .execute("INSERT INTO small.photos (image) VALUES ($1)", &[picture])
                 .expect("a photo is stored");
             wait_until("the photo is embedded", PATIENCE, || {
                 value::<i64>(&mut client, "SELECT count(*) FROM small.image_embeddings")

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use flate2::read::GzDecoder;
 use pg_clip_wire::{Answer, FrameHeader, Request};
 
-use crate::image;
+use crate::image::{self, JpegScaling};
 use crate::model::{Interpolation, Preprocessing, ResizeMode};
 use crate::text::Tokenizer;
 
@@ -59,7 +59,7 @@ pub fn wire(mut stream: &[u8]) {
 
 /// An image file, as far as the input of a tower: whole and finite, or an error.
 pub fn image(bytes: &[u8]) {
-    if let Ok(values) = image::prepare(bytes, MAX_PIXELS, &CLIP) {
+    if let Ok(values) = image::prepare(bytes, MAX_PIXELS, &CLIP, JpegScaling::On) {
         assert_eq!(values.len(), 3 * 224 * 224);
         assert!(values.iter().all(|value| value.is_finite()));
     }

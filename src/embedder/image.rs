@@ -8,26 +8,34 @@ mod bmp;
 #[cfg(test)]
 mod damage;
 mod decode;
+mod exif;
+#[cfg(test)]
+mod fidelity;
 mod format;
 mod gif;
 mod header;
 #[cfg(test)]
 mod hostile;
 mod jpeg;
+mod jpeg_scaled;
 mod memory;
+mod orientation;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]
 mod peak;
+mod png;
 mod resize;
 mod tensor;
 mod webp;
 
 use std::panic::{self, UnwindSafe};
 
+use clap::ValueEnum;
+
 use self::format::Format;
 use crate::error::Error;
-use crate::model::Preprocessing;
+use crate::model::{Preprocessing, ResizeMode};
 
 /// The memory that decoding an image of at most `max_pixels` takes, in bytes, as its header tells.
 pub(crate) fn needed_memory(bytes: &[u8], max_pixels: u64) -> Result<u64, Error> {
@@ -36,18 +44,42 @@ pub(crate) fn needed_memory(bytes: &[u8], max_pixels: u64) -> Result<u64, Error>
     Ok(needed)
 }
 
+/// How a large JPEG is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum JpegScaling {
+    /// At a fraction of its size
+    On,
+    /// Whole, as the reference decodes it
+    Off,
+}
+
+impl JpegScaling {
+    /// As the command line has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            JpegScaling::On => "on",
+            JpegScaling::Off => "off",
+        }
+    }
+}
+
 /// Decodes an image of at most `max_pixels` and prepares it: `3 × height × width` values, channel by channel.
 pub(crate) fn prepare(
     bytes: &[u8],
     max_pixels: u64,
     preprocessing: &Preprocessing,
+    scaling: JpegScaling,
 ) -> Result<Vec<f32>, Error> {
     let format = format::recognise(bytes)?;
     header::check(format, bytes, max_pixels)?;
+    // The side that the shorter one of the image becomes; where both become others, the larger of these.
+    let side = match preprocessing.resize_mode {
+        ResizeMode::Shortest(side) => side,
+        ResizeMode::Squash => preprocessing.width.max(preprocessing.height),
+    };
     caught(format, || {
-        let (pixels, orientation) = decode::decode(format, bytes)?;
-        let resized = resize::resize(&pixels, orientation, preprocessing)?;
-        Ok(tensor::normalize(&resized, preprocessing))
+        let decoded = decode::decode(format, bytes, (scaling == JpegScaling::On).then_some(side))?;
+        Ok(tensor::normalize(&resize::resize(&decoded, preprocessing)?, preprocessing))
     })
 }
 
@@ -65,7 +97,7 @@ mod tests {
     use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 
     use super::*;
-    use crate::model::{Interpolation, ResizeMode};
+    use crate::model::Interpolation;
 
     const CLIP: Preprocessing = Preprocessing {
         width: 224,
@@ -95,7 +127,7 @@ mod tests {
     }
 
     fn prepare_clip(bytes: &[u8]) -> Result<Vec<f32>, Error> {
-        prepare(bytes, 50_000_000, &CLIP)
+        prepare(bytes, 50_000_000, &CLIP, JpegScaling::Off)
     }
 
     #[test]
@@ -145,8 +177,8 @@ mod tests {
     #[test]
     fn the_limit_is_on_pixels() {
         let bytes = encode(picture(300, 200), ImageFormat::Png);
-        assert!(prepare(&bytes, 60_000, &CLIP).is_ok());
-        let error = prepare(&bytes, 59_999, &CLIP).unwrap_err();
+        assert!(prepare(&bytes, 60_000, &CLIP, JpegScaling::Off).is_ok());
+        let error = prepare(&bytes, 59_999, &CLIP, JpegScaling::Off).unwrap_err();
         assert_eq!(error.to_string(), "image has 60000 pixels, and at most 59999 are allowed");
     }
 

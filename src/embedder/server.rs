@@ -31,6 +31,7 @@ pub(crate) use self::signals::FATAL;
 use self::status::Started;
 use crate::batch::{ImageLane, TextLane};
 use crate::error::Error;
+use crate::image::JpegScaling;
 use crate::log::{log_line, warning};
 use crate::model::Registry;
 use crate::onnxruntime::{EXECUTION_PROVIDER, OnnxRuntime};
@@ -62,6 +63,9 @@ pub(crate) struct ServeOptions {
     /// Most memory that all decoders together may take, in MB
     #[arg(long, value_name = "MB", default_value_t = 512)]
     pub decoder_memory: u64,
+    /// Whether large JPEGs are decoded at a fraction of their size
+    #[arg(long, value_name = "ON", default_value = "on")]
+    pub jpeg_scaling: JpegScaling,
     /// Where ONNX Runtime computes; where that cannot be, on the processor
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub execution_provider: String,
@@ -84,11 +88,12 @@ impl ServeOptions {
             threads,
             max_loaded_models,
             decoder_memory,
+            jpeg_scaling,
             execution_provider,
             restarts,
             backlog,
         } = self;
-        let options: [(&str, OsString); 10] = [
+        let options: [(&str, OsString); 11] = [
             ("--listen-fd", listen_fd.to_string().into()),
             ("--models-directory", models_directory.into()),
             ("--model", model.into()),
@@ -96,6 +101,7 @@ impl ServeOptions {
             ("--threads", threads.to_string().into()),
             ("--max-loaded-models", max_loaded_models.to_string().into()),
             ("--decoder-memory", decoder_memory.to_string().into()),
+            ("--jpeg-scaling", jpeg_scaling.name().into()),
             ("--execution-provider", execution_provider.into()),
             ("--restarts", restarts.to_string().into()),
             ("--backlog", backlog.to_string().into()),
@@ -168,7 +174,8 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
         registry: Arc::new(registry),
         runtime,
         texts: TextLane::start(Arc::clone(&watchdog)).map_err(no_thread())?,
-        images: ImageLane::start(threads, decoder_memory, watchdog).map_err(no_thread())?,
+        images: ImageLane::start(threads, decoder_memory, options.jpeg_scaling, watchdog)
+            .map_err(no_thread())?,
         admission: Arc::new(Admission::new(options.backlog)),
         connections: AtomicU64::default(),
         stats: Stats::default(),

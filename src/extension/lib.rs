@@ -29,6 +29,7 @@ mod procedure;
 mod queue;
 mod refusal;
 mod report;
+mod server_error;
 mod settings;
 mod spi;
 mod status;

@@ -2,7 +2,7 @@
 //!
 //! pgrx reports Rust's UTF-8 as it is. In a database of another encoding a name with an accent would arrive broken, or the
 //! client would get an error about its bytes instead of the report. So the texts are converted here; `?` stands for a
-//! character that the encoding lacks, and for one that pgrx lost when it took an error of the server's apart.
+//! character that the encoding lacks. An error of the server's goes on as it was ([`crate::server_error`]).
 
 use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
@@ -13,6 +13,7 @@ use pgrx::{PgLogLevel, PgTryBuilder, pg_sys};
 
 use crate::encoding;
 use crate::error::Error;
+use crate::server_error;
 
 /// Runs the body of a function that PostgreSQL calls: what it fails with becomes an ERROR.
 ///
@@ -23,17 +24,21 @@ pub(crate) unsafe fn guard(body: impl FnOnce() -> Result<pg_sys::Datum, Error>) 
         Ok(datum) => Ok(datum),
         Err(error) => error.raise(),
     };
-    let done = PgTryBuilder::new(AssertUnwindSafe(attempt))
-        .catch_others(|cause| {
-            let (CaughtError::PostgresError(report)
-            | CaughtError::ErrorReport(report)
-            | CaughtError::RustPanic { ereport: report, .. }) = cause;
-            Err(Box::new(report))
-        })
-        .execute();
-    let data = match done {
-        Ok(datum) => return datum,
-        Err(report) => error_data(*report),
+    let (done, last) = server_error::keep_last(|| {
+        PgTryBuilder::new(AssertUnwindSafe(attempt))
+            .catch_others(|cause| {
+                let is_of_server = matches!(cause, CaughtError::PostgresError(_));
+                let (CaughtError::PostgresError(report)
+                | CaughtError::ErrorReport(report)
+                | CaughtError::RustPanic { ereport: report, .. }) = cause;
+                Err((is_of_server, Box::new(report)))
+            })
+            .execute()
+    });
+    let data = match (done, last) {
+        (Ok(datum), _) => return datum,
+        (Err((true, _)), Some(whole)) => whole,
+        (Err((_, report)), _) => error_data(*report),
     };
     // SAFETY: the data is whole. This frame holds nothing else, and the caller vouches for the frames above it.
     unsafe { throw(data) };

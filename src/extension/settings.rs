@@ -28,6 +28,7 @@ static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_LOADED_MODELS: GucSetting<i32> = GucSetting::<i32>::new(3);
 /// 512 MB: whatever one image may take, or ten photos of 12 megapixels at once.
 static DECODER_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(512);
+static JPEG_SCALING: GucSetting<bool> = GucSetting::<bool>::new(true);
 static EXECUTION_PROVIDER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"cpu"));
 static ONNXRUNTIME_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static MODELS_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -127,6 +128,14 @@ pub(crate) fn define() {
         GucContext::Sighup,
         GucFlags::UNIT_MB,
     );
+    GucRegistry::define_bool_guc(
+        c"clip.jpeg_scaling",
+        c"Decodes large JPEGs at a fraction of their size.",
+        c"At a half or less, where three times the model's size is left. Off, each pixel is decoded.",
+        &JPEG_SCALING,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
     GucRegistry::define_string_guc(
         c"clip.execution_provider",
         c"Sets what the embedder computes on.",
@@ -205,6 +214,10 @@ pub(crate) fn max_loaded_models() -> i32 {
 }
 
 /// In megabytes.
+pub(crate) fn jpeg_scaling() -> bool {
+    JPEG_SCALING.get()
+}
+
 pub(crate) fn decoder_memory() -> i32 {
     DECODER_MEMORY.get()
 }

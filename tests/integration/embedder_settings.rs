@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use pg_clip_tests::{PATIENCE, TestCluster, demo_photo, failure, run, value, wait_for, wait_until};
+use pg_clip_tests::{
+    PATIENCE, TestCluster, demo_photo, failure, repository_file, run, value, wait_for, wait_until,
+};
 use postgres::Client;
 
 fn set(client: &mut Client, setting: &str) {
@@ -38,6 +40,24 @@ fn the_memory_of_decoders_is_a_setting() {
         failure(&mut client, "SELECT clip_embed_image($1)", &[&flat]) == "54000"
     });
     client.query("SELECT clip_embed_image($1)", &[&demo_photo()]).expect("a smaller one is embedded");
+}
+
+#[test]
+fn the_scaling_of_large_jpegs_is_a_setting() {
+    let cluster = TestCluster::preloaded();
+    let mut client = cluster.database().connect();
+    let photo = repository_file("tests/data/images/size-4032x3024.jpg");
+    client
+        .query("SELECT clip_embed_image($1) AS embedding INTO scaled", &[&photo])
+        .expect("a photo is embedded at a fraction of its size");
+    set(&mut client, "clip.jpeg_scaling = off");
+    let mut distance = || -> f64 {
+        let query = "SELECT embedding <=> clip_embed_image($1) FROM scaled";
+        client.query_one(query, &[&photo]).expect("a photo is embedded").get(0)
+    };
+    let whole =
+        wait_for("it is decoded whole", PATIENCE, || Some(distance()).filter(|distance| *distance > 0.0));
+    assert!(whole < 0.0005, "{whole}");
 }
 
 #[test]

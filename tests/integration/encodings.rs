@@ -101,7 +101,7 @@ fn an_error_of_a_trigger_keeps_its_sqlstate_in_a_latin1_database() {
     let photo = &demo_photos()[0];
     let error = client.execute(insert, &[&"été", photo]).expect_err("the trigger refuses the row");
     let error = error.as_db_error().unwrap_or_else(|| panic!("{error:?} {}", cluster.log()));
-    assert_eq!((error.code().code(), error.message()), ("23514", "Gr??e fehlt"));
+    assert_eq!((error.code().code(), error.message()), ("23514", "Größe fehlt"));
 
     run(&mut client, "SELECT clip_watch('photos', mode => 'async')");
     client.execute(insert, &[&"été", photo]).expect("the photo is stored");

@@ -46,6 +46,7 @@ mod replication;
 mod rights;
 mod schemas;
 mod search;
+mod server_errors;
 mod standby;
 mod statistics;
 mod transactions;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use pg_clip_tests::{
-    StopOnDrop, TestDatabase, cluster_of_two_models, demo_jpegs, run, store, value, variant,
+    StopOnDrop, TestDatabase, cluster_of_two_models, demo_jpegs, failure, run, store, value, variant,
     wait_for_the_queue, wait_until, watched,
 };
 use postgres::Client;
@@ -153,5 +153,30 @@ fn whatever_writes_a_vector_writes_that_of_the_new_model_too() {
         let mut other = database.connect();
         assert_eq!(value::<i64>(&mut other, WRONG), 0, "{mode}");
         assert_eq!(value::<i64>(&mut other, "SELECT count(*) FROM image_embeddings"), 8, "{mode}");
+    }
+}
+
+#[test]
+fn rows_that_no_photo_belongs_to_end_a_migration_with_a_reason() {
+    let cluster = cluster_of_two_models();
+    for (key, checksum) in [("NULL", "'\\x00'"), ("77", "NULL"), ("77", "'\\x00'")] {
+        let (database, mut client) = watched(&cluster, "sync");
+        store(&mut client, &demo_jpegs()[..2]);
+        run(
+            &mut client,
+            &format!(
+                "ALTER TABLE image_embeddings DROP CONSTRAINT image_embeddings_pkey CASCADE;
+                ALTER TABLE image_embeddings ADD UNIQUE (image_id);
+                ALTER TABLE image_embeddings ALTER image_id DROP NOT NULL, ALTER checksum DROP NOT NULL;
+                INSERT INTO image_embeddings (image_id, embedding, checksum, model)
+                    SELECT {key}, embedding, {checksum}, model FROM image_embeddings LIMIT 1;
+                SET statement_timeout = '60s'"
+            ),
+        );
+        let migrate = "CALL clip_migrate('image_embeddings', 'other')";
+        assert_eq!(failure(&mut client, migrate, &[]), "55000", "{key} {checksum}");
+        run(&mut client, "DELETE FROM image_embeddings WHERE checksum IS NULL OR checksum = '\\x00'");
+        run(&mut client, migrate);
+        assert_eq!(value::<i64>(&mut database.connect(), WRONG), 0);
     }
 }

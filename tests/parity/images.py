@@ -21,6 +21,7 @@ import numpy
 import PIL
 import torchvision
 from PIL import Image, ImageDraw, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 import damage
@@ -30,6 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SIDE = 224
 TO_MODEL = Compose([Resize(SIDE, interpolation=InterpolationMode.BICUBIC), CenterCrop(SIDE)])
 ORIENTATION = 0x0112
+SOFTWARE = 0x0131
 
 # How far pg_clip may be from the golden picture: mean and largest difference of a value, in grey levels.
 EXACT = (0.02, 2)
@@ -57,7 +59,7 @@ def main() -> None:
     shutil.rmtree(out, ignore_errors=True)
     (out / "golden").mkdir(parents=True)
     files = []
-    for case in [*jpegs(), *pngs(), *webps(), *gifs(), *bmps(), *orientations(), *sizes()]:
+    for case in [*jpegs(), *pngs(), *webps(), *gifs(), *bmps(), *orientations(), *metadata(), *sizes()]:
         golden = reference(case.data)
         (out / case.file).write_bytes(case.data)
         golden.save(out / golden_file(case), optimize=True)
@@ -289,6 +291,40 @@ def orientations() -> collections.abc.Iterator[Case]:
             yield Case("exif-6.png", "EXIF orientation 6 in PNG's eXIf", data, EXACT)
             data = save(TALL, "WEBP", lossless=True, exif=exif)
             yield Case("exif-6.webp", "EXIF orientation 6 in WebP's EXIF", data, EXACT)
+
+
+def metadata() -> collections.abc.Iterator[Case]:
+    """Orientations that stand elsewhere than in the usual place."""
+
+    def packet(orientation: str) -> bytes:
+        return f"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:Description {orientation}</rdf:Description></x:xmpmeta>".encode()
+
+    attribute, element = packet('tiff:Orientation="6">'), packet("><tiff:Orientation>8</tiff:Orientation>")
+    turned, unturned = Image.Exif(), Image.Exif()
+    turned[ORIENTATION] = 3
+    unturned[SOFTWARE] = "a camera"
+    for name, shows, options in (
+        ("6", "orientation 6 in XMP, as an attribute", {"xmp": attribute}),
+        ("8", "orientation 8 in XMP, as an element", {"xmp": element}),
+        ("exif", "orientation 6 in XMP, and 3 in EXIF, which counts", {"xmp": attribute, "exif": turned}),
+        ("and-exif", "orientation 6 in XMP, and none in EXIF", {"xmp": attribute, "exif": unturned}),
+    ):
+        yield Case(f"xmp-{name}.jpg", shows, save(TALL, "JPEG", quality=90, **options), JPEG)
+    for name, shows, packed in (("6", "a text", False), ("packed", "a packed text", True)):
+        texts = PngInfo()
+        texts.add_itxt("XML:com.adobe.xmp", attribute.decode(), zip=packed)
+        yield Case(f"xmp-{name}.png", f"orientation 6 in XMP, {shows} (iTXt)", save(TALL, "PNG", pnginfo=texts), EXACT)
+    directory = turned.tobytes()
+    texts = PngInfo()
+    texts.add_text("Raw profile type exif", f"\nexif\n{len(directory):8}\n{directory.hex()}\n", zip=True)
+    yield Case("exif-profile.png", "EXIF orientation 3 as ImageMagick's text (zTXt)", save(TALL, "PNG", pnginfo=texts), EXACT)
+    data = save(TALL, "PNG")
+    behind = data[:-12] + encoders.png_chunk(b"eXIf", directory[6:]) + data[-12:]
+    yield Case("exif-behind.png", "EXIF orientation 3 in an eXIf behind the picture", behind, EXACT)
+    yield Case("xmp-6.webp", "orientation 6 in XMP", save(TALL, "WEBP", lossless=True, xmp=attribute), EXACT)
+    # Pillow leaves out one of the prefixes.
+    data = save(TALL, "WEBP", lossless=True, exif=b"Exif\0\0" + directory)
+    yield Case("exif-prefix.webp", "EXIF orientation 3 behind the prefix that JPEG has", data, EXACT)
 
 
 def sizes() -> collections.abc.Iterator[Case]:

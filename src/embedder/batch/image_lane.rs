@@ -18,7 +18,7 @@ use super::decoder_memory::DecoderMemory;
 use super::fair_queue::Source;
 use super::image_queue::{Decodes, ImageQueue, Room};
 use super::{Reply, answer, same_model};
-use crate::image;
+use crate::image::{self, JpegScaling};
 use crate::model::Model;
 use crate::scheduling;
 use crate::server::Memory;
@@ -46,6 +46,7 @@ pub(crate) struct ImageLane(Arc<Lane>);
 struct Lane {
     queue: Queue,
     decoder_memory: DecoderMemory,
+    jpeg_scaling: JpegScaling,
     watchdog: Arc<Watchdog>,
 }
 
@@ -69,11 +70,12 @@ impl ImageLane {
     pub(crate) fn start(
         threads: NonZeroUsize,
         decoder_memory: u64,
+        jpeg_scaling: JpegScaling,
         watchdog: Arc<Watchdog>,
     ) -> io::Result<ImageLane> {
         let decoders = (threads.get() - 1).max(1);
         let (queue, decoder_memory) = (Queue::new(decoders + AHEAD), DecoderMemory::new(decoder_memory));
-        let lane = ImageLane(Arc::new(Lane { queue, decoder_memory, watchdog }));
+        let lane = ImageLane(Arc::new(Lane { queue, decoder_memory, jpeg_scaling, watchdog }));
         for number in 0..decoders {
             lane.spawn(&format!("decoder {number}"), |lane| {
                 scheduling::stand_back();
@@ -130,8 +132,9 @@ impl Lane {
         let decoder_memory = needed.and_then(|needed| self.decoder_memory.take(needed));
         let busy = self.watchdog.busy("decoding an image");
         let start = Instant::now();
-        let values =
-            decoder_memory.and_then(|_taken| image::prepare(image, job.max_pixels, &job.model.preprocessing));
+        let values = decoder_memory.and_then(|_taken| {
+            image::prepare(image, job.max_pixels, &job.model.preprocessing, self.jpeg_scaling)
+        });
         let decoding = start.elapsed();
         drop(busy);
         job.reply.meter.decoded(image.len(), decoding);

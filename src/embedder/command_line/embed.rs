@@ -9,7 +9,7 @@ use clap::Args;
 use super::check::fail;
 use super::place::Place;
 use crate::error::Error;
-use crate::image;
+use crate::image::{self, JpegScaling};
 
 #[derive(Debug, Args)]
 pub(crate) struct EmbedOptions {
@@ -50,7 +50,7 @@ fn embed(options: &EmbedOptions) -> Result<Vec<f32>, Error> {
     let mut rows = match &options.input {
         Input { image: Some(path), .. } => {
             let bytes = fs::read(path).map_err(Error::io(format!("cannot read {}", path.display())))?;
-            let values = image::prepare(&bytes, u64::MAX, &model.preprocessing)?;
+            let values = image::prepare(&bytes, u64::MAX, &model.preprocessing, JpegScaling::On)?;
             model.embed_images(&[&values])?
         }
         Input { text, .. } => {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::parity::{WITHOUT_MEAN, golden_files, manifest};
 use super::peak::peak_of;
-use super::{format, header, jpeg, prepare};
+use super::{JpegScaling, format, header, jpeg, prepare};
 use crate::error::Error;
 
 const MAX_PIXELS: u64 = 50_000_000;
@@ -38,7 +38,7 @@ fn what_lies_outside_of_a_picture_changes_nothing() {
         let picture = entry.prepare();
         let untouched = whole
             .entry(entry.of)
-            .or_insert_with(|| prepare(&entry.before, MAX_PIXELS, &WITHOUT_MEAN).unwrap());
+            .or_insert_with(|| prepare(&entry.before, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off).unwrap());
         if !picture.is_ok_and(|picture| picture == *untouched) {
             changed.push(entry.name);
         }
@@ -65,7 +65,7 @@ fn damage_by_chance_is_refused_or_seen_as_the_reference_sees_it() {
 fn the_same_coefficients_in_other_scans_are_the_same_pixels() {
     let prepared = |name: &str| {
         let file = golden_files().into_iter().find(|file| file.name == name).unwrap();
-        prepare(&file.bytes, MAX_PIXELS, &WITHOUT_MEAN).unwrap()
+        prepare(&file.bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off).unwrap()
     };
     let each = prepared("jpeg-scans-each.jpg");
     assert!(each == prepared("jpeg-scans-pair.jpg"));
@@ -109,7 +109,7 @@ struct Entry {
 impl Entry {
     /// Prepares the damaged file, in no more memory than was reckoned for it.
     fn prepare(&self) -> Result<Vec<f32>, Error> {
-        let (picture, peak) = peak_of(|| prepare(&self.bytes, MAX_PIXELS, &WITHOUT_MEAN));
+        let (picture, peak) = peak_of(|| prepare(&self.bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
         let format = format::recognise(&self.bytes);
         let reckoned = format.and_then(|format| header::needed_memory(format, &self.bytes, MAX_PIXELS));
         // The input, and what the resize has between its passes.

@@ -1,7 +1,7 @@
 //! Bytes become RGB pixels.
 //!
-//! Colours come to 8-bit RGB and an alpha channel is dropped, as `convert("RGB")` of Pillow does it. The EXIF orientation
-//! is read here and applied after the resize, when there are far fewer pixels to turn.
+//! Colours come to 8-bit RGB and an alpha channel is dropped, as `convert("RGB")` of Pillow does it. The orientation
+//! is applied after the resize, when there are far fewer pixels to turn.
 
 use std::io::Cursor;
 
@@ -14,32 +14,60 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits, RgbImag
 
 use super::format::Format;
 use super::memory::{MAX_DECODER_MEMORY, MAX_PNG_METADATA};
-use super::{bmp, gif, jpeg};
+use super::{bmp, gif, jpeg, jpeg_scaled, orientation};
 use crate::error::Error;
 
-/// Decodes the first frame of an image whose header was checked.
-pub(super) fn decode(format: Format, bytes: &[u8]) -> Result<(RgbImage, Orientation), Error> {
+/// A decoded image.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) pixels: RgbImage,
+    pub(super) orientation: Orientation,
+    /// Width and height of the whole, of which the pixels are a `scale`th, rounded up.
+    pub(super) size: (u32, u32),
+    pub(super) scale: u32,
+}
+
+impl Decoded {
+    pub(super) fn whole(pixels: RgbImage, orientation: Orientation) -> Decoded {
+        Decoded { size: pixels.dimensions(), pixels, orientation, scale: 1 }
+    }
+}
+
+/// Decodes the first frame of an image whose header was checked. A JPEG may be decoded at a fraction of its size where its
+/// shorter side is resized to `side` pixels.
+pub(super) fn decode(format: Format, bytes: &[u8], side: Option<u32>) -> Result<Decoded, Error> {
+    let orientation = orientation::orientation(format, bytes);
     let source = Cursor::new(bytes);
-    let decoded = match format {
-        Format::Jpeg => JpegDecoder::new(Cursor::new(jpeg::whole(bytes)?)).and_then(read),
+    let pixels = match format {
+        Format::Jpeg => return decode_jpeg(&jpeg::whole(bytes)?, orientation, side),
         Format::Png => PngDecoder::with_limits(source, limits(MAX_PNG_METADATA)).and_then(read),
         Format::WebP => WebPDecoder::new(source).and_then(read),
-        Format::Gif => return Ok((gif::decode(bytes)?, Orientation::NoTransforms)),
+        Format::Gif => return Ok(Decoded::whole(gif::decode(bytes)?, orientation)),
         Format::Bmp => {
             bmp::check_runs(bytes)?;
             BmpDecoder::new(source).and_then(read)
         }
     };
-    decoded.map_err(|error| refusal(format.name(), error))
+    let pixels = pixels.map_err(|error| refusal(format.name(), error))?;
+    Ok(Decoded::whole(pixels, orientation))
 }
 
-fn read(mut decoder: impl ImageDecoder) -> ImageResult<(RgbImage, Orientation)> {
+fn decode_jpeg(bytes: &[u8], orientation: Orientation, side: Option<u32>) -> Result<Decoded, Error> {
+    let broken = |error| refusal(Format::Jpeg.name(), error);
+    let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(broken)?;
+    let size = decoder.dimensions();
+    let scale = side.map_or(1, |side| jpeg_scaled::scale(size, side));
+    match jpeg_scaled::decode(bytes, scale) {
+        Some(pixels) => Ok(Decoded { pixels, orientation, size, scale }),
+        None => Ok(Decoded::whole(read(decoder).map_err(broken)?, orientation)),
+    }
+}
+
+fn read(mut decoder: impl ImageDecoder) -> ImageResult<RgbImage> {
     let mut limits = limits(MAX_DECODER_MEMORY);
     limits.reserve(decoder.total_bytes())?;
     decoder.set_limits(limits)?;
-    // Metadata that cannot be read turns nothing: the picture itself may be whole.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    Ok((DynamicImage::from_decoder(decoder)?.into_rgb8(), orientation))
+    Ok(DynamicImage::from_decoder(decoder)?.into_rgb8())
 }
 
 fn limits(bytes: u64) -> Limits {

@@ -7,7 +7,7 @@ use super::format::{self, Format};
 use super::memory::{MAX_DECODER_MEMORY, MAX_PNG_METADATA};
 use super::parity::{WITHOUT_MEAN, golden_files};
 use super::peak::peak_of;
-use super::{caught, header, prepare};
+use super::{JpegScaling, caught, header, prepare};
 use crate::error::Error;
 
 const MAX_PIXELS: u64 = 50_000_000;
@@ -16,7 +16,7 @@ const MAX_PIXELS: u64 = 50_000_000;
 const BESIDES: u64 = 1 << 20;
 
 fn prepare_clip(bytes: &[u8]) -> Result<Vec<f32>, Error> {
-    let (prepared, peak) = peak_of(|| prepare(bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    let (prepared, peak) = peak_of(|| prepare(bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     assert!(peak <= MAX_DECODER_MEMORY, "{peak} bytes");
     prepared
 }
@@ -26,7 +26,7 @@ fn decoders_take_no_more_memory_than_was_reckoned() {
     for file in golden_files() {
         let format = format::recognise(&file.bytes).unwrap();
         let reckoned = header::needed_memory(format, &file.bytes, MAX_PIXELS).unwrap();
-        let (prepared, peak) = peak_of(|| prepare(&file.bytes, MAX_PIXELS, &WITHOUT_MEAN));
+        let (prepared, peak) = peak_of(|| prepare(&file.bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
         prepared.unwrap();
         let allowed = reckoned + file.bytes.len() as u64 + BESIDES;
         assert!(peak <= allowed, "{}: {peak} bytes, {reckoned} reckoned", file.name);
@@ -48,9 +48,31 @@ fn a_progressive_jpeg_whose_coefficients_take_too_much_is_refused() {
 }
 
 #[test]
+fn a_jpeg_in_several_scans_of_50_megapixels_is_decoded() {
+    let bytes = flat_jpeg_in_scans(8_000, 6_250, &[]);
+    let reckoned = header::needed_memory(Format::Jpeg, &bytes, MAX_PIXELS).unwrap();
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
+    // The first mean is 64 × 8 / 8 above the middle, and the others are as the one before them.
+    let luma = f32::from(128_u8 + 64) / 255.0;
+    assert!(prepared.unwrap().iter().all(|value| (value - luma).abs() < 0.01));
+    assert!(peak <= reckoned + bytes.len() as u64 + BESIDES, "{peak} bytes, {reckoned} reckoned");
+    assert!(peak <= MAX_DECODER_MEMORY, "{peak} bytes");
+}
+
+#[test]
+fn millions_of_segments_take_no_memory() {
+    let segments = b"\xff\xe5\0\x02".repeat(4_000_000);
+    let bytes = flat_jpeg_in_scans(64, 64, &segments);
+    let reckoned = header::needed_memory(Format::Jpeg, &bytes, MAX_PIXELS).unwrap();
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
+    prepared.unwrap();
+    assert!(peak <= reckoned + bytes.len() as u64 + BESIDES, "{peak} bytes, {reckoned} reckoned");
+}
+
+#[test]
 fn a_png_with_more_pixels_in_its_data_than_in_its_header_takes_no_memory_for_them() {
     let bytes = png(&[(b"IDAT", &zeros())]);
-    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     assert!(matches!(prepared, Ok(_) | Err(Error::BrokenImage { .. })));
     assert!(peak <= BESIDES + bytes.len() as u64, "{peak} bytes");
 }
@@ -59,7 +81,7 @@ fn a_png_with_more_pixels_in_its_data_than_in_its_header_takes_no_memory_for_the
 fn a_colour_profile_that_unfolds_is_left_out() {
     let profile = [b"icc\0\0", zeros().as_slice()].concat();
     let bytes = png(&[(b"iCCP", &profile), (b"IDAT", PIXELS)]);
-    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     prepared.unwrap();
     // The buffer doubles while it grows.
     assert!(peak <= 2 * MAX_PNG_METADATA, "{peak} bytes");
@@ -69,9 +91,18 @@ fn a_colour_profile_that_unfolds_is_left_out() {
 fn texts_that_unfold_stay_folded() {
     let text = [b"Comment\0\0", zeros().as_slice()].concat();
     let bytes = png(&[(b"zTXt", &text), (b"zTXt", &text), (b"IDAT", PIXELS)]);
-    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN));
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     prepared.unwrap();
     assert!(peak <= BESIDES + 4 * bytes.len() as u64, "{peak} bytes");
+}
+
+#[test]
+fn texts_with_an_orientation_unfold_one_at_a_time() {
+    let text = [b"XML:com.adobe.xmp\0\0", zeros().as_slice()].concat();
+    let bytes = png(&[(b"zTXt", &text), (b"zTXt", &text), (b"IDAT", PIXELS)]);
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
+    prepared.unwrap();
+    assert!(peak <= (1 << 20) + BESIDES + 4 * bytes.len() as u64, "{peak} bytes");
 }
 
 #[test]
@@ -140,4 +171,30 @@ fn zeros() -> Vec<u8> {
 fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+}
+
+/// A baseline JPEG of one colour whose three components have a scan each, with `segments` behind its first marker.
+fn flat_jpeg_in_scans(width: u16, height: u16, segments: &[u8]) -> Vec<u8> {
+    let mut bytes = [b"\xff\xd8", segments, b"\xff\xdb\0\x43\0", &[8; 64]].concat();
+    bytes.extend(b"\xff\xc0\0\x11\x08");
+    bytes.extend([height.to_be_bytes(), width.to_be_bytes()].concat());
+    bytes.extend(b"\x03\x01\x11\0\x02\x11\0\x03\x11\0");
+    // Sizes of means: 0 as `0`, 7 as `10`. The end of a block is `0`.
+    bytes.extend(b"\xff\xc4\0\x15\0\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x07");
+    bytes.extend(b"\xff\xc4\0\x14\x10\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    let blocks = usize::from(width.div_ceil(8)) * usize::from(height.div_ceil(8));
+    for component in 1..=3 {
+        bytes.extend([0xff, 0xda, 0, 8, 1, component, 0, 0, 63, 0]);
+        // Luma begins with a mean of 64, which takes 9 bits where 0 takes one.
+        let first: &[u8] = if component == 1 { &[0b1010_0000, 0b0000_0000] } else { &[0] };
+        let bits = 2 * blocks + if component == 1 { 8 } else { 0 };
+        let start = bytes.len();
+        bytes.extend_from_slice(first);
+        bytes.resize(start + bits.div_ceil(8), 0);
+        if bits % 8 > 0 {
+            *bytes.last_mut().unwrap() |= 0xff >> (bits % 8);
+        }
+    }
+    bytes.extend(b"\xff\xd9");
+    bytes
 }

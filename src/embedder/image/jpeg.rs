@@ -6,16 +6,27 @@
 //! Source: ITU-T T.81, annex B.
 
 mod bits;
+mod first_bits;
 mod frame;
 mod huffman;
 mod interleave;
+mod next_bits;
+mod pick;
 mod progressive;
+mod quantization;
+mod rows;
 mod scan;
 mod sequential;
+mod several;
+mod steps;
 mod whole;
+mod written;
+
+use std::borrow::Cow;
 
 use self::frame::Frame;
 pub(super) use self::whole::whole;
+use super::orientation::Metadata;
 use crate::error::Error;
 
 /// The most scans of a progressive JPEG. Encoders write about ten.
@@ -28,39 +39,54 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
     let mut seen: Option<Frame> = None;
     let mut scans = 0;
     let mut several = false;
-    let mut rest = &bytes[2..];
-    loop {
-        let (marker, after) = next_marker(rest).ok_or_else(|| broken("it ends early"))?;
-        rest = match marker {
+    for (marker, segment) in segments(bytes) {
+        match marker {
             END_OF_IMAGE => match seen {
-                Some(frame) if scans > 0 => return Ok(frame.memory(several)),
+                Some(frame) if scans > 0 => return Ok(frame.memory(bytes.len(), several)),
                 _ => return Err(broken("it has no picture")),
             },
-            RESTART_0..=RESTART_7 | START_OF_IMAGE | TEMPORARY | STUFFED => after,
-            _ => {
-                let (segment, after) = segment(after).ok_or_else(|| broken("it ends early"))?;
-                match marker {
-                    START_OF_SCAN => {
-                        scans += 1;
-                        several |= seen.as_ref().is_some_and(|frame| {
-                            segment.get(2).is_none_or(|count| usize::from(*count) < frame.components.len())
-                        });
-                    }
-                    _ if is_frame(marker) => {
-                        let frame = Frame::read(marker, segment)?;
-                        admit(frame.width, frame.height)?;
-                        seen = Some(frame);
-                    }
-                    _ => {}
-                }
-                after
+            START_OF_SCAN => {
+                scans += 1;
+                several |= seen.as_ref().is_some_and(|frame| {
+                    segment.get(2).is_none_or(|count| usize::from(*count) < frame.components.len())
+                });
             }
-        };
+            _ if is_frame(marker) => {
+                let frame = Frame::read(marker, segment)?;
+                admit(frame.width, frame.height)?;
+                seen = Some(frame);
+            }
+            _ => {}
+        }
         if scans > MAX_SCANS {
             return Err(Error::TooManyScans { limit: MAX_SCANS });
         }
     }
+    Err(broken("it ends early"))
 }
+
+/// What the segments before the first scan say beside the picture. A directory of EXIF may be in several of them, and of
+/// XMP packets the last one counts.
+pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
+    let notes = || {
+        let head = segments(bytes).take_while(|(marker, _)| *marker != START_OF_SCAN);
+        head.filter(|(marker, _)| *marker == APPLICATION_1).map(|(_, segment)| &segment[2..])
+    };
+    let parts = || notes().filter(|note| note.starts_with(EXIF));
+    let exif = parts().next().map(|first| {
+        let length = parts().map(<[u8]>::len).sum();
+        if length == first.len() {
+            return Cow::Borrowed(first);
+        }
+        let mut all = Vec::with_capacity(length);
+        parts().for_each(|part| all.extend_from_slice(&part[EXIF.len()..]));
+        Cow::Owned(all)
+    });
+    Metadata { exif, xmp: notes().filter_map(|note| note.strip_prefix(XMP)).last().map(Cow::Borrowed) }
+}
+
+const EXIF: &[u8] = b"Exif\0\0";
+const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
 const STUFFED: u8 = 0x00;
 const TEMPORARY: u8 = 0x01;
@@ -78,6 +104,7 @@ const QUANTIZATION_TABLES: u8 = 0xdb;
 const NUMBER_OF_LINES: u8 = 0xdc;
 const RESTART_INTERVAL: u8 = 0xdd;
 const APPLICATION_0: u8 = 0xe0;
+const APPLICATION_1: u8 = 0xe1;
 const APPLICATION_15: u8 = 0xef;
 
 fn is_frame(marker: u8) -> bool {
@@ -85,10 +112,30 @@ fn is_frame(marker: u8) -> bool {
     (FRAME_0..=FRAME_15).contains(&marker) && !others.contains(&marker)
 }
 
+/// The segments of a file, each with its marker and length, and the marker of its end, if that is there.
+fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = &bytes[2..];
+    std::iter::from_fn(move || {
+        loop {
+            let (marker, after) = next_marker(rest)?;
+            rest = after;
+            match marker {
+                END_OF_IMAGE => return Some((marker, &[][..])),
+                RESTART_0..=RESTART_7 | START_OF_IMAGE | TEMPORARY | STUFFED => {}
+                _ => {
+                    let (segment, after) = segment(rest)?;
+                    rest = after;
+                    return Some((marker, segment));
+                }
+            }
+        }
+    })
+}
+
 /// The next byte after 0xff that is not a fill byte, and what follows it. In the data of a scan that is mostly 0x00,
 /// which says that 0xff was a value.
 fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
-    let at = bytes.iter().position(|byte| *byte == 0xff)?;
+    let at = memchr::memchr(0xff, bytes)?;
     let after = &bytes[at..];
     let marker = after.iter().position(|byte| *byte != 0xff)?;
     Some((after[marker], &after[marker + 1..]))
@@ -167,9 +214,10 @@ mod tests {
         };
         let pixels = 640 * 480;
         assert_eq!(memory(FRAME_0, 3), pixels * 4);
-        // 7,200 blocks. What is written for one has up to 144 bytes.
-        assert_eq!(memory(FRAME_0, 1), pixels * 4 + 7_200 * (128 + 2 * 144));
         assert_eq!(memory(0xc2, 3), pixels * 4 + 7_200 * 128);
+        // A file with 7,200 blocks, and a row of units with 240.
+        let written = 4 * (2 + 19 + 8 + 2 + 2 * 7_200 + 2048);
+        assert_eq!(memory(FRAME_0, 1), pixels * 4 + written + 240 * rows::BLOCK_MEMORY as u64);
     }
 
     #[test]

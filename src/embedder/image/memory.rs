@@ -41,19 +41,21 @@ pub(super) fn bmp(pixels: u64) -> u64 {
     pixels * (RGBA + RGB)
 }
 
-/// A JPEG whose frame has `blocks` blocks of 8 × 8 coefficients. A progressive one keeps them until the last scan. One in
-/// `several_scans` keeps them too, and is written again, in up to 18 bits for each, while a buffer doubles.
-pub(super) fn jpeg(pixels: u64, blocks: u64, progressive: bool, several_scans: bool) -> u64 {
-    let coefficients = match (progressive, several_scans) {
-        (true, _) => blocks * COEFFICIENTS,
-        (false, true) => blocks * (COEFFICIENTS + 2 * 144),
-        (false, false) => 0,
-    };
-    pixels * (1 + RGB) + coefficients
+/// A JPEG that has all components in one scan.
+pub(super) fn jpeg(pixels: u64) -> u64 {
+    pixels * (1 + RGB)
 }
 
-/// The bytes of a block's coefficients.
-const COEFFICIENTS: u64 = 64 * 2;
+/// A progressive JPEG whose frame has `blocks` blocks of 8 × 8 coefficients, which are kept until the last scan.
+pub(super) fn progressive_jpeg(pixels: u64, blocks: u64) -> u64 {
+    jpeg(pixels) + blocks * 64 * 2
+}
+
+/// A sequential JPEG in several scans, which is written again: twice a file that usually has `length` bytes and may have
+/// twice as many, and `row` bytes for what is read at once.
+pub(super) fn jpeg_in_scans(pixels: u64, length: u64, row: u64) -> u64 {
+    jpeg(pixels) + 4 * length + row
+}
 
 /// What the first chunk of a WebP says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,10 +7,12 @@
 use std::env;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use image::RgbImage;
 use serde_json::Value;
 
+use super::JpegScaling;
 use crate::model::{Interpolation, Model, Preprocessing, ResizeMode};
 use crate::onnxruntime::OnnxRuntime;
 
@@ -38,7 +40,7 @@ fn every_file_is_what_pillow_and_torchvision_make_of_it() {
     for file in golden_files() {
         let difference = Difference::between(&file.prepare(&WITHOUT_MEAN), &file.reference(&WITHOUT_MEAN));
         let [ours, reference] = [file.prepare(&model.preprocessing), file.reference(&model.preprocessing)]
-            .map(|values| embed(&model, &values));
+            .map(|values| embed(model, &values));
         let cosine: f32 = ours.iter().zip(&reference).map(|(a, b)| a * b).sum();
         let row = format!(
             "| `{}` | {} | {:.3} | {} | {} | {}, {} | {cosine:.5} | {}, {} |",
@@ -75,11 +77,11 @@ pub(super) struct GoldenFile {
 
 impl GoldenFile {
     fn prepare(&self, preprocessing: &Preprocessing) -> Vec<f32> {
-        super::prepare(&self.bytes, MAX_PIXELS, preprocessing)
+        super::prepare(&self.bytes, MAX_PIXELS, preprocessing, JpegScaling::Off)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
-    fn reference(&self, preprocessing: &Preprocessing) -> Vec<f32> {
+    pub(super) fn reference(&self, preprocessing: &Preprocessing) -> Vec<f32> {
         super::tensor::normalize(&self.picture, preprocessing)
     }
 }
@@ -144,14 +146,18 @@ fn read(file: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn demo_model() -> Model {
-    let library = env::var_os("PG_CLIP_ONNXRUNTIME")
-        .expect("PG_CLIP_ONNXRUNTIME names no library of ONNX Runtime: run `cargo xtask test`");
-    let runtime = OnnxRuntime::new(library.into(), NonZeroUsize::MIN);
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
-    Model::load(&models, "demo", &runtime).unwrap()
+/// One for all tests: ONNX Runtime has one environment in a process.
+pub(super) fn demo_model() -> &'static Model {
+    static MODEL: LazyLock<Model> = LazyLock::new(|| {
+        let library = env::var_os("PG_CLIP_ONNXRUNTIME")
+            .expect("PG_CLIP_ONNXRUNTIME names no library of ONNX Runtime: run `cargo xtask test`");
+        let runtime = OnnxRuntime::new(library.into(), NonZeroUsize::MIN);
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+        Model::load(&models, "demo", &runtime).unwrap()
+    });
+    &MODEL
 }
 
-fn embed(model: &Model, values: &[f32]) -> Vec<f32> {
+pub(super) fn embed(model: &Model, values: &[f32]) -> Vec<f32> {
     model.embed_images(&[values]).unwrap().remove(0).unwrap()
 }

@@ -15,28 +15,38 @@ use fast_image_resize::{
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage};
 
+use super::decode::Decoded;
 use crate::error::Error;
 use crate::model::{Interpolation, Preprocessing, ResizeMode};
 
-/// Resizes, crops and turns an image upright.
-pub(super) fn resize(
-    image: &RgbImage,
-    orientation: Orientation,
-    preprocessing: &Preprocessing,
-) -> Result<RgbImage, Error> {
+/// Resizes, crops and turns an image upright. Which part of it is wanted depends on the size of the whole, also where its
+/// pixels are fewer.
+pub(super) fn resize(image: &Decoded, preprocessing: &Preprocessing) -> Result<RgbImage, Error> {
     let defect =
         |error: &dyn std::error::Error| Error::Internal(format!("an image cannot be resized: {error}"));
-    let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3);
+    let Decoded { pixels, orientation, size, scale } = image;
+    let source = ImageRef::new(pixels.width(), pixels.height(), pixels.as_raw(), PixelType::U8x3);
     let source = source.map_err(|error| defect(&error))?;
-    let [first, second] = window(image.dimensions(), orientation, preprocessing).passes(image.dimensions());
+    let x = Axis { size: size.0, scale: *scale, pixels: pixels.width() };
+    let y = Axis { size: size.1, scale: *scale, pixels: pixels.height() };
+    let [first, second] = window(*size, *orientation, preprocessing).passes(x, y);
     let between = first.run(&source, preprocessing.interpolation).map_err(|error| defect(&error))?;
     let resized = second.run(&between, preprocessing.interpolation).map_err(|error| defect(&error))?;
 
     let (width, height) = (resized.width(), resized.height());
     let pixels = RgbImage::from_raw(width, height, resized.into_vec());
     let mut upright = DynamicImage::ImageRgb8(pixels.expect("the resizer fills width × height pixels"));
-    upright.apply_orientation(orientation);
+    upright.apply_orientation(*orientation);
     Ok(upright.into_rgb8())
+}
+
+/// An axis of a decoded image.
+#[derive(Debug, Clone, Copy)]
+struct Axis {
+    /// The length of the whole, of which the pixels are a `scale`th.
+    size: u32,
+    scale: u32,
+    pixels: u32,
 }
 
 /// The part of the resized image that is wanted, in the image as it is stored.
@@ -49,9 +59,9 @@ struct Window {
 }
 
 impl Window {
-    /// What to do with an image of `width` × `height` pixels: one pass along the rows of the upright image, then one
-    /// along its columns. The first one leaves out what the second does not read.
-    fn passes(&self, (width, height): (u32, u32)) -> [Pass; 2] {
+    /// What to do with an image of these axes: one pass along the rows of the upright image, then one along its columns.
+    /// The first one leaves out what the second does not read.
+    fn passes(&self, width: Axis, height: Axis) -> [Pass; 2] {
         let (x, y) = (self.x.source(width), self.y.source(height));
         let size = (self.x.length, self.y.length);
         if self.transposed {
@@ -123,21 +133,24 @@ struct Span {
 }
 
 impl Span {
-    /// The part of a source axis of `size` pixels that becomes the span.
-    fn source(self, size: u32) -> Part {
-        let scale = |at: u32| f64::from(at) * f64::from(size) / f64::from(self.resized);
+    /// The part of a source axis that becomes the span.
+    fn source(self, axis: Axis) -> Part {
+        let scale = |at: u32| {
+            f64::from(at) * f64::from(axis.size) / (f64::from(self.resized) * f64::from(axis.scale))
+        };
         let start = scale(self.start);
         Part { start, length: scale(self.start + self.length) - start }
     }
 
     /// Start and length of what the filter reads of that axis: the bicubic one, which is the wider, goes two pixels
     /// beyond the part, and where the axis shrinks two pixels of the resized one.
-    fn read(self, size: u32) -> (u32, u32) {
-        let Part { start, length } = self.source(size);
-        let support = 2.0 * (f64::from(size) / f64::from(self.resized)).max(1.0);
+    fn read(self, axis: Axis) -> (u32, u32) {
+        let Part { start, length } = self.source(axis);
+        let shrunk = f64::from(axis.size) / (f64::from(self.resized) * f64::from(axis.scale));
+        let support = 2.0 * shrunk.max(1.0);
         // The bounds lie within the axis, whose size is a u32.
         let first = (start - support).floor().max(0.0) as u32;
-        let last = (start + length + support).ceil().min(size.into()) as u32;
+        let last = (start + length + support).ceil().min(axis.pixels.into()) as u32;
         (first, last - first)
     }
 
@@ -193,6 +206,10 @@ fn middle(resized: u32, length: u32) -> Span {
 mod tests {
     use super::*;
 
+    fn resize(image: &RgbImage, orientation: Orientation, preprocessing: &Preprocessing) -> RgbImage {
+        super::resize(&Decoded::whole(image.clone(), orientation), preprocessing).unwrap()
+    }
+
     fn clip() -> Preprocessing {
         Preprocessing {
             width: 224,
@@ -241,7 +258,7 @@ mod tests {
             [(224, 224), (640, 480), (480, 640), (1, 1), (1, 5000), (5000, 1), (225, 224), (3, 1000)]
         {
             for orientation in ALL {
-                let resized = resize(&gradient(width, height), orientation, &clip()).unwrap();
+                let resized = resize(&gradient(width, height), orientation, &clip());
                 assert_eq!(resized.dimensions(), (224, 224), "{width} x {height}");
             }
         }
@@ -250,7 +267,7 @@ mod tests {
     #[test]
     fn an_image_of_the_models_size_stays_as_it_is() {
         let image = gradient(224, 224);
-        assert_eq!(resize(&image, Orientation::NoTransforms, &clip()).unwrap(), image);
+        assert_eq!(resize(&image, Orientation::NoTransforms, &clip()), image);
     }
 
     #[test]
@@ -260,8 +277,8 @@ mod tests {
                 let image = gradient(width, height);
                 let mut turned = DynamicImage::ImageRgb8(image.clone());
                 turned.apply_orientation(orientation);
-                let expected = resize(&turned.into_rgb8(), Orientation::NoTransforms, &clip()).unwrap();
-                let found = resize(&image, orientation, &clip()).unwrap();
+                let expected = resize(&turned.into_rgb8(), Orientation::NoTransforms, &clip());
+                let found = resize(&image, orientation, &clip());
                 let off = expected.as_raw().iter().zip(found.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
                 assert!(off <= Some(1), "{orientation:?} of {width} x {height} is off by {off:?}");
             }
@@ -272,9 +289,9 @@ mod tests {
     fn the_window_has_the_pixels_of_the_whole() {
         let image = gradient(500, 300);
         let whole_height = Preprocessing { width: 373, resize_mode: ResizeMode::Squash, ..clip() };
-        let whole = resize(&image, Orientation::NoTransforms, &whole_height).unwrap();
+        let whole = resize(&image, Orientation::NoTransforms, &whole_height);
         let cropped = image::imageops::crop_imm(&whole, 74, 0, 224, 224).to_image();
-        let found = resize(&image, Orientation::NoTransforms, &clip()).unwrap();
+        let found = resize(&image, Orientation::NoTransforms, &clip());
         let off = cropped.as_raw().iter().zip(found.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
         assert!(off <= Some(1), "off by {off:?}");
     }

@@ -4,15 +4,17 @@
 //! file of a few hundred bytes with a small canvas would take what 16,383 × 16,383 pixels need. And it takes what there is
 //! of a chunk that is cut: a file that ends early would be embedded as if it were whole. Source: RFC 9649.
 
+use std::borrow::Cow;
+
 use super::memory::{self, WebP};
+use super::orientation::Metadata;
 use crate::error::Error;
 
 /// Refuses a WebP of a size that `admit` refuses, that ends early, or with a frame that is larger than its canvas. Returns the memory that
 /// its decoding takes, in bytes.
 pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>) -> Result<u64, Error> {
-    let length = take(bytes, 4).map_or(0, u32::from_le_bytes) as usize;
-    let end = length.saturating_add(8);
-    let mut chunks = Chunks { rest: bytes.get(12..end.min(bytes.len())).unwrap_or_default() };
+    let end = end(bytes);
+    let mut chunks = chunks(bytes);
     let first = chunks.next().ok_or_else(|| broken("its header is incomplete"))?;
     let (width, height) = first.size().ok_or_else(|| broken("its header is incomplete"))?;
     admit(width, height)?;
@@ -49,8 +51,33 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
     Ok(memory::webp(u64::from(width) * u64::from(height), kind))
 }
 
+/// What the chunks of a WebP that was checked say beside the picture: the first one of each kind, where the canvas says that
+/// there is one.
+pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
+    let canvas = chunks(bytes).next().filter(|chunk| &chunk.name == b"VP8X");
+    let flags = canvas.and_then(|canvas| canvas.payload.first().copied()).unwrap_or(0);
+    let find = |flag, name: &[u8; 4]| {
+        let chunk = chunks(bytes).skip(1).find(|chunk| &chunk.name == name).filter(|_| flags & flag > 0)?;
+        (!chunk.payload.is_empty()).then_some(Cow::Borrowed(chunk.payload))
+    };
+    Metadata { exif: find(HAS_EXIF, b"EXIF"), xmp: find(HAS_XMP, b"XMP ") }
+}
+
+const HAS_EXIF: u8 = 1 << 3;
+const HAS_XMP: u8 = 1 << 2;
+
 /// Of an ANMF chunk, before the chunks of its frame: place, size, duration and how it is blended.
 const FRAME_HEADER: usize = 16;
+
+/// Where the file ends, as it says.
+fn end(bytes: &[u8]) -> usize {
+    let length = take(bytes, 4).map_or(0, u32::from_le_bytes) as usize;
+    length.saturating_add(8)
+}
+
+fn chunks(bytes: &[u8]) -> Chunks<'_> {
+    Chunks { rest: bytes.get(12..end(bytes).min(bytes.len())).unwrap_or_default() }
+}
 
 struct Chunk<'a> {
     name: [u8; 4],

@@ -36,18 +36,22 @@ pub(super) fn check(spi: &Spi, task: &Task, failure: Option<&str>) -> Result<Lef
     if before.is_empty() {
         return Ok(LeftOver::Locked);
     }
-    let keys: Vec<Key> = before.iter().map(|(key, _)| key.clone()).collect();
+    let keys: Vec<Key> = before.iter().filter_map(|(key, _)| key.clone()).collect();
     let jobs = Calls { spi, home: &task.home, source: task.pair.source.oid }.jobs(&keys)?;
     // A job may have ended since the rows were looked at. Then its row has another checksum now.
     let still = without_photo(spi, &task.pair)?;
-    let is_lost = |row: &(Key, CString)| !jobs.waiting.contains(&row.0) && still.contains(row);
+    let is_lost =
+        |row: &Row| row.0.as_ref().is_none_or(|key| !jobs.waiting.contains(key)) && still.contains(row);
     if before.iter().any(is_lost) { Err(refuse_lost(spi, &task.pair)?) } else { Ok(LeftOver::Queued) }
 }
 
 const AGAIN: &str = "then call clip_migrate again. What is done is kept.";
 
-/// Some rows without a photo that has their bytes: their keys and checksums.
-fn without_photo(spi: &Spi, pair: &Pair) -> Result<Vec<(Key, CString)>, Error> {
+/// The key and the checksum of a row.
+type Row = (Option<Key>, Option<CString>);
+
+/// Some rows without a photo that has their bytes.
+fn without_photo(spi: &Spi, pair: &Pair) -> Result<Vec<Row>, Error> {
     let Pair { target_key, checksum, .. } = pair;
     let query = format!(
         "SELECT t.{target_key}, t.{checksum} {} ORDER BY t.{target_key} LIMIT {MOST}",
@@ -56,8 +60,7 @@ fn without_photo(spi: &Spi, pair: &Pair) -> Result<Vec<(Key, CString)>, Error> {
     read_as(pair.target.owner, || {
         with_portable_output(|| {
             let rows = spi.run(&query, &[])?;
-            let columns = rows.all_printed_raw(1).into_iter().zip(rows.all_printed_raw(2));
-            Ok(columns.filter_map(|(key, checksum)| key.zip(checksum)).collect())
+            Ok(rows.all_printed_raw(1).into_iter().zip(rows.all_printed_raw(2)).collect())
         })
     })
 }

@@ -7,6 +7,7 @@ use pgrx::pg_sys;
 use super::batch::{self, Batch};
 use super::check::{Needed, announce, check};
 use super::left_over::{self, LeftOver};
+use super::switch::Switch;
 use super::task::{Task, name_of};
 use super::{column, hold, progress, stale, switch, wait};
 use crate::error::Error;
@@ -82,7 +83,7 @@ impl Migration<'_> {
             }
             Ok(needed)
         })?;
-        let mut patience = FIRST_PATIENCE;
+        let mut patience = next_patience(FIRST_PATIENCE / 2);
         if needed == Needed::All {
             self.prepare(&mut patience)?;
         }
@@ -152,12 +153,17 @@ impl Migration<'_> {
             }
             let tables = self.tables()?;
             let function = self.procedure.function();
-            if self.step(|spi| switch::switch(spi, function, tables, self.set_default, *patience))? {
-                return Ok(());
+            match self.step(|spi| switch::switch(spi, function, tables, self.set_default, *patience))? {
+                Switch::Done => return Ok(()),
+                Switch::RowsLeft => {
+                    self.step(|spi| left_over::check(spi, &self.task(spi)?, None))?;
+                }
+                Switch::InUse => {
+                    notice(format!("waiting for transactions that use table {}", name_of(self.target)), None);
+                    self.step(|_| wait::for_users(self.target))?;
+                    *patience = next_patience(*patience);
+                }
             }
-            notice(format!("waiting for transactions that use table {}", name_of(self.target)), None);
-            self.step(|_| wait::for_users(self.target))?;
-            *patience = next_patience(*patience);
         }
     }
 

@@ -15,15 +15,23 @@ use crate::watch::next::{NEXT_EMBEDDING, TRIGGER};
 use crate::watch::role::act_as;
 use crate::watch::sql;
 
-/// Switches, with `clip.model` of the database where it is asked for; false where a table was in use for longer than
-/// `patience` allows, or a row has no vector of the new model again.
+/// What came of a switch.
+pub(super) enum Switch {
+    Done,
+    /// A table was in use for longer than the patience allowed.
+    InUse,
+    /// A row has no vector of the new model.
+    RowsLeft,
+}
+
+/// Switches, with `clip.model` of the database where it is asked for.
 pub(super) fn switch(
     spi: &Spi,
     function: pg_sys::Oid,
     [source, target]: [pg_sys::Oid; 2],
     set_default: bool,
     patience: u32,
-) -> Result<bool, Error> {
+) -> Result<Switch, Error> {
     let switched = attempt(of_a_lock_or_a_row, || {
         with_lock_timeout(patience, || {
             lock_alone([source, target])?;
@@ -41,7 +49,7 @@ pub(super) fn switch(
                 .with_hint(format!("SELECT clip_abandon_migration({})", literal(&target.name))));
             }
             if !act_as(task.pair.target.owner, || replace(spi, &task.pair))? {
-                return Ok(false);
+                return Ok(Switch::RowsLeft);
             }
             let arguments = [Argument::oid(task.pair.source.oid), text(&next.identity)];
             act_as(task.home.owner, || spi.run(&sql::set_model(&task.home.schema), &arguments).map(|_| ()))?;
@@ -55,10 +63,14 @@ pub(super) fn switch(
                 act_as(task.home.owner, || spi.run(&statement, &[text(&next.model)]).map(|_| ()))?;
                 current_model::is_written_down(&task.home);
             }
-            Ok(true)
+            Ok(Switch::Done)
         })
     })?;
-    Ok(switched.unwrap_or(false))
+    Ok(match switched {
+        Ok(switch) => switch,
+        Err(failure) if of_a_lock(failure.code) => Switch::InUse,
+        Err(_) => Switch::RowsLeft,
+    })
 }
 
 /// That a lock was not to be had, or that a row lacks its second vector.

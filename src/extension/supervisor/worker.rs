@@ -135,6 +135,7 @@ fn current_launch() -> Launch {
         format!("--threads={}", settings::threads()),
         format!("--max-loaded-models={}", settings::max_loaded_models()),
         format!("--decoder-memory={}", settings::decoder_memory()),
+        format!("--jpeg-scaling={}", if settings::jpeg_scaling() { "on" } else { "off" }),
         format!("--execution-provider={}", settings::execution_provider()),
         // A name that cannot be a model's is for the embedder to report: it serves the others.
         format!("--model={}", settings::configured_model()),

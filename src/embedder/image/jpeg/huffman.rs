@@ -1,42 +1,28 @@
-//! Huffman codes, and tables that read several of them at once.
+//! Huffman codes.
+
+use std::ops::Range;
+use std::rc::Rc;
 
 use super::bad;
 use super::bits::Bits;
 use crate::error::Error;
 
 /// The bits that a table looks at in one step. Nearly all codes are shorter.
-const LOOK: u32 = 11;
+pub(super) const LOOK: u32 = 11;
 
 /// A table of codes. Source: ITU-T T.81, annex C.
-#[derive(Clone)]
 pub(super) struct Table {
     /// By the next bits: a symbol and the length of its code; 0 where the code is longer.
     symbols: Box<[(u8, u8); 1 << LOOK]>,
-    /// By the next bits: the run of coefficients that lie whole in them.
-    runs: Box<[Run; 1 << LOOK]>,
-    /// For each run which of its coefficients are not zero, from the lowest bit on.
-    values_of_runs: Box<[u32; 1 << LOOK]>,
     /// By its length less one: the first code that is longer, in 16 bits from the left.
     ends: [u32; 16],
     /// By its length less one: what turns a code into the place of its symbol.
     places: [i32; 16],
-    values: Vec<u8>,
+    /// How many codes there are of each length.
+    pub(super) counts: [u8; 16],
+    /// Their symbols.
+    pub(super) values: Vec<u8>,
 }
-
-/// Coefficients, one after the other, of which only the lengths count.
-#[derive(Clone, Copy, Default)]
-#[repr(align(4))]
-pub(super) struct Run {
-    /// Their codes and values together; 0 where not even one lies whole in the bits that were looked at.
-    pub(super) bits: u8,
-    /// How many coefficients they are, with the zeros between them.
-    pub(super) coefficients: u8,
-    /// Whether they end with the end of the block.
-    pub(super) ends: bool,
-}
-
-/// The most coefficients of a run: its values have a bit each in 32.
-const MAX_RUN: u8 = 32;
 
 /// The rest of the block is zeros.
 pub(super) const END_OF_BLOCK: u8 = 0x00;
@@ -71,75 +57,44 @@ impl Table {
             ends[less_one] = code << (16 - length);
             code <<= 1;
         }
-        let mut runs = Box::new([Run::default(); 1 << LOOK]);
-        let mut values_of_runs = Box::new([0; 1 << LOOK]);
-        if class == Class::Ac {
-            for (bits, (run, values)) in (0..).zip(runs.iter_mut().zip(values_of_runs.iter_mut())) {
-                (*run, *values) = Run::read(bits, symbols.as_slice());
-            }
-        }
-        Ok(Table { symbols, runs, values_of_runs, ends, places, values: values.to_vec() })
+        Ok(Table { symbols, ends, places, counts: *counts, values: values.to_vec() })
     }
 
-    /// Reads a symbol. There are 32 bits to read.
+    /// Reads a symbol. There are 16 bits to read.
     #[inline(always)]
     pub(super) fn symbol(&self, bits: &mut Bits) -> Result<u8, Error> {
+        let (symbol, length) = self.code(*bits)?;
+        bits.skip(length);
+        Ok(symbol)
+    }
+
+    /// The symbol that comes next, and the length of its code. There are 16 bits to read.
+    #[inline(always)]
+    pub(super) fn code(&self, bits: Bits) -> Result<(u8, u32), Error> {
         let (symbol, length) = self.symbols[bits.peek(LOOK) as usize];
         if length > 0 {
-            bits.skip(length.into());
-            return Ok(symbol);
+            return Ok((symbol, length.into()));
         }
-        self.long_symbol(bits)
+        self.long_code(bits.peek(16)).ok_or_else(|| bits.no_code())
+    }
+
+    /// Gives out the codes that are no longer than [`LOOK`]: the symbol, the length, and the places of all bits that begin
+    /// with the code.
+    pub(super) fn codes(&self, mut take: impl FnMut(u8, u8, Range<usize>)) {
+        let mut at = 0;
+        while let Some((symbol, length)) = self.symbols.get(at).filter(|(_, length)| *length > 0) {
+            let end = at + (1 << (LOOK - u32::from(*length)));
+            take(*symbol, *length, at..end);
+            at = end;
+        }
     }
 
     #[cold]
-    fn long_symbol(&self, bits: &mut Bits) -> Result<u8, Error> {
-        let next = bits.peek(16);
-        let at = self.ends.iter().position(|end| next < *end).ok_or_else(|| bad("code in its data"))?;
-        bits.skip(at as u32 + 1);
+    fn long_code(&self, next: u32) -> Option<(u8, u32)> {
+        let at = self.ends.iter().position(|end| next < *end)?;
         let place = (next >> (15 - at)) as i32 + self.places[at];
-        usize::try_from(place)
-            .ok()
-            .and_then(|place| self.values.get(place).copied())
-            .ok_or_else(|| bad("code in its data"))
-    }
-
-    /// The run that the next bits are.
-    #[inline(always)]
-    pub(super) fn run(&self, bits: &Bits) -> Run {
-        self.runs[bits.peek(LOOK) as usize]
-    }
-
-    /// The same, and which of its coefficients are not zero, from the lowest bit on.
-    #[inline(always)]
-    pub(super) fn run_and_values(&self, bits: &Bits) -> (Run, u32) {
-        let next = bits.peek(LOOK) as usize;
-        (self.runs[next], self.values_of_runs[next])
-    }
-}
-
-impl Run {
-    fn read(bits: u32, symbols: &[(u8, u8)]) -> (Run, u32) {
-        let (mut run, mut values) = (Run::default(), 0);
-        loop {
-            let left = LOOK - u32::from(run.bits);
-            let next = (bits << u32::from(run.bits)) & ((1 << LOOK) - 1);
-            let (symbol, length) = symbols[next as usize];
-            let (zeros, size) = (symbol >> 4, symbol & 15);
-            let known = size > 0 || symbol == END_OF_BLOCK || symbol == ZEROS;
-            let total = length + size;
-            let after = run.coefficients + zeros + 1;
-            if length == 0 || u32::from(total) > left || !known || after > MAX_RUN {
-                return (run, values);
-            }
-            run.bits += total;
-            if symbol == END_OF_BLOCK {
-                run.ends = true;
-                return (run, values);
-            }
-            run.coefficients = after;
-            values |= u32::from(size > 0) << (after - 1);
-        }
+        let symbol = *self.values.get(usize::try_from(place).ok()?)?;
+        Some((symbol, at as u32 + 1))
     }
 }
 
@@ -151,13 +106,14 @@ pub(super) enum Class {
 
 /// The tables of a decoder. At first they are the usual ones of annex K, which frames of Motion JPEG leave out.
 pub(super) struct Tables {
-    dc: [Option<Table>; 4],
-    ac: [Option<Table>; 4],
+    dc: [Option<Rc<Table>>; 4],
+    ac: [Option<Rc<Table>>; 4],
 }
 
 impl Tables {
     pub(super) fn usual() -> Tables {
-        let table = |(counts, values): &(_, &[u8]), class| Table::new(counts, values, class).ok();
+        let table =
+            |(counts, values): &(_, &[u8]), class| Table::new(counts, values, class).ok().map(Rc::new);
         Tables {
             dc: [table(&USUAL_DC[0], Class::Dc), table(&USUAL_DC[1], Class::Dc), None, None],
             ac: [table(&USUAL_AC[0], Class::Ac), table(&USUAL_AC[1], Class::Ac), None, None],
@@ -177,22 +133,22 @@ impl Tables {
                 _ => return Err(bad("Huffman table")),
             };
             let table = tables.get_mut(usize::from(place & 15)).ok_or_else(|| bad("Huffman table"))?;
-            *table = Some(Table::new(counts, values, class)?);
+            *table = Some(Rc::new(Table::new(counts, values, class)?));
             rest = after;
         }
         Ok(())
     }
 
-    pub(super) fn dc(&self, number: u8) -> Result<&Table, Error> {
+    pub(super) fn dc(&self, number: u8) -> Result<&Rc<Table>, Error> {
         find(&self.dc, number)
     }
 
-    pub(super) fn ac(&self, number: u8) -> Result<&Table, Error> {
+    pub(super) fn ac(&self, number: u8) -> Result<&Rc<Table>, Error> {
         find(&self.ac, number)
     }
 }
 
-fn find(tables: &[Option<Table>; 4], number: u8) -> Result<&Table, Error> {
+fn find(tables: &[Option<Rc<Table>>; 4], number: u8) -> Result<&Rc<Table>, Error> {
     tables.get(usize::from(number)).and_then(Option::as_ref).ok_or_else(|| bad("Huffman table's number"))
 }
 

@@ -1,278 +1,161 @@
 //! A sequential JPEG in several scans becomes one in a single scan.
 //!
 //! The decoder reads several scans of a sequential JPEG wrong, and says nothing. The coefficients are the same in both
-//! forms: they are read here and written as the decoder reads them right, and the pixels are those of the single scan.
+//! forms. So the scans are read side by side, a row of units at a time, and their codes are written as they are; only the
+//! means are written anew, because each is given by the one before it.
 
-use super::bits::Bits;
 use super::frame::Frame;
-use super::huffman::{END_OF_BLOCK, Table, ZEROS};
-use super::scan::{Blocks, Part, Scan, walk};
-use super::sequential::{BLOCK, Coefficient};
-use super::{END_OF_IMAGE, FRAME_0, HUFFMAN_TABLES, QUANTIZATION_TABLES, START_OF_IMAGE, START_OF_SCAN, bad};
+use super::quantization;
+use super::rows::{Block, Row, Rows};
+use super::scan::{Scan, Walk};
+use super::sequential::{BLOCK, ScanTables};
+use super::written::{Written, mean_codes, write_segment};
+use super::{
+    APPLICATION_0, APPLICATION_15, END_OF_IMAGE, FRAME_0, HUFFMAN_TABLES, QUANTIZATION_TABLES,
+    START_OF_IMAGE, START_OF_SCAN, broken, segments,
+};
 use crate::error::Error;
 
-/// The coefficients of a picture, by component and block, in the order of the file.
-pub(super) struct Coefficients {
-    components: Vec<Vec<[i16; BLOCK as usize]>>,
-    /// What each component is multiplied by, as its table says it: the precision and the values.
-    quantization: Vec<Option<(bool, Vec<u8>)>>,
+/// The scans of a picture, whose blocks are all there.
+pub(super) struct Scans<'a> {
+    scans: Vec<OneScan<'a>>,
+    /// What each component is multiplied by; none before it came.
+    quantization: Vec<Option<quantization::Table>>,
 }
 
-impl Coefficients {
-    pub(super) fn new(frame: &Frame) -> Coefficients {
-        Coefficients {
-            components: frame.components.iter().map(|component| vec![[0; 64]; component.blocks()]).collect(),
-            quantization: vec![None; frame.components.len()],
-        }
+pub(super) struct OneScan<'a> {
+    pub(super) scan: Scan,
+    pub(super) data: &'a [u8],
+    pub(super) restart_interval: u32,
+    pub(super) tables: ScanTables,
+}
+
+/// The bytes of a file with so many blocks in one scan, made of one of `length` bytes, where about as many of its bytes are
+/// 0xff; and at most twice as many. A mean takes up to 15 bits.
+pub(super) fn usual_length(length: usize, blocks: usize) -> usize {
+    length + 2 * blocks + 2048
+}
+
+impl<'a> Scans<'a> {
+    pub(super) fn new(frame: &Frame) -> Scans<'a> {
+        Scans { scans: Vec::new(), quantization: vec![None; frame.components.len()] }
     }
 
-    /// Takes up the blocks of a scan and returns what follows it. A component counts with the table that it has now.
-    pub(super) fn read<'a>(
+    /// Takes up a scan. Its components count with the quantization tables that they have now.
+    pub(super) fn add(
         &mut self,
-        data: &'a [u8],
         frame: &Frame,
-        scan: &Scan,
-        restart_interval: u32,
-        tables: Vec<(&Table, &Table)>,
-        quantization: &Quantization,
-    ) -> Result<&'a [u8], Error> {
-        for part in &scan.parts {
-            self.quantization[part.component] =
-                Some(quantization.table(frame.components[part.component].quantization)?);
+        scan: OneScan<'a>,
+        quantization: &quantization::Tables,
+    ) -> Result<(), Error> {
+        for part in &scan.scan.parts {
+            let table = quantization.get(frame.components[part.component].quantization)?;
+            self.quantization[part.component] = Some(table.clone());
         }
-        let rows = scan.parts.iter().map(|part| frame.components[part.component].padded.0).collect();
-        let mut blocks = Kept { tables, parts: &scan.parts, rows, means: [0; 4], all: &mut self.components };
-        walk(data, frame, scan, restart_interval, &mut blocks)
+        self.scans.push(scan);
+        Ok(())
     }
 
-    /// Writes the picture in one scan, with `notes` before it: markers and their segments.
-    pub(super) fn write(&self, frame: &Frame, notes: &[(u8, &[u8])]) -> Result<Vec<u8>, Error> {
-        let mut file = vec![0xff, START_OF_IMAGE];
-        for (marker, segment) in notes {
-            file.extend([0xff, *marker]);
-            file.extend_from_slice(segment);
+    /// Whether this component came.
+    pub(super) fn has(&self, component: usize) -> bool {
+        self.quantization[component].is_some()
+    }
+
+    /// Writes the picture of a file in one scan. The segments of applications stay, which say what the colours mean and how
+    /// the picture is turned.
+    pub(super) fn write(&self, frame: &Frame, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        let quantization: Option<Vec<_>> = self.quantization.iter().map(Option::as_ref).collect();
+        let quantization = quantization.ok_or_else(|| broken("it ends before its last scan"))?;
+        let blocks = frame.components.iter().map(|component| component.blocks()).sum();
+        let mut file = Vec::with_capacity(usual_length(bytes.len(), blocks));
+        file.extend([0xff, START_OF_IMAGE]);
+        for (marker, segment) in segments(bytes).take_while(|(marker, _)| *marker != END_OF_IMAGE) {
+            if (APPLICATION_0..=APPLICATION_15).contains(&marker) {
+                file.extend([0xff, marker]);
+                file.extend_from_slice(segment);
+            }
         }
-        for (number, table) in self.quantization.iter().enumerate() {
-            let (wide, values) = table.as_ref().ok_or_else(|| bad("quantization table"))?;
-            let place = (u8::from(*wide) << 4) | number as u8;
-            write_segment(&mut file, QUANTIZATION_TABLES, &[&[place], values.as_slice()].concat());
+        for (number, table) in (0..).zip(quantization) {
+            write_segment(&mut file, QUANTIZATION_TABLES, &table.definition(number));
         }
+        self.write_headers(frame, &mut file);
+        let mut data = Written::new(file);
+        self.write_blocks(frame, &mut data)?;
+        let mut file = data.finish();
+        file.extend([0xff, END_OF_IMAGE]);
+        Ok(file)
+    }
+
+    fn write_headers(&self, frame: &Frame, file: &mut Vec<u8>) {
         let mut header = vec![8];
         header.extend((frame.height as u16).to_be_bytes());
         header.extend((frame.width as u16).to_be_bytes());
         header.push(frame.components.len() as u8);
         let mut scan = vec![frame.components.len() as u8];
-        for (number, component) in frame.components.iter().enumerate() {
+        for (number, component) in (0..).zip(&frame.components) {
             let factors = (component.factors.0 << 4 | component.factors.1) as u8;
-            header.extend([component.id, factors, number as u8]);
-            scan.extend([component.id, 0]);
+            header.extend([component.id, factors, number]);
+            scan.extend([component.id, number]);
         }
         scan.extend([0, BLOCK - 1, 0]);
-        write_segment(&mut file, FRAME_0, &header);
-        write_segment(&mut file, HUFFMAN_TABLES, &codes());
-        write_segment(&mut file, START_OF_SCAN, &scan);
-        let mut bits = Written { file, buffer: 0, length: 0 };
-        self.write_blocks(frame, &mut bits);
-        Ok(bits.finish())
+        write_segment(file, FRAME_0, &header);
+        let (counts, values) = mean_codes();
+        write_segment(file, HUFFMAN_TABLES, &[&[0], counts.as_slice(), &values].concat());
+        for one in &self.scans {
+            let mut block = 0;
+            for part in &one.scan.parts {
+                let table = &one.tables.of(block).ac;
+                let definition = [&[1 << 4 | part.component as u8], table.counts.as_slice(), &table.values];
+                write_segment(file, HUFFMAN_TABLES, &definition.concat());
+                block += frame.components[part.component].unit() as usize;
+            }
+        }
+        write_segment(file, START_OF_SCAN, &scan);
     }
 
-    fn write_blocks(&self, frame: &Frame, bits: &mut Written) {
+    fn write_blocks(&self, frame: &Frame, data: &mut Written) -> Result<(), Error> {
+        let mut readers: Vec<_> = self.scans.iter().map(|one| one.reader(frame)).collect();
+        // For each component the scan and the part of it.
+        let places: Vec<(usize, usize)> = (0..frame.components.len())
+            .filter_map(|component| {
+                let part = |one: &OneScan| one.scan.parts.iter().position(|part| part.component == component);
+                self.scans.iter().enumerate().find_map(|(scan, one)| Some((scan, part(one)?)))
+            })
+            .collect();
         let mut means = [0; 4];
-        let single = frame.components.len() == 1;
-        let units = if single { frame.components[0].alone } else { frame.units };
-        for y in 0..units.1 {
-            for x in 0..units.0 {
-                for (number, component) in frame.components.iter().enumerate() {
-                    let (across, down) = if single { (1, 1) } else { component.factors };
-                    for v in 0..down {
-                        for h in 0..across {
-                            let row = (y * down + v) as usize * component.padded.0 as usize;
-                            let block = &self.components[number][row + (x * across + h) as usize];
-                            bits.block(block, &mut means[number]);
-                        }
-                    }
-                }
+        for y in 0..frame.units.1 {
+            for (walk, rows) in &mut readers {
+                let end = rows.begin(y);
+                walk.pass(end, rows)?;
             }
-        }
-    }
-}
-
-/// The blocks of a scan that are kept.
-struct Kept<'a> {
-    tables: Vec<(&'a Table, &'a Table)>,
-    parts: &'a [Part],
-    /// The blocks in a row of each part.
-    rows: Vec<u32>,
-    /// The last mean of each part, which the next one is given by.
-    means: [i16; 4],
-    all: &'a mut [Vec<[i16; BLOCK as usize]>],
-}
-
-impl Blocks for Kept<'_> {
-    fn block(&mut self, bits: &mut Bits, part: usize, x: u32, y: u32) -> Result<(), Error> {
-        let (dc, ac) = self.tables[part];
-        let place = y as usize * self.rows[part] as usize + x as usize;
-        let block = &mut self.all[self.parts[part].component][place];
-        bits.fill();
-        let size = dc.symbol(bits)?;
-        if size > MAX_MEAN_SIZE {
-            return Err(bad("coefficient"));
-        }
-        self.means[part] += value(bits, size);
-        if !MEANS.contains(&self.means[part]) {
-            return Err(bad("coefficient"));
-        }
-        block[0] = self.means[part];
-        let mut next = 1;
-        while next < BLOCK {
-            bits.fill();
-            match Coefficient::read(ac, bits, next)? {
-                Coefficient::None => break,
-                Coefficient::Zeros { after } => next = after,
-                Coefficient::Value { size, .. } if size > MAX_SIZE => return Err(bad("coefficient")),
-                Coefficient::Value { at, size } => {
-                    block[usize::from(at)] = value(bits, size);
-                    next = at + 1;
+            for x in 0..frame.units.0 as usize {
+                for (number, (scan, part)) in places.iter().enumerate() {
+                    let factors = frame.components[number].factors;
+                    write_unit(&readers[*scan].1.rows[*part], x, factors, &mut means[number], data);
                 }
             }
         }
         Ok(())
     }
+}
 
-    fn restart(&mut self) -> Result<(), Error> {
-        self.means = [0; 4];
-        Ok(())
+impl<'a> OneScan<'a> {
+    fn reader<'s>(&'s self, frame: &'s Frame) -> (Walk<'a>, Rows<'s>) {
+        (Walk::new(self.data, self.restart_interval), Rows::new(&self.scan, frame, &self.tables))
     }
 }
 
-/// The most bits of a coefficient, and of the difference of two means, where a sample has 8 bits.
-const MAX_SIZE: u8 = 10;
-const MAX_MEAN_SIZE: u8 = 11;
-/// What a mean can be, so that no two differ by more than that.
-const MEANS: std::ops::Range<i16> = -1024..1024;
-
-/// A value of `size` bits: those whose first bit is 0 are negative.
-fn value(bits: &mut Bits, size: u8) -> i16 {
-    let read = bits.take(size.into()) as i32;
-    let negative = size > 0 && read >> (size - 1) == 0;
-    (if negative { read - (1 << size) + 1 } else { read }) as i16
-}
-
-/// The quantization tables of a decoder.
-#[derive(Default)]
-pub(super) struct Quantization {
-    tables: [Option<(bool, Vec<u8>)>; 4],
-}
-
-impl Quantization {
-    /// Takes up the tables of a segment.
-    pub(super) fn define(&mut self, segment: &[u8]) -> Result<(), Error> {
-        let mut rest = segment.get(2..).unwrap_or_default();
-        while let Some((place, after)) = rest.split_first() {
-            let wide = place >> 4 > 0;
-            let length = usize::from(BLOCK) * if wide { 2 } else { 1 };
-            let table = self.tables.get_mut(usize::from(place & 15));
-            let (values, after) = after.split_at_checked(length).ok_or_else(|| bad("quantization table"))?;
-            *table.ok_or_else(|| bad("quantization table"))? = Some((wide, values.to_vec()));
-            rest = after;
-        }
-        Ok(())
-    }
-
-    pub(super) fn table(&self, number: u8) -> Result<(bool, Vec<u8>), Error> {
-        self.tables[usize::from(number)].clone().ok_or_else(|| bad("quantization table"))
-    }
-}
-
-fn write_segment(file: &mut Vec<u8>, marker: u8, content: &[u8]) {
-    file.extend([0xff, marker]);
-    file.extend((content.len() as u16 + 2).to_be_bytes());
-    file.extend_from_slice(content);
-}
-
-/// The codes of what is written: all of one length, for whatever values there may be. The mean's size has 4 bits, and all
-/// else 8.
-fn codes() -> Vec<u8> {
-    let means = 0..=MAX_MEAN_SIZE;
-    let mut definition = vec![0, 0, 0, 0, MAX_MEAN_SIZE + 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    definition.extend(means);
-    let values: Vec<u8> = symbols().collect();
-    definition.extend([0x10, 0, 0, 0, 0, 0, 0, 0, values.len() as u8, 0, 0, 0, 0, 0, 0, 0, 0]);
-    definition.extend(values);
-    definition
-}
-
-/// A run of zeros and the size of a value, and the two symbols without one.
-fn symbols() -> impl Iterator<Item = u8> {
-    let values = (0..16).flat_map(|zeros| (1..=MAX_SIZE).map(move |size| zeros << 4 | size));
-    [END_OF_BLOCK, ZEROS].into_iter().chain(values)
-}
-
-/// The place of a symbol among them.
-fn code(zeros: u8, size: u8) -> u32 {
-    2 + u32::from(zeros) * u32::from(MAX_SIZE) + u32::from(size) - 1
-}
-
-/// The bits that are written.
-struct Written {
-    file: Vec<u8>,
-    buffer: u64,
-    length: u32,
-}
-
-impl Written {
-    fn block(&mut self, block: &[i16; BLOCK as usize], mean: &mut i16) {
-        let difference = block[0].wrapping_sub(*mean);
-        *mean = block[0];
-        let size = size(difference);
-        self.push(size.into(), 4);
-        self.value(difference, size);
-        let mut zeros = 0;
-        for coefficient in &block[1..] {
-            if *coefficient == 0 {
-                zeros += 1;
-                continue;
-            }
-            while zeros > 15 {
-                self.push(1, 8);
-                zeros -= 16;
-            }
-            let size = self::size(*coefficient);
-            self.push(code(zeros, size), 8);
-            self.value(*coefficient, size);
-            zeros = 0;
-        }
-        if zeros > 0 {
-            self.push(0, 8);
+/// Writes the blocks of a component in unit `x` of a row. One that has no sample of the picture is as the one before it.
+fn write_unit(row: &Row, x: usize, (across, down): (u32, u32), mean: &mut i16, data: &mut Written) {
+    let mut last: Option<&Block> = None;
+    for place in 0..across * down {
+        let (h, v) = ((place % across) as usize, (place / across) as usize);
+        last = row.block(x * across as usize + h, v).or(last);
+        let Some(block) = last else { continue };
+        data.mean(block.mean - *mean);
+        *mean = block.mean;
+        for codes in row.codes(block) {
+            data.push(codes.bits, codes.count);
         }
     }
-
-    fn value(&mut self, value: i16, size: u8) {
-        let value = i32::from(value) - i32::from(value < 0);
-        self.push(value as u32 & ((1 << size) - 1), size.into());
-    }
-
-    fn push(&mut self, bits: u32, count: u32) {
-        self.buffer = self.buffer << count | u64::from(bits);
-        self.length += count;
-        while self.length >= 8 {
-            self.length -= 8;
-            let byte = (self.buffer >> self.length) as u8;
-            self.file.push(byte);
-            if byte == 0xff {
-                self.file.push(0);
-            }
-        }
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.push(0x7f, 7);
-        self.file.extend([0xff, END_OF_IMAGE]);
-        self.file
-    }
-}
-
-/// The bits that a value takes.
-fn size(value: i16) -> u8 {
-    (16 - value.unsigned_abs().leading_zeros()) as u8
 }

@@ -3,9 +3,15 @@
 //! How many bits a later scan has for a block depends on which of its coefficients are not zero after the earlier ones:
 //! that is kept, a bit for each coefficient. Source: ITU-T T.81, annex G.
 
+use std::ops::Range;
+use std::rc::Rc;
+
 use super::bits::Bits;
+use super::first_bits::FirstBits;
 use super::frame::Frame;
-use super::huffman::{Table, Tables, ZEROS};
+use super::huffman::{Table, Tables};
+use super::next_bits::NextBits;
+use super::pick::Pick;
 use super::scan::{Blocks, Scan, walk};
 use super::sequential::BLOCK;
 use super::{bad, broken};
@@ -15,15 +21,16 @@ use crate::error::Error;
 pub(super) struct Progress {
     /// The lowest bit of each coefficient that came.
     low: Vec<[Option<u8>; BLOCK as usize]>,
-    /// For each block the coefficients that are not zero.
+    /// For each block with samples of the picture, and one more, the coefficients that are not zero, but for the mean.
     present: Vec<Vec<u64>>,
 }
 
 impl Progress {
     pub(super) fn new(frame: &Frame) -> Progress {
+        let blocks = |(across, down): (u32, u32)| across as usize * down as usize;
         Progress {
             low: vec![[None; BLOCK as usize]; frame.components.len()],
-            present: frame.components.iter().map(|component| vec![0; component.blocks()]).collect(),
+            present: frame.components.iter().map(|component| vec![0; blocks(component.alone) + 1]).collect(),
         }
     }
 
@@ -39,22 +46,23 @@ impl Progress {
         self.note(scan)?;
         match (scan.first, scan.high) {
             (0, 0) => {
-                let tables = scan.parts.iter().map(|part| tables.dc(part.dc)).collect::<Result<_, _>>()?;
-                walk(data, frame, scan, restart_interval, &mut FirstOfMeans { tables })
+                let tables: Vec<&Rc<Table>> =
+                    scan.parts.iter().map(|part| tables.dc(part.dc)).collect::<Result<_, _>>()?;
+                let unit = scan.unit(frame).map(|part| tables[part].as_ref()).collect();
+                walk(data, frame, scan, restart_interval, &mut FirstOfMeans { unit })
             }
-            (0, _) => walk(data, frame, scan, restart_interval, &mut NextOfMeans),
+            (0, _) => {
+                walk(data, frame, scan, restart_interval, &mut NextOfMeans { unit: scan.unit(frame).count() })
+            }
             (_, high) => {
                 let part = scan.parts[0];
-                let mut band = Band {
-                    table: tables.ac(part.ac)?,
-                    first: scan.first,
-                    last: scan.last,
-                    refines: high > 0,
-                    row: frame.components[part.component].padded.0,
-                    present: &mut self.present[part.component],
-                    empty: 0,
-                };
-                walk(data, frame, scan, restart_interval, &mut band)
+                let table = tables.ac(part.ac)?;
+                let present = &mut self.present[part.component];
+                if high == 0 {
+                    walk(data, frame, scan, restart_interval, &mut FirstBits::new(table, scan, present))
+                } else {
+                    walk(data, frame, scan, restart_interval, &mut NextBits::new(table, scan, present))
+                }
             }
         }
     }
@@ -93,15 +101,22 @@ impl Progress {
 
 /// The means of blocks, coefficient 0, from the highest bit on.
 struct FirstOfMeans<'a> {
-    tables: Vec<&'a Table>,
+    /// The table of each block of a unit.
+    unit: Vec<&'a Table>,
 }
 
 impl Blocks for FirstOfMeans<'_> {
     #[inline(always)]
-    fn block(&mut self, bits: &mut Bits, part: usize, _: u32, _: u32) -> Result<(), Error> {
-        bits.fill();
-        let size = self.tables[part].symbol(bits)?;
-        bits.skip(size.into());
+    fn units<P: Pick>(&mut self, bits: &mut Bits, units: Range<usize>) -> Result<(), Error> {
+        let mut local = *bits;
+        for _ in units {
+            for table in &self.unit {
+                local.fill();
+                let size = table.symbol(&mut local)?;
+                local.skip(size.into());
+            }
+        }
+        *bits = local;
         Ok(())
     }
 
@@ -111,146 +126,18 @@ impl Blocks for FirstOfMeans<'_> {
 }
 
 /// The next bit of means.
-struct NextOfMeans;
+struct NextOfMeans {
+    /// The blocks of a unit.
+    unit: usize,
+}
 
 impl Blocks for NextOfMeans {
-    #[inline(always)]
-    fn block(&mut self, bits: &mut Bits, _: usize, _: u32, _: u32) -> Result<(), Error> {
-        bits.fill();
-        bits.skip(1);
+    fn units<P: Pick>(&mut self, bits: &mut Bits, units: Range<usize>) -> Result<(), Error> {
+        bits.skip_many(units.len() * self.unit);
         Ok(())
     }
 
     fn restart(&mut self) -> Result<(), Error> {
         Ok(())
-    }
-}
-
-/// The coefficients of one component from `first` to `last`.
-struct Band<'a> {
-    table: &'a Table,
-    first: u8,
-    last: u8,
-    /// Whether earlier scans had their higher bits.
-    refines: bool,
-    /// The blocks in a row.
-    row: u32,
-    present: &'a mut [u64],
-    /// How many blocks from here on have nothing new.
-    empty: u32,
-}
-
-impl Blocks for Band<'_> {
-    #[inline(always)]
-    fn block(&mut self, bits: &mut Bits, _: usize, x: u32, y: u32) -> Result<(), Error> {
-        let place = y as usize * self.row as usize + x as usize;
-        if self.refines { self.next_bits(bits, place) } else { self.first_bits(bits, place) }
-    }
-
-    fn restart(&mut self) -> Result<(), Error> {
-        if self.empty > 0 {
-            return Err(bad("code in its data"));
-        }
-        Ok(())
-    }
-}
-
-impl Band<'_> {
-    fn first_bits(&mut self, bits: &mut Bits, place: usize) -> Result<(), Error> {
-        if self.empty > 0 {
-            self.empty -= 1;
-            return Ok(());
-        }
-        let mut next = self.first;
-        while next <= self.last {
-            bits.fill();
-            let (run, values) = self.table.run_and_values(bits);
-            let after = next + run.coefficients;
-            if run.bits > 0 && after + u8::from(run.ends) <= self.last + 1 {
-                bits.skip(run.bits.into());
-                self.present[place] |= u64::from(values) << next;
-                if run.ends {
-                    return Ok(());
-                }
-                next = after;
-                continue;
-            }
-            let symbol = self.table.symbol(bits)?;
-            let (zeros, size) = (symbol >> 4, symbol & 15);
-            if size == 0 && symbol != ZEROS {
-                self.empty = run_of_blocks(bits, zeros) - 1;
-                return Ok(());
-            }
-            let at = next + zeros;
-            if at > self.last {
-                return Err(bad("code in its data"));
-            }
-            if size > 0 {
-                bits.skip(size.into());
-                self.present[place] |= 1 << at;
-            }
-            next = at + 1;
-        }
-        Ok(())
-    }
-
-    fn next_bits(&mut self, bits: &mut Bits, place: usize) -> Result<(), Error> {
-        let mut present = self.present[place];
-        let band = u64::MAX >> (63 - self.last);
-        let mut next = self.first;
-        while self.empty == 0 && next <= self.last {
-            bits.fill();
-            let symbol = self.table.symbol(bits)?;
-            let (zeros, size) = (symbol >> 4, symbol & 15);
-            if size == 0 && symbol != ZEROS {
-                self.empty = run_of_blocks(bits, zeros);
-                break;
-            }
-            // The next coefficient that is still zero, behind as many others.
-            let mut absent = !present & band & (u64::MAX << next);
-            for _ in 0..zeros {
-                absent &= absent.wrapping_sub(1);
-            }
-            if size > 1 || absent == 0 {
-                return Err(bad("code in its data"));
-            }
-            let at = absent.trailing_zeros() as u8;
-            // The sign of a new coefficient, and a bit of each that was not zero on the way.
-            skip(bits, size + (at - next - zeros));
-            present |= u64::from(size) << at;
-            next = at + 1;
-        }
-        if self.empty > 0 {
-            let rest = present & band & u64::MAX.checked_shl(next.into()).unwrap_or(0);
-            if rest != 0 {
-                skip(bits, rest.count_ones() as u8);
-            }
-            self.empty -= 1;
-        }
-        self.present[place] = present;
-        Ok(())
-    }
-}
-
-/// How many blocks, this one included, have nothing more.
-fn run_of_blocks(bits: &mut Bits, size: u8) -> u32 {
-    (1 << size) + bits.take(size.into())
-}
-
-/// Skips up to 64 bits.
-#[inline(always)]
-fn skip(bits: &mut Bits, count: u8) {
-    if count <= bits.left() {
-        bits.skip(count.into());
-    } else {
-        skip_beyond(bits, count.into());
-    }
-}
-
-#[inline(never)]
-fn skip_beyond(bits: &mut Bits, count: u32) {
-    for part in [count.min(32), count.saturating_sub(32)] {
-        bits.fill();
-        bits.skip(part);
     }
 }

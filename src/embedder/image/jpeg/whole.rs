@@ -7,15 +7,16 @@
 use std::borrow::Cow;
 
 use super::frame::Frame;
-use super::huffman::{Table, Tables};
-use super::interleave::{Coefficients, Quantization};
+use super::huffman::Tables;
+use super::interleave::{OneScan, Scans};
 use super::progressive::Progress;
+use super::quantization;
 use super::scan::{Scan, walk};
-use super::sequential::{BLOCK, Passed};
+use super::sequential::{BLOCK, Passed, ScanTables};
 use super::{
-    APPLICATION_0, APPLICATION_15, END_OF_IMAGE, HUFFMAN_TABLES, NUMBER_OF_LINES, QUANTIZATION_TABLES,
-    RESTART_0, RESTART_7, RESTART_INTERVAL, START_OF_IMAGE, START_OF_SCAN, STUFFED, TEMPORARY, bad, broken,
-    is_frame, next_marker, segment,
+    END_OF_IMAGE, HUFFMAN_TABLES, NUMBER_OF_LINES, QUANTIZATION_TABLES, RESTART_0, RESTART_7,
+    RESTART_INTERVAL, START_OF_IMAGE, START_OF_SCAN, STUFFED, TEMPORARY, bad, broken, is_frame, next_marker,
+    segment,
 };
 use crate::error::Error;
 
@@ -33,7 +34,7 @@ pub(in super::super) fn whole(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
         }
         rest = match marker {
             END_OF_IMAGE => {
-                return Ok(match (file.end()?, lines) {
+                return Ok(match (file.end(bytes)?, lines) {
                     (Some(made), _) => Cow::Owned(made),
                     (None, Some((from, to))) => Cow::Owned([&bytes[..from], &bytes[to..]].concat()),
                     (None, None) => Cow::Borrowed(bytes),
@@ -43,11 +44,9 @@ pub(in super::super) fn whole(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
             RESTART_0..=RESTART_7 | TEMPORARY | STUFFED => after,
             _ => {
                 let (content, next) = segment(after).ok_or_else(|| broken("it ends early"))?;
-                match marker {
-                    APPLICATION_0..=APPLICATION_15 => file.notes.push((marker, content)),
+                if marker == NUMBER_OF_LINES {
                     // The frame said it already, and the decoder does not know the segment.
-                    NUMBER_OF_LINES => lines = Some((bytes.len() - before.len(), bytes.len() - next.len())),
-                    _ => {}
+                    lines = Some((bytes.len() - before.len(), bytes.len() - next.len()));
                 }
                 file.segment(marker, content, next)?
             }
@@ -58,21 +57,19 @@ pub(in super::super) fn whole(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
 /// What the segments of a file said so far.
 struct File<'a> {
     huffman: Tables,
-    quantization: Quantization,
+    quantization: quantization::Tables,
     restart_interval: u32,
-    /// The segments of applications, which say what the colours mean and how the picture is turned.
-    notes: Vec<(u8, &'a [u8])>,
     frame: Option<Frame>,
-    picture: Picture,
+    picture: Picture<'a>,
 }
 
 /// How much of the picture came.
-enum Picture {
+enum Picture<'a> {
     None,
     /// All components in one sequential scan.
     Whole,
-    /// Sequential scans, and which components came.
-    InScans(Coefficients, Vec<bool>),
+    /// Components in several sequential scans.
+    InScans(Scans<'a>),
     Progressive(Progress),
 }
 
@@ -80,9 +77,8 @@ impl Default for File<'_> {
     fn default() -> Self {
         File {
             huffman: Tables::usual(),
-            quantization: Quantization::default(),
+            quantization: quantization::Tables::default(),
             restart_interval: 0,
-            notes: Vec::new(),
             frame: None,
             picture: Picture::None,
         }
@@ -115,7 +111,7 @@ impl<'a> File<'a> {
         let frame = self.frame.as_ref().ok_or_else(|| broken("a scan comes before its frame"))?;
         let scan = Scan::read(segment, frame)?;
         for part in &scan.parts {
-            self.quantization.table(frame.components[part.component].quantization)?;
+            self.quantization.get(frame.components[part.component].quantization)?;
         }
         if !frame.progressive && (scan.first, scan.last, scan.high, scan.low) != (0, BLOCK - 1, 0, 0) {
             return Err(bad("scan header"));
@@ -124,48 +120,43 @@ impl<'a> File<'a> {
             self.picture = if frame.progressive {
                 Picture::Progressive(Progress::new(frame))
             } else if scan.parts.len() < frame.components.len() {
-                Picture::InScans(Coefficients::new(frame), vec![false; frame.components.len()])
+                Picture::InScans(Scans::new(frame))
             } else {
-                let mut blocks = Passed { tables: both(&self.huffman, &scan)? };
-                let rest = walk(data, frame, &scan, self.restart_interval, &mut blocks)?;
+                let tables = ScanTables::new(&scan, frame, &self.huffman, 15)?;
+                let rest = walk(data, frame, &scan, self.restart_interval, &mut Passed::new(&tables))?;
                 self.picture = Picture::Whole;
                 return Ok(rest);
             };
         }
+        let restart_interval = self.restart_interval;
         match &mut self.picture {
             Picture::Progressive(progress) => {
-                progress.pass(data, frame, &scan, self.restart_interval, &self.huffman)
+                progress.pass(data, frame, &scan, restart_interval, &self.huffman)
             }
-            Picture::InScans(coefficients, came) => {
-                for part in &scan.parts {
-                    if std::mem::replace(&mut came[part.component], true) {
-                        return Err(broken("a component comes twice"));
-                    }
+            Picture::InScans(scans) => {
+                if scan.parts.iter().any(|part| scans.has(part.component)) {
+                    return Err(broken("a component comes twice"));
                 }
-                let tables = both(&self.huffman, &scan)?;
-                coefficients.read(data, frame, &scan, self.restart_interval, tables, &self.quantization)
+                let tables = ScanTables::new(&scan, frame, &self.huffman, MAX_SIZE)?;
+                let rest = walk(data, frame, &scan, restart_interval, &mut Passed::new(&tables))?;
+                scans.add(frame, OneScan { scan, data, restart_interval, tables }, &self.quantization)?;
+                Ok(rest)
             }
             Picture::None | Picture::Whole => Err(broken("a component comes twice")),
         }
     }
 
-    /// Refuses a picture of which something is missing. Returns the file that is to be decoded in place of this one.
-    fn end(&self) -> Result<Option<Vec<u8>>, Error> {
+    /// Refuses a picture of which something is missing. Returns what is to be decoded in place of the file, which is
+    /// `bytes`.
+    fn end(&self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         match (&self.frame, &self.picture) {
             (Some(_), Picture::Whole) => Ok(None),
             (Some(_), Picture::Progressive(progress)) => progress.check_whole().map(|()| None),
-            (Some(frame), Picture::InScans(coefficients, came)) => {
-                if came.contains(&false) {
-                    return Err(broken("it ends before its last scan"));
-                }
-                coefficients.write(frame, &self.notes).map(Some)
-            }
+            (Some(frame), Picture::InScans(scans)) => scans.write(frame, bytes).map(Some),
             _ => Err(broken("it has no picture")),
         }
     }
 }
 
-/// The tables of each part of a scan that has all coefficients.
-fn both<'t>(tables: &'t Tables, scan: &Scan) -> Result<Vec<(&'t Table, &'t Table)>, Error> {
-    scan.parts.iter().map(|part| Ok((tables.dc(part.dc)?, tables.ac(part.ac)?))).collect()
-}
+/// The most bits of a coefficient where a sample has 8 bits.
+const MAX_SIZE: u8 = 10;
