@@ -105,8 +105,9 @@ impl Sessions {
     /// image tower, 350 MB, that takes 200 MB, and without it an image takes a third more time. What fails is
     /// returned, and need not be logged as well.
     ///
-    /// Signed 8-bit weights are multiplied exactly. ONNX Runtime's default kernels for them add pairs of products in
-    /// 16 bits, which saturate on processors without VNNI: vectors of int8 models would depend on the processor.
+    /// Signed 8-bit weights are multiplied exactly. On a processor without VNNI, ONNX Runtime's default kernels for them add
+    /// pairs of products in 16 bits, which saturate: vectors of int8 models would depend on the processor. With VNNI the
+    /// default kernels are exact, and an image takes two thirds of the time that it takes with the option.
     ///
     /// The threads of a session that takes images stand back behind all others. A graph of both towers takes images
     /// also where it is run for a text.
@@ -121,7 +122,7 @@ impl Sessions {
                 .with_intra_op_spinning(false)?
                 .with_inter_op_spinning(false)?
                 .with_memory_pattern(false)?
-                .with_config_entry(EXACT_8_BIT_PRODUCTS, "1")?
+                .with_config_entry(EXACT_8_BIT_PRODUCTS, if has_vnni() { "0" } else { "1" })?
                 .with_log_level(LogLevel::Fatal)?
                 .with_execution_providers([CPU::default().with_arena_allocator(false).build()])?
                 .commit_from_file(graph)
@@ -134,8 +135,17 @@ impl Sessions {
     }
 }
 
-/// As in ONNX Runtime's `onnxruntime_session_options_config_keys.h`. It changes nothing on a processor with VNNI.
+/// As in ONNX Runtime's `onnxruntime_session_options_config_keys.h`.
 const EXACT_8_BIT_PRODUCTS: &str = "session.x64quantprecision";
+
+/// Whether the processor adds products of 8 bits in 32 bits.
+fn has_vnni() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let has = is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    let has = false;
+    has
+}
 
 /// An input of rank 4: `[batch, 3, height, width]`.
 fn takes_images(input: &Outlet) -> bool {
