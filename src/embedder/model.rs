@@ -36,7 +36,7 @@ use self::text_tower::TextTower;
 use crate::batch::Pace;
 use crate::error::Error;
 use crate::memory;
-use crate::onnxruntime::{OnnxRuntime, Sessions};
+use crate::onnxruntime::{OnnxRuntime, Sessions, Urgency};
 use crate::text::Tokenizer;
 
 /// A model that is loaded and tested.
@@ -90,6 +90,8 @@ impl Model {
             let fingerprint =
                 fingerprint.join().map_err(|_| unusable("its files could not be read".to_owned()))?;
             model.fingerprint = fingerprint.map_err(unusable)?;
+            // ONNX Runtime reads a graph into memory, and has a copy of its weights for a while.
+            memory::give_back();
             model.memory_bytes =
                 memory::resident_bytes().zip(memory).map(|(now, before)| now.saturating_sub(before));
             Ok(model)
@@ -148,8 +150,12 @@ impl Model {
 
     /// Embeds preprocessed images, each `3 × height × width` values, channel by channel: one vector of length 1 each,
     /// or why that one has none. Takes at most [`Model::image_batch`] images.
-    pub(crate) fn embed_images(&self, images: &[&[f32]]) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
-        let rows = self.image.run(images).map_err(|reason| self.inference_failed(reason))?;
+    pub(crate) fn embed_images(
+        &self,
+        images: &[&[f32]],
+        urgency: Urgency,
+    ) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
+        let rows = self.image.run(images, urgency).map_err(|reason| self.inference_failed(reason))?;
         Ok(rows.into_iter().map(|row| self.finish(row)).collect())
     }
 
@@ -201,7 +207,38 @@ fn normalize(mut vector: Vec<f32>) -> Result<Vec<f32>, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::normalize;
+    use std::iter;
+
+    use super::*;
+    use crate::image::demo_model;
+
+    /// One run leads and the others go to threads of the pool: see [`crate::onnxruntime::SharedSession`].
+    #[test]
+    fn runs_beside_each_other_give_the_bits_that_each_gives_alone() {
+        let model = demo_model();
+        let encode = |words: usize| {
+            let text: Vec<&str> = iter::repeat_n("dog", words).collect();
+            model.tokenizer.encode(&text.join(" ")).unwrap()
+        };
+        let texts: Vec<Vec<u32>> = (1..9).map(encode).collect();
+        let pixels = 3 * model.preprocessing.width as usize * model.preprocessing.height as usize;
+        let image = |seed: usize| (0..pixels).map(|at| (at * seed % 255) as f32 / 255.0).collect();
+        let images: Vec<Vec<f32>> = (1..9).map(image).collect();
+        let bits = |mut rows: Vec<Result<Vec<f32>, Error>>| -> Vec<u32> {
+            rows.remove(0).unwrap().into_iter().map(f32::to_bits).collect()
+        };
+        let text = |at: usize| bits(model.embed_texts(&[&texts[at]]).unwrap());
+        let image = |at: usize| {
+            bits(model.embed_images(&[&images[at]], [Urgency::Usual, Urgency::Urgent][at % 2]).unwrap())
+        };
+        let alone: Vec<_> = (0..8).map(|at| (text(at), image(at))).collect();
+        thread::scope(|scope| {
+            for at in 0..8 {
+                let (alone, text, image) = (&alone, &text, &image);
+                scope.spawn(move || (0..20).for_each(|_| assert_eq!((text(at), image(at)), alone[at])));
+            }
+        });
+    }
 
     #[test]
     fn a_vector_gets_length_1() {

@@ -25,7 +25,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::sys::OrtApiBase;
 use ort::value::{Outlet, ValueType};
 
-pub(crate) use self::shared_session::SharedSession;
+pub(crate) use self::shared_session::{SharedSession, Urgency};
 use crate::error::Error;
 use crate::scheduling;
 

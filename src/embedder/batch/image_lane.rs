@@ -23,6 +23,7 @@ use super::image_queue::{ImageQueue, Room, Takes};
 use super::{Reply, answer, same_model};
 use crate::image::{self, JpegScaling};
 use crate::model::Model;
+use crate::onnxruntime::Urgency;
 use crate::scheduling;
 use crate::server::Memory;
 use crate::watchdog::Watchdog;
@@ -161,23 +162,24 @@ impl Lane {
             })
         };
         let same = |a: &Prepared, b: &Prepared| same_model(&a.model, &b.model);
+        let urgency = if takes == Takes::InteractiveOnly { Urgency::Urgent } else { Urgency::Usual };
         while let Some(mut group) = self.queue.next_batch(takes, limit, same) {
             group.retain(|image| !image.reply.is_abandoned());
             let _busy = self.watchdog.busy("embedding a batch of images");
             // A panic drops the replies, which answers them.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| run(group)));
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| run(group, urgency)));
         }
     }
 }
 
-fn run(group: Vec<Prepared>) {
+fn run(group: Vec<Prepared>, urgency: Urgency) {
     let Some(first) = group.first() else { return };
     let model = Arc::clone(&first.model);
     let images: Vec<&[f32]> = group.iter().map(|image| image.values.as_slice()).collect();
     let waited: Vec<Duration> =
         group.iter().map(|image| image.reply.age().saturating_sub(image.decoding)).collect();
     let start = Instant::now();
-    let rows = model.embed_images(&images);
+    let rows = model.embed_images(&images, urgency);
     if rows.is_ok() {
         let time = start.elapsed();
         model.image_pace.ran(images.len(), time);

@@ -5,7 +5,7 @@ use ort::value::{DynValue, Tensor, TensorElementType};
 use super::graph::Sees;
 use super::tensor::{Output, TensorInfo};
 use super::{MAX_BATCH, Preprocessing};
-use crate::onnxruntime::SharedSession;
+use crate::onnxruntime::{SharedSession, Urgency};
 
 /// A graph from images to `[batch, dimensions]` in f32.
 #[derive(Debug)]
@@ -114,13 +114,13 @@ impl ImageTower {
 
     /// Runs the graph over at most [`ImageTower::batch_limit`] images, each channel by channel: one row each, as the
     /// graph gives it.
-    pub(super) fn run(&self, images: &[&[f32]]) -> Result<Vec<Vec<f32>>, String> {
+    pub(super) fn run(&self, images: &[&[f32]], urgency: Urgency) -> Result<Vec<Vec<f32>>, String> {
         let batch = self.pixels.input.fixed(0).unwrap_or(images.len());
         let mut inputs = vec![(self.pixels.input.name.as_str(), self.tensor(images, batch)?)];
         for other in &self.others {
             inputs.push((other.name.as_str(), other.ones(&[1, 2])?));
         }
-        let output = self.session.run(&inputs, &self.output.name)?;
+        let output = self.session.run(&inputs, &self.output.name, urgency)?;
         self.output.rows(&output, batch, images.len())
     }
 

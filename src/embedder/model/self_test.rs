@@ -14,6 +14,7 @@ use super::graph::Towers;
 use super::normalize;
 use super::preprocessing::Preprocessing;
 use super::text_tower::TextTower;
+use crate::onnxruntime::Urgency;
 use crate::text::Tokenizer;
 
 /// What the self-test found.
@@ -61,7 +62,7 @@ pub(super) fn run(
     let images = [image(preprocessing, 1), image(preprocessing, 2)];
 
     let limit = towers.image.batch_limit();
-    let (seen, image) = try_tower(&images, limit, |batch| towers.image.run(batch))
+    let (seen, image) = try_tower(&images, limit, |batch| towers.image.run(batch, Urgency::Usual))
         .map_err(|reason| format!("image tower: {reason}"))?;
 
     let padding = Some(tokenizer.padding());

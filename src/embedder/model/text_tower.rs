@@ -5,7 +5,7 @@ use ort::value::{DynValue, Tensor, TensorElementType};
 use super::MAX_BATCH;
 use super::graph::Reads;
 use super::tensor::{Output, TensorInfo};
-use crate::onnxruntime::SharedSession;
+use crate::onnxruntime::{SharedSession, Urgency};
 
 /// A graph from token ids `[batch, sequence]` to `[batch, dimensions]` in f32.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl TextTower {
         for other in &self.others {
             inputs.push((other.name.as_str(), other.ones(&[1, 3, height, width])?));
         }
-        let output = self.session.run(&inputs, &self.output.name)?;
+        let output = self.session.run(&inputs, &self.output.name, Urgency::Usual)?;
         self.output.rows(&output, batch, texts.len())
     }
 }

@@ -5,7 +5,8 @@
 //! its caller waits. So a lone run has all processors, and as many runs as there are threads have one each: on two
 //! processors, two images of an int8 model that run beside each other took 0.72 of the time that they took one after the
 //! other, and two runs of four images in fp32 0.91. Were both computed on their callers' threads, these and the pool's
-//! threads would fight for the processors, and nothing would be gained.
+//! threads would fight for the processors, and nothing would be gained. A run that is urgent is the exception: the threads
+//! of the pool may stand back behind its caller's, and may be busy.
 //!
 //! ONNX Runtime declares concurrent runs of one session safe. `ort` takes a session by `&mut` because some execution
 //! providers do not keep that promise; the processor's, the only one here, does. Hence the calls past `ort`.
@@ -18,6 +19,15 @@ use ort::AsPointer;
 use ort::session::Session;
 use ort::sys::{OrtSession, OrtStatusPtr, OrtValue};
 use ort::value::{DynValue, Outlet};
+
+/// Where a run is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// On the caller's thread, whatever else runs.
+    Urgent,
+    /// On a thread of the pool, where another run leads.
+    Usual,
+}
 
 /// A graph that is loaded.
 #[derive(Debug)]
@@ -43,7 +53,12 @@ impl SharedSession {
     }
 
     /// Runs the graph over inputs by their names: its output of this name.
-    pub(crate) fn run(&self, inputs: &[(&str, DynValue)], output: &str) -> Result<DynValue, String> {
+    pub(crate) fn run(
+        &self,
+        inputs: &[(&str, DynValue)],
+        output: &str,
+        urgency: Urgency,
+    ) -> Result<DynValue, String> {
         let name = |name: &str| CString::new(name).map_err(|error| error.to_string());
         let input_names = inputs.iter().map(|(input, _)| name(input)).collect::<Result<Vec<_>, _>>()?;
         let output_name = name(output)?;
@@ -54,7 +69,9 @@ impl SharedSession {
             output_name: output_name.as_ptr(),
         };
         let value = match self.leads.try_lock() {
-            Err(TryLockError::WouldBlock) if self.has_pool => call.on_a_thread_of_the_pool(),
+            Err(TryLockError::WouldBlock) if self.has_pool && urgency == Urgency::Usual => {
+                call.on_a_thread_of_the_pool()
+            }
             _leads => call.here(),
         }?;
         let value = NonNull::new(value).ok_or_else(|| format!("no output {output}"))?;
