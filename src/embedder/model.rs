@@ -7,7 +7,7 @@
 //! else was in its batch.
 
 mod config;
-mod fingerprint;
+pub(crate) mod fingerprint;
 mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;

@@ -25,11 +25,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub(crate) use self::fidelity::{Cosines, Fidelity, LEAST_MEAN, Vectors};
+use pg_clip_wire::Fingerprint;
+
 use self::graph::Graph;
 use self::products::Found;
 use crate::error::Error;
 use crate::install::{FileRecord, Progress, Staging, copy};
-use crate::model::{Folder, GraphFile};
+use crate::model::{Folder, GraphFile, fingerprint};
 
 /// What the new model is called beside the old one, and in its files.
 pub(crate) const VARIANT: &str = "int8";
@@ -40,6 +42,8 @@ pub(crate) struct Plan {
     name: String,
     folder: Folder,
     graphs: Vec<(Graph, Found)>,
+    /// That of the files before they were read.
+    pub fingerprint: Fingerprint,
 }
 
 /// What became of a graph.
@@ -58,9 +62,11 @@ impl Plan {
         let folder = Folder::open(models_directory, name)?;
         let unusable = |reason| Error::UnusableModel { name: name.to_owned(), reason };
         let unquantizable = |reason| Error::Unquantizable { name: name.to_owned(), reason };
+        let files: Result<Vec<GraphFile>, String> =
+            folder.graphs.iter().cloned().map(GraphFile::read).collect();
+        let fingerprint = files.and_then(|files| fingerprint::of(&folder, &files)).map_err(unusable)?;
         let mut graphs = Vec::new();
         for path in &folder.graphs {
-            GraphFile::read(path.clone()).map_err(unusable)?;
             let graph = Graph::read(path).map_err(unusable)?;
             let found = products::find(&graph)
                 .map_err(|reason| unquantizable(format!("{}: {reason}", path.display())))?;
@@ -73,7 +79,7 @@ impl Plan {
             };
             return Err(unquantizable(reason.to_owned()));
         }
-        Ok(Plan { name: name.to_owned(), folder, graphs })
+        Ok(Plan { name: name.to_owned(), folder, graphs, fingerprint })
     }
 
     /// Prepares the files of the new model, and gives their records.
@@ -81,7 +87,7 @@ impl Plan {
         self,
         staging: &Staging,
     ) -> Result<(Vec<Outcome>, BTreeMap<String, FileRecord>), Error> {
-        let Plan { name, folder, graphs } = self;
+        let Plan { name, folder, graphs, .. } = self;
         let unquantizable = |reason| Error::Unquantizable { name: name.clone(), reason };
         let mut progress = Progress::new(graphs.iter().map(|(graph, _)| graph.weight_bytes()).sum());
         let (mut outcomes, mut files) = (Vec::new(), BTreeMap::new());

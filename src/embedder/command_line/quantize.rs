@@ -70,12 +70,16 @@ fn prepare(
     runtime: &OnnxRuntime,
 ) -> Result<(Record, Model), Error> {
     let models_directory = options.place.models.path()?;
+    let fingerprint = plan.fingerprint;
     let (outcomes, files) = plan.write(staging)?;
     let folder = locate(&models_directory, &options.source)?;
     // One model after the other, so that both need not fit into memory.
     let source = Model::load(&models_directory, &options.source, runtime)?;
+    if source.fingerprint != fingerprint {
+        let reason = "its files were changed meanwhile".to_owned();
+        return Err(Error::Unquantizable { name: options.source.clone(), reason });
+    }
     let expected = Vectors::of(&source)?;
-    let fingerprint = hex::encode(source.fingerprint);
     drop(source);
 
     let earlier = match Record::of(&folder) {
@@ -85,8 +89,11 @@ fn prepare(
         Err(error) => return Err(error),
     };
     let (origin, licence) = earlier.map_or((None, None), |record| (Some(record.source), record.licence));
-    let source =
-        Origin::Quantized { model: options.source.clone(), fingerprint, origin: origin.map(Box::new) };
+    let source = Origin::Quantized {
+        model: options.source.clone(),
+        fingerprint: hex::encode(fingerprint),
+        origin: origin.map(Box::new),
+    };
     let installed_at = format_rfc3339_seconds(SystemTime::now()).to_string();
     let record = Record { source, variant: VARIANT.to_owned(), licence, installed_at, files };
     let model = load_prepared(staging, &record, runtime)?;

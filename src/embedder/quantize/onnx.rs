@@ -5,6 +5,7 @@
 //! after it was decoded. Only nodes and tensors that are new are encoded.
 
 use std::collections::HashMap;
+use std::path::{Component, Path};
 
 use prost::Message;
 use prost::bytes::Bytes;
@@ -196,6 +197,13 @@ impl Tensor {
             value.map_err(|_| format!("the {key} of tensor {} is no number", self.name))
         };
         let location = entries.get("location").copied().unwrap_or_default();
+        let mut parts = Path::new(location).components();
+        if location.is_empty() || !parts.all(|part| matches!(part, Component::Normal(_))) {
+            return Err(format!(
+                "the values of tensor {} are in {location}, outside of its folder",
+                self.name
+            ));
+        }
         Ok(External {
             location: location.to_owned(),
             offset: number("offset")?.unwrap_or(0),

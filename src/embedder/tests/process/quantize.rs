@@ -1,16 +1,18 @@
 //! `quantize`: an 8-bit model beside the one that it is made of, or nothing.
 
 use std::fs;
-use std::io::{BufRead, BufReader, PipeReader, Write, pipe};
+use std::io::{self, BufRead, BufReader, PipeReader, Write, pipe};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
-use crate::embedder::{Embedder, MODEL, models_directory};
+use crate::embedder::{Embedder, MODEL, PATIENCE, models_directory};
 use crate::installer::Installer;
 use crate::models::data;
 
@@ -199,7 +201,7 @@ fn what_cannot_be_quantized_is_refused_by_name() {
     let folder = demo.models_directory().join(MODEL);
     fs::copy(folder.join("vision_model.onnx"), folder.join("text_model.onnx")).unwrap();
     let err = demo.fail("quantize", &[MODEL]);
-    assert!(err.contains("none of its graphs has a block of products with constant matrices"), "{err}");
+    assert!(err.contains("None of its graphs has a block of products with constant matrices"), "{err}");
     fs::write(folder.join("text_model.onnx"), "no graph").unwrap();
     let err = demo.fail("quantize", &[MODEL]);
     assert!(err.contains("text_model.onnx: it is no ONNX graph"), "{err}");
@@ -225,23 +227,41 @@ fn a_model_that_exists_is_replaced_only_on_demand() {
     assert_eq!(installer.staged(), [""; 0]);
 }
 
-/// One channel that is a thousand times as large as all others leaves these no bits.
+/// Where one channel is a thousand times as large as the others, and counts a thousandth of them, these have no bits.
 #[test]
 fn a_model_that_loses_too_much_is_refused_with_the_figures() {
     let installer = with("transformers_js");
     let graph = installer.models_directory().join("transformers_js/onnx/text_model.onnx");
     let mut bytes = fs::read(&graph).unwrap();
-    let scale_of_a_normalisation = 1_f32.to_le_bytes().repeat(16);
-    let places = bytes.windows(64).enumerate();
-    let place =
-        places.filter(|(_, window)| *window == scale_of_a_normalisation).map(|(place, _)| place).next();
-    let place = place.expect("a layer normalisation of 16 channels");
-    bytes[place..place + 4].copy_from_slice(&1000_f32.to_le_bytes());
+    // Two normalisations before products, and the matrices of these, whose first rows have 16 or 64 columns.
+    for (name, factor, count) in [
+        ("v6", 1000.0, 1),
+        ("v10", 1000.0, 1),
+        ("v14", 0.001, 16),
+        ("v15", 0.001, 16),
+        ("v16", 0.001, 16),
+        ("v18", 0.001, 64),
+    ] {
+        multiply_the_first_values(&mut bytes, name, factor, count);
+    }
     fs::write(&graph, bytes).unwrap();
     let err = installer.fail("quantize", &["transformers_js"]);
     assert!(err.contains("model \"transformers_js\" loses too much in 8 bits"), "{err}");
     assert!(err.contains("of images, 0.") && err.contains("at least 0.99 of each is demanded"), "{err}");
     assert_eq!(installer.staged(), [""; 0]);
+}
+
+/// Of a tensor in a graph: its name is followed by the key of its bytes and their length.
+fn multiply_the_first_values(graph: &mut [u8], tensor: &str, factor: f32, count: usize) {
+    let name = [&[0x42, tensor.len() as u8], tensor.as_bytes(), &[0x4a]].concat();
+    let found = graph.windows(name.len()).position(|window| window == name);
+    let length = found.unwrap_or_else(|| panic!("no tensor {tensor}")) + name.len();
+    let length_bytes = graph[length..].iter().take_while(|byte| **byte >= 0x80).count() + 1;
+    let values = graph[length + length_bytes..].chunks_exact_mut(4).take(count);
+    for value in values {
+        let new = f32::from_le_bytes(value.try_into().unwrap()) * factor;
+        value.copy_from_slice(&new.to_le_bytes());
+    }
 }
 
 #[test]
@@ -279,6 +299,30 @@ fn let_it_wait_at_its_first_line(command: &mut Command) -> PipeReader {
     writer.write_all(&vec![0; capacity as usize]).unwrap();
     command.stdout(writer);
     reader
+}
+
+#[test]
+fn a_source_that_changes_meanwhile_is_refused() {
+    let installer = with("transformers_js");
+    let mut command = installer.command("quantize", &["transformers_js"]);
+    // It waits at the first line of its progress, which is said when the source was read.
+    let (reader, mut writer) = pipe().unwrap();
+    let capacity = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
+    writer.write_all(&vec![b'\n'; capacity as usize]).unwrap();
+    command.stderr(writer);
+    let mut running = command.spawn().unwrap();
+    drop(command);
+    let started = Instant::now();
+    while installer.staged().is_empty() {
+        assert!(started.elapsed() < PATIENCE, "nothing is prepared");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let config = installer.models_directory().join("transformers_js/config.json");
+    fs::write(&config, fs::read_to_string(&config).unwrap() + "\n").unwrap();
+    let said = io::read_to_string(reader).unwrap();
+    assert!(!running.wait().unwrap().success());
+    assert!(said.contains("Its files were changed meanwhile"), "{}", said.trim_start());
+    assert_eq!((installer.models(), installer.staged()), (vec!["transformers_js".to_owned()], vec![]));
 }
 
 #[test]
