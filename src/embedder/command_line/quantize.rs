@@ -96,7 +96,13 @@ fn prepare(
     };
     let installed_at = format_rfc3339_seconds(SystemTime::now()).to_string();
     let record = Record { source, variant: VARIANT.to_owned(), licence, installed_at, files };
-    let model = load_prepared(staging, &record, runtime)?;
+    let model = load_prepared(staging, &record, runtime).map_err(|error| match error {
+        Error::UnusableModel { reason, .. } => Error::Unquantizable {
+            name: options.source.clone(),
+            reason: format!("in 8 bits it fails its test: {reason}"),
+        },
+        other => other,
+    })?;
     let fidelity = expected.compare(&Vectors::of(&model)?);
     if !fidelity.is_enough() {
         let Fidelity { images, texts, .. } = fidelity;
