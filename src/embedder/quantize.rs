@@ -5,7 +5,7 @@
 //! where that costs more than it gains ([`products`]). Everything else of a graph is passed on byte for byte
 //! ([`fields`]), fields and operators included that are not known here.
 //!
-//! Nobody can tell from a graph how much of its meaning is lost: [`fidelity`] measures it.
+//! A graph does not tell how much of a model's meaning is lost: [`fidelity`] measures it.
 //!
 //! Always true: the model that is read is not changed · weights that lay in a file beside a graph lie in one again, since
 //! a graph above 2 GB cannot be read otherwise · what is written has the layout of an exporter, so that `import` takes it.

@@ -41,7 +41,8 @@ fn a_table_moves_to_a_quantized_model_and_is_searched_as_before() {
 
     run(&mut client, "CALL clip_migrate('image_embeddings', 'demo-int8')");
     assert_eq!(value::<String>(&mut client, "SHOW clip.model"), "demo-int8");
-    let models = "SELECT count(DISTINCT model) || ' ' || min(split_part(model, '@', 1)) FROM image_embeddings";
+    let models =
+        "SELECT count(DISTINCT model) || ' ' || min(split_part(model, '@', 1)) FROM image_embeddings";
     assert_eq!(value::<String>(&mut client, models), "1 demo-int8");
     let after: i64 = value(&mut client, FOUND);
     assert!((before - after).abs() <= 1, "{after} where the source finds {before} of {things}");

