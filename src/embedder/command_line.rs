@@ -7,6 +7,7 @@ pub(crate) mod import;
 mod installation;
 pub(crate) mod list;
 mod place;
+pub(crate) mod quantize;
 pub(crate) mod remove;
 pub(crate) mod sandbox;
 
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Fetch(fetch::FetchOptions),
     /// Install a model from a folder
     Import(import::ImportOptions),
+    /// Make an 8-bit model out of an installed one, and install it
+    Quantize(quantize::QuantizeOptions),
     /// List published models by the short names that `fetch` takes
     Catalogue,
     /// List the installed models

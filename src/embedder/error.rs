@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use pg_clip_wire::{Failure, FailureKind, WireError};
 
+use crate::quantize::LEAST_MEAN;
+
 /// Why an input has no embedding, or a model no session.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -73,6 +75,10 @@ pub(crate) enum Error {
     AlreadyInstalled { name: String },
     #[error("model \"{name}\" is being installed or removed by another process")]
     Busy { name: String },
+    #[error("model \"{name}\" cannot be quantized")]
+    Unquantizable { name: String, reason: String },
+    #[error("model \"{name}\" loses too much in 8 bits")]
+    TooUnlike { name: String, images: f64, texts: f64 },
     #[error("no pg_config beside this program tells where PostgreSQL's files are")]
     NoPgConfig { option: &'static str },
 
@@ -122,6 +128,8 @@ impl Error {
             | Error::UnknownVariant { .. }
             | Error::WrongFile { .. }
             | Error::BadRecord { .. }
+            | Error::Unquantizable { .. }
+            | Error::TooUnlike { .. }
             | Error::NoPgConfig { .. }
             | Error::AlreadyInstalled { .. }
             | Error::Busy { .. }
@@ -142,6 +150,7 @@ impl Error {
             | Error::UnusableRepository { reason, .. }
             | Error::UnusableFolder { reason, .. }
             | Error::BadRecord { reason, .. }
+            | Error::Unquantizable { reason, .. }
             | Error::Tokenizer { reason }
             | Error::Inference { reason, .. } => sentence(reason),
             Error::UnusableRuntime { path, reason } => {
@@ -153,6 +162,10 @@ impl Error {
             Error::NotOnHub { url, .. } => format!("The hub does not know {url}."),
             Error::Forbidden { .. } => "It is gated, private, or not there.".to_owned(),
             Error::WrongFile { expected, found, .. } => format!("Expected: {expected}. Found: {found}."),
+            Error::TooUnlike { images, texts, .. } => format!(
+                "Mean cosine to its own vectors: {images:.4} of images, {texts:.4} of texts, and at least {LEAST_MEAN} of \
+                 each is demanded. Nothing was installed."
+            ),
             Error::DecoderMemory { limit } => format!("The limit is {limit} bytes."),
             Error::UnknownFormat | Error::UnsupportedFormat { .. } => {
                 "Supported formats are JPEG, PNG, WebP, GIF and BMP.".to_owned()

@@ -22,7 +22,7 @@ mod staging;
 pub(crate) use self::catalogue::catalogue;
 pub(crate) use self::digest::Digest;
 pub(crate) use self::download::download;
-pub(crate) use self::files::{copy, folder_files, tree_size};
+pub(crate) use self::files::{HashedFile, copy, folder_files, tree_size};
 pub(crate) use self::hub::Hub;
 pub(crate) use self::layout::{Selection, Unselectable, select};
 pub(crate) use self::progress::Progress;

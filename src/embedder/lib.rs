@@ -19,6 +19,7 @@ mod log;
 mod memory;
 mod model;
 mod onnxruntime;
+mod quantize;
 mod sandbox;
 mod scheduling;
 mod server;
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Sandbox(options) => command_line::sandbox::run(&options),
         Command::Fetch(options) => command_line::fetch::run(&options),
         Command::Import(options) => command_line::import::run(&options),
+        Command::Quantize(options) => command_line::quantize::run(&options),
         Command::Catalogue => command_line::list::run_catalogue(),
         Command::List(options) => command_line::list::run(&options),
         Command::Remove(options) => command_line::remove::run(&options),

@@ -7,7 +7,7 @@
 //! else was in its batch.
 
 mod config;
-mod fingerprint;
+pub(crate) mod fingerprint;
 mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -26,8 +26,8 @@ use std::{panic, thread};
 use pg_clip_wire::{Fingerprint, MAX_DIMENSIONS};
 
 use self::config::{Config, Kind};
-pub(crate) use self::folder::{Folder, installed, is_name};
-use self::graph_file::GraphFile;
+pub(crate) use self::folder::{Folder, installed, is_name, locate};
+pub(crate) use self::graph_file::GraphFile;
 use self::image_tower::ImageTower;
 pub(crate) use self::preprocessing::{Interpolation, Preprocessing, ResizeMode};
 pub(crate) use self::registry::{Registry, State};

@@ -35,6 +35,7 @@ mod pooler;
 mod prisma;
 mod privileges;
 mod provenance;
+mod quantized;
 mod queue;
 mod queue_databases;
 mod queue_deaths;

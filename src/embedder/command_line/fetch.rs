@@ -61,7 +61,7 @@ fn fetch(options: &FetchOptions) -> Result<(), Error> {
 fn repository(options: &FetchOptions, installation: &Installation) -> Result<Repository, Error> {
     let locked = installation.lock.as_ref().and_then(|lock| match &lock.source {
         Origin::Hub { repository, commit, .. } => Some((repository, commit)),
-        Origin::Imported => None,
+        Origin::Imported | Origin::Quantized { .. } => None,
     });
     let named = match (&options.repository, locked) {
         (Some(name), _) => catalogue()
@@ -97,7 +97,7 @@ fn fetch_files(
             fs::remove_file(&target).map_err(Error::io(format!("cannot remove {}", target.display())))?;
             return Err(error);
         }
-        fetched.insert(file.path.clone(), FileRecord { size: file.size, sha256: hex::encode(sha256) });
+        fetched.insert(file.path.clone(), FileRecord::from((file.size, sha256)));
     }
     progress.finish();
     Ok(fetched)

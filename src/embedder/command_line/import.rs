@@ -67,7 +67,7 @@ fn copy_files(
         progress.file(path, size);
         let (size, sha256) = copy(&folder.join(path), &staging.file(path)?, &mut progress)?;
         installation.pins.check(path, &sha256)?;
-        copied.insert(path.clone(), FileRecord { size, sha256: hex::encode(sha256) });
+        copied.insert(path.clone(), FileRecord::from((size, sha256)));
     }
     progress.finish();
     Ok(copied)

@@ -1,4 +1,5 @@
 //! What `fetch` and `import` have in common: what they are told, the check by the loader, and what they say at the end.
+//! The last two are those of `quantize` too.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -48,8 +49,7 @@ pub(super) struct Installation<'a> {
 impl InstallOptions {
     /// Reads what is needed, so that what is wrong here is known before anything is fetched.
     pub(super) fn begin(&self) -> Result<Installation<'_>, Error> {
-        // The server's user has to read what this program writes, whichever user runs it.
-        umask(Mode::from_bits_truncate(0o022));
+        write_for_the_server();
         let runtime = self.place.runtime()?;
         runtime.sessions()?;
         let lock = self.lock.as_deref().map(Record::read).transpose()?;
@@ -101,11 +101,9 @@ impl Installation<'_> {
         licence: Option<String>,
         files: BTreeMap<String, FileRecord>,
     ) -> Result<(), Error> {
-        staging.keep_only(files.keys().map(String::as_str))?;
         let installed_at = format_rfc3339_seconds(SystemTime::now()).to_string();
         let record = Record { source, variant, licence, installed_at, files };
-        record.write(&staging.model())?;
-        let model = match Model::load(&staging.path, &staging.name, &self.runtime) {
+        let model = match load_prepared(&staging, &record, &self.runtime) {
             Ok(model) => model,
             Err(error) => {
                 staging.discard()?;
@@ -118,8 +116,24 @@ impl Installation<'_> {
     }
 }
 
+/// Makes files that the server's user can read, whichever user runs this program.
+pub(super) fn write_for_the_server() {
+    umask(Mode::from_bits_truncate(0o022));
+}
+
+/// Leaves the files of the record and no others, and loads them as a model where they were prepared.
+pub(super) fn load_prepared(
+    staging: &Staging,
+    record: &Record,
+    runtime: &OnnxRuntime,
+) -> Result<Model, Error> {
+    staging.keep_only(record.files.keys().map(String::as_str))?;
+    record.write(&staging.model())?;
+    Model::load(&staging.path, &staging.name, runtime)
+}
+
 /// Says what was installed, and how it is used.
-fn print(record: &Record, model: &Model) {
+pub(super) fn print(record: &Record, model: &Model) {
     println!("model           {}", model.name);
     println!("source          {}", record.source);
     println!("variant         {}", record.variant);

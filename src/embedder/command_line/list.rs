@@ -53,6 +53,9 @@ fn rows(options: &ListOptions) -> Result<Vec<[String; 6]>, Error> {
                 let (source, revision) = match record.source {
                     Origin::Hub { repository, commit, .. } => (repository, commit.chars().take(12).collect()),
                     Origin::Imported => ("imported".to_owned(), unknown()),
+                    Origin::Quantized { model, fingerprint, .. } => {
+                        (format!("quantized from {model}"), fingerprint.chars().take(12).collect())
+                    }
                 };
                 [name, source, revision, record.variant, size, record.licence.unwrap_or_default()]
             }

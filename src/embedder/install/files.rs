@@ -1,8 +1,8 @@
 //! Files of a folder on this machine.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::path::Path;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
 
 use super::digest::Hasher;
 use super::progress::Progress;
@@ -33,22 +33,55 @@ pub(crate) fn folder_files(folder: &Path) -> Result<Vec<String>, Error> {
 /// Copies a file, makes the copy durable, and gives its size and its sha256.
 pub(crate) fn copy(from: &Path, to: &Path, progress: &mut Progress) -> Result<(u64, [u8; 32]), Error> {
     let mut source = File::open(from).map_err(Error::io(format!("cannot read {}", from.display())))?;
-    let mut target = File::create(to).map_err(Error::io(format!("cannot write {}", to.display())))?;
-    let mut hasher = Hasher::new(0);
+    let mut target = HashedFile::create(to)?;
     let mut buffer = vec![0; 1 << 16];
-    let mut size = 0;
     loop {
         let count = source.read(&mut buffer).map_err(Error::io(format!("cannot read {}", from.display())))?;
         if count == 0 {
             break;
         }
-        target.write_all(&buffer[..count]).map_err(Error::io(format!("cannot write {}", to.display())))?;
-        hasher.update(&buffer[..count]);
-        size += count as u64;
+        target.write(&buffer[..count])?;
         progress.advance(count as u64);
     }
-    target.sync_all().map_err(Error::io(format!("cannot write {}", to.display())))?;
-    Ok((size, hasher.finish().sha256))
+    target.finish()
+}
+
+/// A file that is hashed while it is written.
+#[derive(Debug)]
+pub(crate) struct HashedFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl HashedFile {
+    pub(crate) fn create(path: &Path) -> Result<HashedFile, Error> {
+        let file = File::create(path).map_err(Error::io(format!("cannot write {}", path.display())))?;
+        Ok(HashedFile { path: path.to_owned(), file: BufWriter::new(file), hasher: Hasher::new(0), size: 0 })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let cannot = Error::io(format!("cannot write {}", self.path.display()));
+        self.file.write_all(bytes).map_err(cannot)?;
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// How many bytes were written.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Makes the file durable, and gives its size and its sha256.
+    pub(crate) fn finish(self) -> Result<(u64, [u8; 32]), Error> {
+        let HashedFile { path, file, hasher, size } = self;
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error);
+        file.and_then(|file| file.sync_all())
+            .map_err(Error::io(format!("cannot write {}", path.display())))?;
+        Ok((size, hasher.finish().sha256))
+    }
 }
 
 /// How many bytes the files in `folder` have, at any depth.

@@ -111,7 +111,8 @@ fn only_pair<'a>(paths: &[&'a str]) -> Option<BTreeMap<&'a str, [&'a str; 2]>> {
     let is_graph = |path: &&&str| path.ends_with(".onnx") && FOLDERS.contains(&split(path).0);
     let graphs: Vec<&str> = paths.iter().filter(is_graph).copied().collect();
     let pair = <[&str; 2]>::try_from(graphs).ok()?;
-    Some(BTreeMap::from([(FULL_PRECISION, pair)]))
+    let is_8_bit = pair.iter().all(|graph| graph.ends_with("_int8.onnx"));
+    Some(BTreeMap::from([(if is_8_bit { "int8" } else { FULL_PRECISION }, pair)]))
 }
 
 /// Whether `path` is external data of `graph`: `model.onnx_data`, `model.onnx.data`.

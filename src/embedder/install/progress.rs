@@ -24,17 +24,28 @@ impl Progress {
         Progress { bar, terminal }
     }
 
-    /// The next file.
-    pub(crate) fn file(&mut self, path: &str, size: u64) {
-        if self.terminal {
-            self.bar.set_message(path.to_owned());
-        } else {
-            eprintln!("{path} ({})", DecimalBytes(size));
-        }
+    /// For `count` inputs that the model `name` embeds.
+    pub(crate) fn of_inputs(name: &str, count: usize) -> Progress {
+        let mut progress = Progress::new(count as u64);
+        let template = "{msg:30!} [{bar:30}] {pos}/{len} {eta}";
+        let style = ProgressStyle::with_template(template).expect("a template of our own");
+        progress.bar.set_style(style.progress_chars("=> "));
+        progress.announce(name, &format!("{name} embeds {count} inputs"));
+        progress
     }
 
-    pub(crate) fn advance(&mut self, bytes: u64) {
-        self.bar.inc(bytes);
+    /// The next file.
+    pub(crate) fn file(&mut self, path: &str, size: u64) {
+        self.announce(path, &format!("{path} ({})", DecimalBytes(size)));
+    }
+
+    /// Says what is next, in words of these lengths.
+    fn announce(&mut self, short: &str, line: &str) {
+        if self.terminal { self.bar.set_message(short.to_owned()) } else { eprintln!("{line}") }
+    }
+
+    pub(crate) fn advance(&self, count: u64) {
+        self.bar.inc(count);
     }
 
     /// Bytes that were counted do not count.

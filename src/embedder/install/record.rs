@@ -29,8 +29,19 @@ pub(crate) struct Record {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(crate) enum Origin {
-    Hub { endpoint: String, repository: String, commit: String },
+    Hub {
+        endpoint: String,
+        repository: String,
+        commit: String,
+    },
     Imported,
+    /// Made on this machine of the model of this name and fingerprint, which was itself of this origin, where that is known.
+    Quantized {
+        model: String,
+        fingerprint: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        origin: Option<Box<Origin>>,
+    },
 }
 
 impl fmt::Display for Origin {
@@ -40,6 +51,9 @@ impl fmt::Display for Origin {
                 write!(formatter, "{endpoint}/{repository} at {commit}")
             }
             Origin::Imported => formatter.write_str("imported"),
+            Origin::Quantized { model, fingerprint, .. } => {
+                write!(formatter, "quantized from {model} of fingerprint {fingerprint}")
+            }
         }
     }
 }
@@ -49,6 +63,13 @@ pub(crate) struct FileRecord {
     pub size: u64,
     /// 64 hexadecimal digits.
     pub sha256: String,
+}
+
+/// Of a size and a sha256.
+impl From<(u64, [u8; 32])> for FileRecord {
+    fn from((size, sha256): (u64, [u8; 32])) -> FileRecord {
+        FileRecord { size, sha256: hex::encode(sha256) }
+    }
 }
 
 /// The record's name in the folder of its model.

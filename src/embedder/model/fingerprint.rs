@@ -15,7 +15,7 @@ use super::Folder;
 use super::graph_file::GraphFile;
 
 /// The fingerprint of the model in `folder`, or which file could not be read.
-pub(super) fn of(folder: &Folder, graphs: &[GraphFile]) -> Result<Fingerprint, String> {
+pub(crate) fn of(folder: &Folder, graphs: &[GraphFile]) -> Result<Fingerprint, String> {
     let mut files: Vec<&PathBuf> = vec![&folder.tokenizer];
     files.extend(graphs.iter().flat_map(|graph| graph.external_data.iter().chain([&graph.path])));
     files.extend(&folder.configs);

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// An ONNX file.
 #[derive(Debug)]
-pub(super) struct GraphFile {
+pub(crate) struct GraphFile {
     pub path: PathBuf,
     /// The files that hold its weights, each in the folder of the graph or below it.
     pub external_data: Vec<PathBuf>,
@@ -29,7 +29,7 @@ pub(super) const LONGEST_NAME: usize = 255;
 
 impl GraphFile {
     /// Looks through the file, or says what is wrong with it.
-    pub(super) fn read(path: PathBuf) -> Result<GraphFile, String> {
+    pub(crate) fn read(path: PathBuf) -> Result<GraphFile, String> {
         let failed = |error: io::Error| format!("{}: {error}", path.display());
         let (locations, quantizes_dynamically) = File::open(&path).and_then(scan).map_err(failed)?;
         let folder = path.parent().unwrap_or(Path::new(""));

@@ -54,7 +54,7 @@ impl Installer {
         if subcommand != "catalogue" {
             command.arg("--models-directory").arg(self.folder.path());
         }
-        if ["fetch", "import", "check"].contains(&subcommand) {
+        if ["fetch", "import", "quantize", "check"].contains(&subcommand) {
             command.arg("--onnxruntime").arg(onnxruntime());
         }
         command

@@ -10,6 +10,7 @@ mod hub;
 mod import;
 mod installer;
 mod models;
+mod quantize;
 mod refused_models;
 mod sandbox;
 mod scheduling;
