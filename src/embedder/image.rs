@@ -27,6 +27,7 @@ mod peak;
 mod png;
 mod resize;
 mod tensor;
+mod text;
 mod webp;
 
 use std::panic::{self, UnwindSafe};
@@ -34,6 +35,7 @@ use std::panic::{self, UnwindSafe};
 use clap::ValueEnum;
 
 use self::format::Format;
+pub(crate) use self::text::Text;
 use crate::error::Error;
 use crate::model::{Preprocessing, ResizeMode};
 
