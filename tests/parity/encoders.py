@@ -142,6 +142,45 @@ def segment(marker: int, content: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
 
 
+def jpeg_segments(data: bytes) -> list[tuple[int, bytes]]:
+    """The segments before the first scan, with their markers and whole, and the rest as one of marker 0xda."""
+    segments, at = [], 2
+    while data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        segments.append((data[at + 1], data[at:end]))
+        at = end
+    return [*segments, (0xDA, data[at:])]
+
+
+def jpeg_without(data: bytes, marker: int) -> bytes:
+    """A JPEG without the segments of this marker."""
+    return data[:2] + b"".join(content for found, content in jpeg_segments(data) if found != marker)
+
+
+def jpeg_with(data: bytes, marker: int, content: bytes) -> bytes:
+    """A JPEG with one more segment, in front of its tables."""
+    written, added = data[:2], False
+    for found, whole in jpeg_segments(data):
+        if not added and not 0xE0 <= found <= 0xEF:
+            written, added = written + segment(marker, content), True
+        written += whole
+    return written
+
+
+def jpeg_wide_steps(data: bytes) -> bytes:
+    """A baseline JPEG as an extended one whose quantization tables have two bytes a step."""
+    written = data[:2]
+    for found, whole in jpeg_segments(data):
+        if found == 0xDB:
+            tables, content = whole[4:], b""
+            for start in range(0, len(tables), 65):
+                steps = tables[start + 1 : start + 65]
+                content += bytes([0x10 | tables[start]]) + b"".join(bytes([0, step]) for step in steps)
+            whole = segment(0xDB, content)
+        written += b"\xff\xc1" + whole[2:] if found == 0xC0 else whole
+    return written
+
+
 def scan_of(numbers: tuple, units: list, restarts: int) -> bytes:
     """A scan of units of (component, block), with codes of 4 bits for the means and of 8 for the rest."""
     symbols = [0x00, 0xF0, *(zeros << 4 | size for zeros in range(16) for size in range(1, 11))]

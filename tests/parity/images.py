@@ -192,8 +192,25 @@ def jpegs() -> collections.abc.Iterator[Case]:
     ):
         data = encoders.jpeg_in_scans(PHOTO, scans, restarts=restarts)
         yield Case(f"jpeg-scans-{name}.jpg", shows, data, JPEG)
+    for name, shows, data in odd_jpegs():
+        yield Case(f"jpeg-{name}.jpg", shows, data, JPEG)
     coarse = save(TALL, "JPEG", quality=30, subsampling="4:2:0", optimize=True)
     yield Case("jpeg-coarse.jpg", "quality 30, odd sizes, upright", coarse, JPEG)
+
+
+def odd_jpegs() -> collections.abc.Iterator[tuple[str, str, bytes]]:
+    usual = save(PHOTO, "JPEG", quality=90)
+    yield "extended", "extended sequential (SOF1)", usual.replace(b"\xff\xc0", b"\xff\xc1", 1)
+    data = encoders.jpeg_in_scans(PHOTO, ((0,), (1, 2))).replace(b"\xff\xc0", b"\xff\xc1", 1)
+    yield "extended-scans", "extended sequential, in two scans", data
+    yield "steps-16", "steps of quantization with 16 bits, extended", encoders.jpeg_wide_steps(usual)
+    yield "mjpeg", "without Huffman tables, as a frame of Motion JPEG", encoders.jpeg_without(usual, 0xC4)
+    yield "jfif-adobe", "JFIF, which counts, and an Adobe segment that says RGB", encoders.jpeg_with(usual, 0xEE, b"Adobe\0\x64\0\0\0\0\0")
+    turns = [Image.Exif(), Image.Exif()]
+    for exif, orientation in zip(turns, (6, 3)):
+        exif[ORIENTATION] = orientation
+    data = save(TALL, "JPEG", quality=90, exif=turns[0])
+    yield "two-exif", "EXIF orientation 6 and, in a second segment, 3", encoders.jpeg_with(data, 0xE1, turns[1].tobytes())
 
 
 def pngs() -> collections.abc.Iterator[Case]:
@@ -265,6 +282,9 @@ def gifs() -> collections.abc.Iterator[Case]:
         frame = written.index(b",\0\0\0\0\x78\0")
         written[frame + 1 : frame + 5] = (40).to_bytes(2, "little") + (20).to_bytes(2, "little")
         yield Case(f"gif-{name}.gif", shows, bytes(written), EXACT)
+    written = save(PHOTO.convert("L"), "GIF")
+    without = bytes([written[10] & 0x7F]) + written[11:13] + written[13 + 3 * 2 ** ((written[10] & 7) + 1) :]
+    yield Case("gif-no-palette.gif", "without a palette: grey", written[:10] + without, EXACT)
     animated = save(reduced, "GIF", save_all=True, append_images=[inverted], duration=100)
     yield Case("gif-animated.gif", "animated: the first frame", animated, EXACT)
 
@@ -274,6 +294,11 @@ def bmps() -> collections.abc.Iterator[Case]:
     yield Case("bmp-rgb.bmp", "24 bit", save(scene(320, 240), "BMP"), EXACT)
     yield Case("bmp-rgba.bmp", "32 bit with alpha", save(see_through(scene(240, 240)), "BMP"), EXACT)
     yield Case("bmp-palette.bmp", "palette, 8 bit", save(reduced, "BMP"), EXACT)
+    small = scene(160, 120).quantize(256, dither=Image.Dither.NONE)
+    for name, shows, place in (("palette", "its palette", 54), ("nowhere", "nowhere", 0)):
+        data = save(small, "BMP")
+        data = data[:10] + place.to_bytes(4, "little") + data[14:]
+        yield Case(f"bmp-pixels-{name}.bmp", f"palette, 8 bit; its header says that the pixels are {shows}", data, EXACT)
     yield Case("bmp-bilevel.bmp", "palette, 1 bit", save(PHOTO.convert("1"), "BMP"), EXACT)
     palette = numpy.array(reduced.getpalette(), numpy.uint8).reshape(-1, 3)
     palette = numpy.vstack([palette, numpy.zeros((256 - len(palette), 3), numpy.uint8)])
