@@ -161,7 +161,7 @@ impl Error {
             Error::WrongFile { expected, found, .. } => format!("Expected: {expected}. Found: {found}."),
             Error::DecoderMemory { limit } => format!("The limit is {limit} bytes."),
             Error::UnknownFormat | Error::TextForImage { .. } | Error::UnsupportedFormat { .. } => {
-                "Supported formats are JPEG, PNG, WebP, GIF and BMP.".to_owned()
+                "Supported formats are JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC and AVIF.".to_owned()
             }
             _ => String::new(),
         }

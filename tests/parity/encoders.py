@@ -64,6 +64,44 @@ def bmp_rle8(indices: numpy.ndarray, palette: numpy.ndarray) -> bytes:
     return header + info + colours + bytes(runs)
 
 
+def tiff(samples: numpy.ndarray, depth: int = 8, planes: bool = False, order: str = "<", extra: int | None = None) -> bytes:
+    """A TIFF of tiles of 64 x 64 pixels, or of one strip a plane, packed with deflate. `samples` are height x width x channels."""
+    height, width, channels = samples.shape
+    samples = samples.astype(f"{order}u{depth // 8}")
+    if planes:
+        chunks = [samples[:, :, channel].tobytes() for channel in range(channels)]
+        layout = [(284, 3, (2,)), (278, 3, (height,))]
+    else:
+        padded = numpy.pad(samples, ((0, -height % 64), (0, -width % 64), (0, 0)))
+        chunks = [padded[y : y + 64, x : x + 64].tobytes() for y in range(0, height, 64) for x in range(0, width, 64)]
+        layout = [(322, 3, (64,)), (323, 3, (64,))]
+    chunks = [zlib.compress(chunk, 9) for chunk in chunks]
+    places = [8 + sum(map(len, chunks[:number])) for number in range(len(chunks))]
+    offsets, lengths = (273, 279) if planes else (324, 325)
+    entries = [(256, 3, (width,)), (257, 3, (height,)), (258, 3, (depth,) * channels), (259, 3, (8,)), (262, 3, (2,)), (277, 3, (channels,))]
+    entries += [*layout, (offsets, 4, tuple(places)), (lengths, 4, tuple(map(len, chunks)))]
+    if extra is not None:
+        entries.append((338, 3, (extra,)))
+    start = 8 + sum(map(len, chunks))
+    directory, values = struct.pack(order + "H", len(entries)), b""
+    behind = start + 2 + 12 * len(entries) + 4
+    for tag, kind, content in sorted(entries):
+        packed = struct.pack(f"{order}{len(content)}{'H' if kind == 3 else 'I'}", *content)
+        if len(packed) > 4:
+            place = struct.pack(order + "I", behind + len(values))
+            values += packed
+        else:
+            place = packed.ljust(4, b"\0")
+        directory += struct.pack(order + "HHI", tag, kind, len(content)) + place
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(order + "I", start) + b"".join(chunks) + directory + b"\0" * 4 + values
+
+
+def numbers(values: tuple[int, ...]) -> bytes:
+    """Numbers of 32 bits as boxes have them."""
+    return b"".join(struct.pack(">i", value) for value in values)
+
+
 def cmyk(image: Image.Image) -> Image.Image:
     """A separation with black generation, so that all four channels say something."""
     colours = 255 - numpy.asarray(image).astype(numpy.int32)

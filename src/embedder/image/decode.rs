@@ -13,7 +13,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits, RgbImag
 
 use super::format::Format;
 use super::memory::MAX_DECODER_MEMORY;
-use super::{bmp, gif, jpeg, jpeg_scaled, orientation, png};
+use super::{bmp, gif, heif, jpeg, jpeg_scaled, orientation, png, tiff};
 use crate::error::Error;
 
 /// A decoded image.
@@ -46,6 +46,11 @@ pub(super) fn decode(format: Format, bytes: &[u8], side: Option<u32>) -> Result<
             let bytes = bmp::whole(bytes)?;
             BmpDecoder::new(Cursor::new(&*bytes)).and_then(read).map_err(broken)?
         }
+        Format::Tiff => tiff::decode(bytes)?,
+        Format::Heic | Format::Avif => {
+            let (pixels, orientation) = heif::decode(format, bytes)?;
+            return Ok(Decoded::whole(pixels, orientation));
+        }
     };
     Ok(Decoded::whole(pixels, orientation))
 }
@@ -68,13 +73,13 @@ fn read(mut decoder: impl ImageDecoder) -> ImageResult<RgbImage> {
     Ok(DynamicImage::from_decoder(decoder)?.into_rgb8())
 }
 
-fn limits(bytes: u64) -> Limits {
+pub(super) fn limits(bytes: u64) -> Limits {
     let mut limits = Limits::default();
     limits.max_alloc = Some(bytes);
     limits
 }
 
-fn refusal(format: &'static str, error: ImageError) -> Error {
+pub(super) fn refusal(format: &'static str, error: ImageError) -> Error {
     match error {
         ImageError::Limits(_) => Error::DecoderMemory { limit: MAX_DECODER_MEMORY },
         ImageError::Unsupported(error) => Error::UnsupportedFeature { format, reason: error.to_string() },

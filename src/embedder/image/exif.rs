@@ -43,6 +43,14 @@ impl<'a> Directory<'a> {
         self.entry(tag).is_some()
     }
 
+    /// Whether two entries have the same tag. Of these, readers take one or the other.
+    pub(super) fn has_two_of_a_tag(&self) -> bool {
+        let places = (0..self.tiff.number(self.at, 2).unwrap_or(0)).map(|entry| self.at + 2 + 12 * entry);
+        let mut tags: Vec<u64> = places.map_while(|at| self.tiff.number(at, 2)).collect();
+        tags.sort_unstable();
+        tags.windows(2).any(|pair| pair[0] == pair[1])
+    }
+
     /// The values of an entry, where they are whole numbers. The first `most` of them.
     pub(super) fn numbers(&self, tag: u16, most: u64) -> Option<Vec<u64>> {
         let at = self.entry(tag)?;
@@ -55,7 +63,7 @@ impl<'a> Directory<'a> {
     }
 
     /// What there is of a text, or of other bytes.
-    pub(super) fn text(&self, tag: u16) -> Option<&[u8]> {
+    pub(super) fn text(&self, tag: u16) -> Option<&'a [u8]> {
         let at = self.entry(tag)?;
         let count = self.tiff.number(at + 4, 4)?;
         let place = if count > 4 { self.tiff.number(at + 8, 4)? } else { at + 8 };
@@ -78,7 +86,7 @@ struct Tiff<'a> {
     big_endian: bool,
 }
 
-impl Tiff<'_> {
+impl<'a> Tiff<'a> {
     /// Entries are read until one leads beyond the data.
     fn directory_orientation(&self, at: u64) -> Option<u8> {
         let mut found = None;
@@ -124,7 +132,7 @@ impl Tiff<'_> {
         Some(if self.big_endian { bytes.iter().fold(0, add) } else { bytes.iter().rev().fold(0, add) })
     }
 
-    fn bytes(&self, at: u64, count: u64) -> Option<&[u8]> {
+    fn bytes(&self, at: u64, count: u64) -> Option<&'a [u8]> {
         self.data.get(at.try_into().ok()?..at.checked_add(count)?.try_into().ok()?)
     }
 }

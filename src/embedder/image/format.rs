@@ -16,6 +16,10 @@ pub(super) enum Format {
     WebP,
     Gif,
     Bmp,
+    Tiff,
+    /// Of HEVC, or of what its brand leaves open.
+    Heic,
+    Avif,
 }
 
 impl Format {
@@ -26,6 +30,9 @@ impl Format {
             Format::WebP => "WebP",
             Format::Gif => "GIF",
             Format::Bmp => "BMP",
+            Format::Tiff => "TIFF",
+            Format::Heic => "HEIC",
+            Format::Avif => "AVIF",
         }
     }
 }
@@ -42,9 +49,14 @@ pub(super) fn recognise(bytes: &[u8]) -> Result<Format, Error> {
         return Ok(*format);
     }
     let refused = REFUSED.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, name)| *name);
-    if let Some(format) = refused.or_else(|| tiff(bytes)).or_else(|| iso_media(bytes)).or_else(|| svg(bytes))
-    {
+    if let Some(format) = refused.or_else(|| raw_photo(bytes)).or_else(|| svg(bytes)) {
         return Err(Error::UnsupportedFormat { format });
+    }
+    if bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*") {
+        return Ok(Format::Tiff);
+    }
+    if let Some(media) = iso_media(bytes) {
+        return media.map_err(|format| Error::UnsupportedFormat { format });
     }
     match text::recognise(bytes) {
         Some(found) => Err(Error::TextForImage { found }),
@@ -60,7 +72,9 @@ const DECODED: [(&[u8], Format); 5] = [
     (b"BM", Format::Bmp),
 ];
 
-const REFUSED: [(&[u8], &str); 13] = [
+const REFUSED: [(&[u8], &str); 15] = [
+    (b"II+\0", "BigTIFF"),
+    (b"MM\0+", "BigTIFF"),
     (b"II*\0\x10\0\0\0CR", "CR2 (Canon's raw photo)"),
     (b"IIRO", "ORF (Olympus's raw photo)"),
     (b"IIRS", "ORF (Olympus's raw photo)"),
@@ -76,24 +90,18 @@ const REFUSED: [(&[u8], &str); 13] = [
     (b"v/1\x01", "OpenEXR"),
 ];
 
-/// A TIFF, or a raw photo in its form: with a version of DNG, or with the name of a maker and further directories, which
-/// have the data of the sensor. What is in the first one is a small preview.
-fn tiff(bytes: &[u8]) -> Option<&'static str> {
-    if bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+") {
-        return Some("BigTIFF");
-    }
+/// A raw photo in the form of a TIFF: with a version of DNG, or with the name of a maker and further directories, which have
+/// the data of the sensor. What is in the first one is a small preview.
+fn raw_photo(bytes: &[u8]) -> Option<&'static str> {
     if !bytes.starts_with(b"II*\0") && !bytes.starts_with(b"MM\0*") {
         return None;
     }
-    let directory = Directory::of(bytes);
-    let raw = directory.as_ref().and_then(|directory| {
-        if directory.has(DNG_VERSION) {
-            return Some("DNG (a raw photo)");
-        }
-        let maker = directory.text(MAKER).filter(|_| directory.has(DIRECTORIES))?;
-        RAW_PHOTOS.iter().find(|(name, _)| maker.starts_with(name)).map(|(_, format)| *format)
-    });
-    raw.or(Some("TIFF"))
+    let directory = Directory::of(bytes)?;
+    if directory.has(DNG_VERSION) {
+        return Some("DNG (a raw photo)");
+    }
+    let maker = directory.text(MAKER).filter(|_| directory.has(DIRECTORIES))?;
+    RAW_PHOTOS.iter().find(|(name, _)| maker.starts_with(name)).map(|(_, format)| *format)
 }
 
 const MAKER: u16 = 271;
@@ -108,7 +116,7 @@ const RAW_PHOTOS: [(&[u8], &str); 3] = [
 
 /// HEIC and AVIF are boxes of the ISO base media file format, of which the first names its brand and those that it is
 /// compatible with. The brands of HEIF itself leave open how the picture is coded.
-fn iso_media(bytes: &[u8]) -> Option<&'static str> {
+fn iso_media(bytes: &[u8]) -> Option<Result<Format, &'static str>> {
     if bytes.get(4..8) != Some(b"ftyp") {
         return None;
     }
@@ -119,20 +127,20 @@ fn iso_media(bytes: &[u8]) -> Option<&'static str> {
         BRANDS.iter().find(|(brands, _)| brands.contains(&brand)).map(|(_, format)| *format)
     };
     if HEIF.contains(&brand) {
-        return Some(compatible.iter().find_map(of).unwrap_or("HEIF"));
+        return Some(compatible.iter().find_map(of).unwrap_or(Ok(Format::Heic)));
     }
-    of(brand).or(Some("video"))
+    of(brand).or(Some(Err("video")))
 }
 
 const HEIF: [&[u8; 4]; 5] = [b"mif1", b"mif2", b"msf1", b"miaf", b"heif"];
 
-const BRANDS: [(&[&[u8; 4]], &str); 6] = [
-    (&[b"avif", b"avis"], "AVIF"),
-    (&[b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"], "HEIC"),
-    (&[b"avci", b"avcs"], "HEIF (with H.264)"),
-    (&[b"jpeg", b"jpgs"], "HEIF (with JPEG)"),
-    (&[b"j2ki", b"j2is"], "HEIF (with JPEG 2000)"),
-    (&[b"crx "], "CR3 (Canon's raw photo)"),
+const BRANDS: [(&[&[u8; 4]], Result<Format, &str>); 6] = [
+    (&[b"avif", b"avis"], Ok(Format::Avif)),
+    (&[b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"], Ok(Format::Heic)),
+    (&[b"avci", b"avcs"], Err("HEIF (with H.264)")),
+    (&[b"jpeg", b"jpgs"], Err("HEIF (with JPEG)")),
+    (&[b"j2ki", b"j2is"], Err("HEIF (with JPEG 2000)")),
+    (&[b"crx "], Err("CR3 (Canon's raw photo)")),
 ];
 
 /// The first KiB of an SVG has its root element, after an XML declaration and comments at most.
@@ -166,6 +174,16 @@ mod tests {
             (b"GIF89a", Format::Gif),
             (b"BM\0\0", Format::Bmp),
             (b"RIFF\0\0\0\0WEBPVP8 ", Format::WebP),
+            (b"II*\0\x08\0\0\0", Format::Tiff),
+            (b"MM\0*\0\0\0\x08", Format::Tiff),
+            (b"\0\0\0\x18ftypheic\0\0\0\0", Format::Heic),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0", Format::Heic),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", Format::Heic),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", Format::Avif),
+            (b"\0\0\0\x18ftypavif\0\0\0\0", Format::Avif),
+            (b"\0\0\0\x18ftypmif2\0\0\0\0miafheic", Format::Heic),
+            (b"\0\0\0\x18ftypheif\0\0\0\0heif", Format::Heic),
+            (b"\0\0\0\x18ftypmiaf\0\0\0\0miafavif", Format::Avif),
         ] {
             assert_eq!(recognise(bytes).unwrap(), format);
         }
@@ -174,17 +192,7 @@ mod tests {
     #[test]
     fn refused_formats_are_named() {
         for (bytes, name) in [
-            (&b"II*\0\x08\0\0\0"[..], "TIFF"),
-            (b"MM\0*\0\0\0\x08", "TIFF"),
-            (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
-            (b"\0\0\0\x18ftypmif1\0\0\0\0", "HEIF"),
-            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
-            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "AVIF"),
-            (b"\0\0\0\x18ftypavif\0\0\0\0", "AVIF"),
-            (b"\0\0\0\x18ftypmif2\0\0\0\0miafheic", "HEIC"),
-            (b"\0\0\0\x18ftypheif\0\0\0\0heif", "HEIF"),
-            (b"\0\0\0\x18ftypmiaf\0\0\0\0miafavif", "AVIF"),
-            (b"\0\0\0\x18ftypavci\0\0\0\0mif1avci", "HEIF (with H.264)"),
+            (&b"\0\0\0\x18ftypavci\0\0\0\0mif1avci"[..], "HEIF (with H.264)"),
             (b"\0\0\0\x18ftypcrx \0\0\0\0crx isom", "CR3 (Canon's raw photo)"),
             (b"II*\0\x10\0\0\0CR\x02\0", "CR2 (Canon's raw photo)"),
             (b"II*\0\x08\0\0\0\x01\0\x12\xc6\x01\0\x04\0\0\0\x01\x04\0\0", "DNG (a raw photo)"),

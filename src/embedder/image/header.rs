@@ -4,7 +4,7 @@
 //! specification gives, and refused before anything is allocated for it.
 
 use super::format::Format;
-use super::{bmp, gif, jpeg, memory, png, webp};
+use super::{bmp, gif, heif, jpeg, memory, png, tiff, webp};
 use crate::error::Error;
 
 /// The most pixels a side, whatever the number of pixels: what JPEG can say.
@@ -25,6 +25,8 @@ pub(super) fn needed_memory(format: Format, bytes: &[u8], max_pixels: u64) -> Re
         Format::WebP => webp::check(bytes, admit),
         Format::Gif => gif::check(bytes, admit),
         Format::Bmp => bmp::check(bytes, admit),
+        Format::Tiff => tiff::check(bytes, admit),
+        Format::Heic | Format::Avif => heif::check(format, bytes, admit),
     }
 }
 
