@@ -12,7 +12,7 @@ COMMENT ON FUNCTION clip_embed_text(pg_catalog.text) IS
 CREATE FUNCTION clip_embed_image(image pg_catalog.bytea) RETURNS vector
 	AS 'MODULE_PATHNAME', 'clip_embed_image' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000000;
 COMMENT ON FUNCTION clip_embed_image(pg_catalog.bytea) IS
-	'embeds a JPEG, PNG, WebP, GIF or BMP image with the model that clip.model names; the vector has length 1';
+	'embeds a JPEG, PNG, WebP, GIF, HEIC, AVIF, TIFF or BMP image with the model that clip.model names; the vector has length 1';
 
 CREATE FUNCTION clip_embed_texts(queries pg_catalog.text[]) RETURNS vector[]
 	AS 'MODULE_PATHNAME', 'clip_embed_texts' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000000;
@@ -35,7 +35,7 @@ COMMENT ON FUNCTION clip_embed_text(pg_catalog.text, pg_catalog.text) IS
 CREATE FUNCTION clip_embed_image(image pg_catalog.bytea, model pg_catalog.text) RETURNS vector
 	AS 'MODULE_PATHNAME', 'clip_embed_image' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
 COMMENT ON FUNCTION clip_embed_image(pg_catalog.bytea, pg_catalog.text) IS
-	'embeds a JPEG, PNG, WebP, GIF or BMP image with the model of this name; the vector has length 1';
+	'embeds a JPEG, PNG, WebP, GIF, HEIC, AVIF, TIFF or BMP image with the model of this name; the vector has length 1';
 
 CREATE FUNCTION clip_embed_texts(queries pg_catalog.text[], model pg_catalog.text) RETURNS vector[]
 	AS 'MODULE_PATHNAME', 'clip_embed_texts' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
