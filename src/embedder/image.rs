@@ -33,6 +33,7 @@ mod tiff;
 mod webp;
 
 use std::panic::{self, UnwindSafe};
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
@@ -76,6 +77,16 @@ pub(crate) fn prepare(
     preprocessing: &Preprocessing,
     scaling: JpegScaling,
 ) -> Result<Vec<f32>, Error> {
+    prepare_timed(bytes, max_pixels, preprocessing, scaling).map(|(values, _)| values)
+}
+
+/// [`prepare`], and how much of its time resizing took.
+pub(crate) fn prepare_timed(
+    bytes: &[u8],
+    max_pixels: u64,
+    preprocessing: &Preprocessing,
+    scaling: JpegScaling,
+) -> Result<(Vec<f32>, Duration), Error> {
     let format = format::recognise(bytes)?;
     header::check(format, bytes, max_pixels)?;
     // The side that the shorter one of the image becomes; where both become others, the larger of these.
@@ -85,7 +96,9 @@ pub(crate) fn prepare(
     };
     caught(format, || {
         let decoded = decode::decode(format, bytes, (scaling == JpegScaling::On).then_some(side))?;
-        Ok(tensor::normalize(&resize::resize(&decoded, preprocessing)?, preprocessing))
+        let start = Instant::now();
+        let values = tensor::normalize(&resize::resize(&decoded, preprocessing)?, preprocessing);
+        Ok((values, start.elapsed()))
     })
 }
 
