@@ -23,6 +23,7 @@ mod error;
 mod lock;
 mod memo;
 mod migration;
+mod nested_settings;
 mod owned;
 mod partition_tree;
 mod procedure;
