@@ -20,6 +20,8 @@ mod current_model;
 mod embed;
 mod encoding;
 mod error;
+mod extensions;
+mod kept_plans;
 mod lock;
 mod memo;
 mod migration;
