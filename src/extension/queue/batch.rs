@@ -253,10 +253,11 @@ impl Batches {
         let Some(source) = finished.first().map(|finished| finished.job.source) else {
             return;
         };
-        let home = &self.home;
-        let done = transaction_on(source, self.lane.patience(), |spi| {
-            finish::finish(spi, home, &finished, &model.identity, model.next.as_ref())
-        });
+        let mut done = self.write(source, model, &finished);
+        // A table that was slow once may have been so for the machine, and the vectors would be lost to the slow lane.
+        if done.as_ref().is_err_and(|failure| failure.took_too_long) && self.lane == Lane::Prompt {
+            done = self.write(source, model, &finished);
+        }
         match done {
             Ok(Done { settled, locked, unheld, table }) => {
                 if locked > 0 {
@@ -278,6 +279,12 @@ impl Batches {
                 });
             }
         }
+    }
+
+    fn write(&self, source: pg_sys::Oid, model: &Model, finished: &[Finished]) -> Result<Done, Failure> {
+        transaction_on(source, self.lane.patience(), |spi| {
+            finish::finish(spi, &self.home, finished, &model.identity, model.next.as_ref())
+        })
     }
 
     /// Remembers vectors that could not be written.
