@@ -105,17 +105,21 @@ impl Batches {
             match Watched::registered(spi, home, source, Patience::None)? {
                 Some(watched) => {
                     let model = model_of(spi, &watched)?;
-                    Ok(Some((watched.source.table.name, model, watched.next)))
+                    Ok(Some((watched.source, model, watched.next)))
                 }
                 None => Ok(None),
             }
         });
-        let (table, model, next) = match found {
+        let (source, model, next) = match found {
+            // It has become a table of references, and the jobs a feeder's.
+            Ok(Some((source, ..))) if source.is_by_reference => {
+                return self.settle_all(jobs, &finish::LOCKED);
+            }
             Ok(Some(found)) => found,
             Ok(None) => return self.settle_all(jobs, &Fate::Retire),
             Err(failure) => return self.put_aside(jobs, failure),
         };
-        let activity = format!("embedding {} photos of {table}", jobs.len());
+        let activity = format!("embedding {} photos of {}", jobs.len(), source.table.name);
         report(pg_sys::BackendState::STATE_RUNNING, &activity);
         match self.model(model, next) {
             Ok(model) => self.embed_with(&model, jobs),
@@ -419,7 +423,7 @@ impl Batches {
 
 /// The model whose vectors the target holds, or else the one that `clip.model` names: what is set for the database can be
 /// read in a transaction only.
-fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
+pub(super) fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
     let pinned = watched.registration.as_ref().and_then(|registration| registration.model.as_deref());
     match pinned.map(name_of) {
         Some(pinned) if watched.read(|| provenance::holds_vectors(spi, watched))? => Ok(pinned.to_owned()),
