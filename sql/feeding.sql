@@ -34,6 +34,13 @@ CREATE FUNCTION clip_claim_references(
 COMMENT ON FUNCTION clip_claim_references(pg_catalog.regclass, pg_catalog.int4, pg_catalog.float8) IS
 	'claims photos of a table of references for so many seconds; for roles that clip_grant_feeder names';
 
+CREATE FUNCTION clip_count_references(
+	source pg_catalog.regclass, OUT waiting pg_catalog.int8, OUT max_image_bytes pg_catalog.int8
+)
+	AS 'MODULE_PATHNAME', 'clip_count_references' LANGUAGE C STRICT;
+COMMENT ON FUNCTION clip_count_references(pg_catalog.regclass) IS
+	'counts the photos of a table of references that are to be embedded, claimed ones included, and tells clip.max_image_bytes; for roles that clip_grant_feeder names';
+
 CREATE PROCEDURE clip_feed(
 	source pg_catalog.regclass,
 	keys pg_catalog.text[],

@@ -1,4 +1,4 @@
-//! Claiming photos that a feeder is to fetch: `clip_claim_references`.
+//! Claiming photos that a feeder is to fetch: `clip_claim_references`, and counting them: `clip_count_references`.
 
 use std::time::Duration;
 
@@ -8,12 +8,14 @@ use super::{grant, sql};
 use crate::attempt::{attempt, of_a_table};
 use crate::catalog;
 use crate::error::Error;
+use crate::owned::record;
 use crate::queue::claim::Job;
 use crate::queue::failure::{Fate, is_of_table, is_passing, settle};
 use crate::queue::pause;
 use crate::queue::read::IMAGE;
 use crate::refusal::{Reason, refuse};
 use crate::report;
+use crate::settings;
 use crate::spi::{Argument, Rows, Spi, text_datum};
 use crate::sql_function;
 use crate::watch::home::Home;
@@ -69,6 +71,25 @@ sql_function! {
             }
         }
         Ok(pg_sys::Datum::from(0))
+    }
+}
+
+sql_function! {
+    /// `clip_count_references(source regclass, OUT waiting int8, OUT max_image_bytes int8)`
+    fn clip_count_references(fcinfo) {
+        // SAFETY: SQL declares the function STRICT with this argument and this result; `flinfo` is that of the running
+        // function.
+        unsafe {
+            let source = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, oid_of);
+            let waiting = {
+                let spi = Spi::connect()?;
+                let home = Home::of(&spi, (*(*fcinfo).flinfo).fn_oid)?;
+                grant::check(&spi, &home, source)?;
+                let statement = sql::count(&home.schema);
+                act_as(home.owner, || spi.run_kept(&statement, &[Argument::oid(source)]))?.get::<i64>(1)?
+            };
+            record(fcinfo, &[waiting, i64::try_from(settings::max_image_bytes()).ok()])
+        }
     }
 }
 

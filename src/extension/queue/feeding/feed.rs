@@ -8,7 +8,7 @@ use super::arrays::{check_lengths, elements, text_array};
 use super::claim::jobs_in;
 use super::embed::{Model, Vectors};
 use super::{grant, sql};
-use crate::attempt::{attempt, of_a_table};
+use crate::attempt::{attempt, of_a_table, with_lock_timeout};
 use crate::client;
 use crate::error::Error;
 use crate::owned::record_of;
@@ -98,6 +98,8 @@ enum Ended {
     Gone,
 }
 
+/// How long a lock is waited for, in milliseconds, as the queue worker has it.
+const LOCK_PATIENCE: u32 = 500;
 /// When a job is due again whose store, or whose table, gives nothing now.
 const WAIT_SECONDS: f64 = 10.0;
 /// A message in `clip_failures` is not longer, in characters.
@@ -139,6 +141,11 @@ impl Photo {
                 })
                 .collect()
         }
+    }
+
+    /// The job that was claimed, among those that are there now.
+    fn job_in<'a>(&self, jobs: &'a HashMap<String, Job>) -> Option<&'a Job> {
+        jobs.get(&self.key).filter(|job| job.generation == self.generation)
     }
 }
 
@@ -210,7 +217,7 @@ impl Feeding<'_> {
         let images: Vec<(Checksum, &[u8])> = self
             .photos
             .iter()
-            .filter(|photo| jobs.contains_key(&photo.key))
+            .filter(|photo| photo.job_in(&jobs).is_some())
             .filter_map(|photo| match &photo.content {
                 Content::Image { bytes, checksum } => Some((*checksum, bytes.as_slice())),
                 _ => None,
@@ -224,7 +231,7 @@ impl Feeding<'_> {
         let mut finished = Vec::new();
         let mut waiting = Vec::new();
         for photo in self.photos {
-            let Some(job) = jobs.get(&photo.key).filter(|job| job.generation == photo.generation) else {
+            let Some(job) = photo.job_in(&jobs) else {
                 continue;
             };
             match outcome(photo, job, &vectors) {
@@ -241,12 +248,12 @@ impl Feeding<'_> {
         })
     }
 
-    /// A step, for as long as the caller may feed the table.
+    /// A step, for as long as the caller may feed the table. Nothing in it waits long for a user's transaction.
     fn step<R>(&self, body: impl FnOnce(&Spi, &Home) -> Result<R, Error>) -> Result<R, Error> {
         self.procedure.step(|spi| {
             let home = Home::of(spi, self.procedure.function())?;
             grant::check(spi, &home, self.source)?;
-            body(spi, &home)
+            with_lock_timeout(LOCK_PATIENCE, || body(spi, &home))
         })
     }
 
@@ -254,7 +261,7 @@ impl Feeding<'_> {
         Watched::registered(spi, home, self.source, Patience::None)
     }
 
-    /// The jobs that are there now, by their keys; only those whose generation is the photo's are to be ended.
+    /// The jobs that are there now, by their keys.
     fn jobs(&self, spi: &Spi, home: &Home) -> Result<HashMap<String, Job>, Error> {
         let jobs = self.rows(spi, home, |rows| jobs_in(self.source, rows))?;
         Ok(jobs.into_iter().map(|job| (job.key.clone(), job)).collect())
@@ -322,7 +329,7 @@ impl Feeding<'_> {
             .collect()
         })?;
         let ended = self.photos.iter().map(|photo| {
-            let was_there = before.get(&photo.key).is_some_and(|job| job.generation == photo.generation);
+            let was_there = photo.job_in(before).is_some();
             match now.get(&photo.key) {
                 _ if !was_there => Ended::Gone,
                 None => match &photo.content {
