@@ -102,7 +102,8 @@ pub fn feeder_as(cluster: &TestCluster, database: &TestDatabase, store: &str, ro
 /// Feeds until nothing waits; returns what was said.
 #[track_caller]
 pub fn drain(feeder: &mut Command) -> String {
-    let Output { status, stderr, .. } = feeder.args(["--drain", "--poll", "50ms"]).output().expect("the feeder runs");
+    let Output { status, stderr, .. } =
+        feeder.args(["--drain", "--poll", "50ms"]).output().expect("the feeder runs");
     let said = String::from_utf8_lossy(&stderr).into_owned();
     assert!(status.success(), "{said}");
     said

@@ -23,9 +23,7 @@ mod wait;
 pub use account::as_servers_user;
 pub use cluster::TestCluster;
 pub use database::{TestDatabase, failure, run, sqlstate, value};
-pub use feeder::{
-    FEEDER, PhotoFolder, RunningFeeder, drain, feeder, feeder_as, refer, watched_by_reference,
-};
+pub use feeder::{FEEDER, PhotoFolder, RunningFeeder, drain, feeder, feeder_as, refer, watched_by_reference};
 pub use memory::pss_of_embedding;
 pub use models::{OTHER_MODEL, cluster_of_models, cluster_of_two_models, copy_model, models_of, test_model};
 pub use photos::{demo_jpegs, demo_photo, demo_photos, pixel_flood, repository, repository_file, variant};

@@ -96,12 +96,8 @@ async fn feed(run: Run) -> Result<(), Error> {
     }
     let session = Session::open(&address).await?;
     let tables = session.tables(&run.tables).await?;
-    let limits = Limits {
-        concurrency: run.concurrency.into(),
-        lease: run.lease,
-        poll: run.poll,
-        drains: run.drain,
-    };
+    let limits =
+        Limits { concurrency: run.concurrency.into(), lease: run.lease, poll: run.poll, drains: run.drain };
     drop(session);
     let progress = Progress::start(counters.clone());
     let pipeline = Pipeline::new(store, address, limits, counters, progress.waiting());

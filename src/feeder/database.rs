@@ -102,7 +102,9 @@ where
 {
     loop {
         match std::future::poll_fn(|context| connection.poll_message(context)).await {
-            Some(Ok(AsyncMessage::Notice(notice))) => log::line(&format!("{}: {}", notice.severity(), notice.message())),
+            Some(Ok(AsyncMessage::Notice(notice))) => {
+                log::line(&format!("{}: {}", notice.severity(), notice.message()))
+            }
             Some(Ok(_)) => {}
             Some(Err(_)) | None => return,
         }
@@ -194,13 +196,12 @@ impl Session {
     }
 
     pub async fn waiting(&self, table: &Table) -> Result<Waiting, Error> {
-        let statement = format!(
-            "SELECT waiting, max_image_bytes FROM {}.clip_count_references($1)",
-            self.schema
-        );
+        let statement =
+            format!("SELECT waiting, max_image_bytes FROM {}.clip_count_references($1)", self.schema);
         let rows = self.rows(&statement, &[(&table.oid, Type::OID)], PATIENCE).await?;
         let row = rows.first().ok_or(Error::NoExtension)?;
-        let number = |column| row.try_get::<_, i64>(column).map(|number| number.try_into().unwrap_or_default());
+        let number =
+            |column| row.try_get::<_, i64>(column).map(|number| number.try_into().unwrap_or_default());
         Ok(Waiting { photos: number(0)?, max_image_bytes: number(1)? })
     }
 

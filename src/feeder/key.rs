@@ -73,7 +73,16 @@ mod tests {
 
     #[test]
     fn takes_keys() {
-        for key in ["a.jpg", "2026/11/küche 1.jpg", "100%.png", "a%2Fb.jpg", "写真/ピザ.heic", "a?b#c&d=e.jpg", "...", "c:/x"] {
+        for key in [
+            "a.jpg",
+            "2026/11/küche 1.jpg",
+            "100%.png",
+            "a%2Fb.jpg",
+            "写真/ピザ.heic",
+            "a?b#c&d=e.jpg",
+            "...",
+            "c:/x",
+        ] {
             assert_eq!(parse(key).map(|path| path.to_string()), Ok(key.to_owned()));
         }
     }

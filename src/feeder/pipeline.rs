@@ -203,7 +203,10 @@ async fn claim_all(
         };
         if claims.is_empty() {
             drop(place);
-            if shared.limits.drains && free.available_permits() == places && shared.is_drained(table, session.as_ref()).await {
+            if shared.limits.drains
+                && free.available_permits() == places
+                && shared.is_drained(table, session.as_ref()).await
+            {
                 break;
             }
             sleep(shared.limits.poll, ending).await;
@@ -221,7 +224,8 @@ async fn claim_all(
             fetches.spawn(async move {
                 let (content, memory) = shared.fetch(&claim, max_bytes).await;
                 // It ends only after all fetches.
-                let _ = ready.send(Ready { fed: Fed { claim, content }, _place: place, _memory: memory }).await;
+                let _ =
+                    ready.send(Ready { fed: Fed { claim, content }, _place: place, _memory: memory }).await;
             });
         }
     }
@@ -329,7 +333,11 @@ impl Shared {
             self.counters.database_errors.add(1);
             let length = pause.next();
             if !error.is_passing() {
-                log::line(&format!("{}: {error}; {} photos are left to their leases", table.name, photos.len()));
+                log::line(&format!(
+                    "{}: {error}; {} photos are left to their leases",
+                    table.name,
+                    photos.len()
+                ));
                 return;
             }
             log::line(&format!("{}: {error}; trying again in {length:?}", table.name));

@@ -70,6 +70,7 @@ async fn show(counters: Arc<Counters>, waiting: Arc<AtomicU64>, bar: Option<Prog
 }
 
 fn said(counters: &Counters) -> String {
-    let [embedded, copied, dead] = [&counters.embedded, &counters.copied, &counters.dead].map(|one| one.get());
+    let [embedded, copied, dead] =
+        [&counters.embedded, &counters.copied, &counters.dead].map(|one| one.get());
     format!("{embedded} photos embedded, {copied} with the vector of the same bytes, {dead} given up")
 }

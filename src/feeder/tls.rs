@@ -21,10 +21,7 @@ pub(crate) fn connector(checks: bool) -> MakeRustlsConnect {
         ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
     } else {
         let verifier = Arc::new(Unchecked(Arc::new(ring::default_provider())));
-        ClientConfig::builder()
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth()
+        ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
     };
     MakeRustlsConnect::new(config)
 }

@@ -18,7 +18,9 @@ fn the_row_is_that_of_a_watch_and_the_same_bytes_are_embedded_once() {
     let (_database, mut client) = watched(&cluster, "sync");
     run(&mut client, "CREATE TABLE kept (LIKE image_embeddings INCLUDING ALL)");
     let photos = demo_photos();
-    client.execute("INSERT INTO photos (project, image) VALUES ('kitchen', $1)", &[&photos[0]]).expect("a photo");
+    client
+        .execute("INSERT INTO photos (project, image) VALUES ('kitchen', $1)", &[&photos[0]])
+        .expect("a photo");
     let before = inferences(&mut client);
     for id in [1_i64, 2] {
         assert_eq!(client.execute(INSERT, &[&id, &photos[0]]).expect("a row"), 1);

@@ -1,8 +1,8 @@
 //! A table of references is embedded by a feeder, which brings the bytes that its rows refer to.
 
 use pg_clip_tests::{
-    OTHER_MODEL, PhotoFolder, TestCluster, cluster_of_two_models, demo_photos, drain, failure, feeder, refer, run,
-    value, variant, watched_by_reference,
+    OTHER_MODEL, PhotoFolder, TestCluster, cluster_of_two_models, demo_photos, drain, failure, feeder, refer,
+    run, value, variant, watched_by_reference,
 };
 use postgres::Client;
 
@@ -18,7 +18,8 @@ fn wrong(client: &mut Client, photos: &[(String, Vec<u8>)]) -> i64 {
 }
 
 fn store(folder: &PhotoFolder, photos: &[Vec<u8>]) -> Vec<(String, Vec<u8>)> {
-    let named = photos.iter().enumerate().map(|(number, photo)| (format!("2026/{number}.jpg"), photo.clone()));
+    let named =
+        photos.iter().enumerate().map(|(number, photo)| (format!("2026/{number}.jpg"), photo.clone()));
     let named: Vec<(String, Vec<u8>)> = named.collect();
     named.iter().for_each(|(key, photo)| folder.store(key, photo));
     named
@@ -61,7 +62,10 @@ fn embeddings_follow_updates_and_deletes() {
     let jobs = "SELECT count(*) FROM clip_queue";
     let ids = "SELECT string_agg(image_id::text, ' ' ORDER BY image_id) FROM image_embeddings";
 
-    run(&mut client, "UPDATE photos SET project = 'garden', storage_url = 'x'; UPDATE photos SET storage_path = storage_path || ''");
+    run(
+        &mut client,
+        "UPDATE photos SET project = 'garden', storage_url = 'x'; UPDATE photos SET storage_path = storage_path || ''",
+    );
     assert_eq!(value::<i64>(&mut client, jobs), 0, "no reference changed");
     let gardens = "SELECT count(*) FROM image_embeddings WHERE project = 'garden'";
     assert_eq!(value::<i64>(&mut client, gardens), 5, "the project is carried over at once");
@@ -77,7 +81,10 @@ fn embeddings_follow_updates_and_deletes() {
     feed();
     assert_eq!(value::<String>(&mut client, ids), "1 5");
     let failed = "SELECT concat_ws(' ', key, sqlstate, message, dead) FROM clip_failures";
-    assert_eq!(value::<String>(&mut client, failed), "4 58P01 cannot read \"2026/none.jpg\": No such file or directory (os error 2) t");
+    assert_eq!(
+        value::<String>(&mut client, failed),
+        "4 58P01 cannot read \"2026/none.jpg\": No such file or directory (os error 2) t"
+    );
 
     folder.store("2026/none.jpg", &photos[3].1);
     run(&mut client, "SELECT clip_retry('photos')");
@@ -107,7 +114,8 @@ fn a_look_at_everything_finds_objects_that_were_replaced() {
     // A store that does not give a photo today takes no vector away: its row refers to the same.
     assert_eq!(wrong(&mut client, &photos), 0);
     assert_eq!(value::<String>(&mut client, "SELECT sqlstate FROM clip_failures"), "58P01");
-    let counts = "SELECT concat_ws(' ', photos, embedded, missing, stale, orphaned) FROM clip_verify('photos')";
+    let counts =
+        "SELECT concat_ws(' ', photos, embedded, missing, stale, orphaned) FROM clip_verify('photos')";
     assert_eq!(value::<String>(&mut client, counts), "5 5 0 0 0");
 }
 
@@ -126,7 +134,10 @@ fn a_migration_reads_the_store_again() {
     let migrate = format!("CALL clip_migrate('image_embeddings', '{OTHER_MODEL}')");
     let error = client.batch_execute(&migrate).expect_err("a photo is missing");
     let error = error.as_db_error().expect("an error of the server");
-    assert_eq!((error.code().code(), error.message()), ("55000", "1 photos of table public.photos cannot be had or embedded"));
+    assert_eq!(
+        (error.code().code(), error.message()),
+        ("55000", "1 photos of table public.photos cannot be had or embedded")
+    );
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 40, "nothing is lost");
 
     folder.store(&photos[3].0, &photos[3].1);
@@ -143,7 +154,10 @@ fn a_migration_reads_the_store_again() {
 fn what_cannot_be_watched_by_reference_is_refused() {
     let cluster = TestCluster::shared();
     let mut client = cluster.database().connect();
-    run(&mut client, "CREATE TABLE photos (id int PRIMARY KEY, path text, name varchar(80), image bytea, number int)");
+    run(
+        &mut client,
+        "CREATE TABLE photos (id int PRIMARY KEY, path text, name varchar(80), image bytea, number int)",
+    );
     let cases = [
         ("SELECT clip_watch('photos', reference_column => 'number')", "42804"),
         ("SELECT clip_watch('photos', reference_column => 'image')", "42804"),
@@ -183,7 +197,8 @@ fn a_watch_goes_from_bytes_to_references_and_back() {
 
     run(&mut client, "SELECT clip_watch('photos', reference_column => 'storage_path')");
     run(&mut client, "UPDATE photos SET storage_path = storage_path || '.new'");
-    let renamed: Vec<_> = photos.iter().map(|(key, photo)| (format!("{key}.new"), variant(photo, 1))).collect();
+    let renamed: Vec<_> =
+        photos.iter().map(|(key, photo)| (format!("{key}.new"), variant(photo, 1))).collect();
     renamed.iter().for_each(|(key, photo)| folder.store(key, photo));
     drain(&mut feeder(&cluster, &database, &folder.address()));
     assert_eq!(wrong(&mut client, &renamed), 0);

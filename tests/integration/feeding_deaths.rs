@@ -1,8 +1,8 @@
 //! Feeders that end, and claims that outlive them: no photo is lost, and none is embedded from what it was before.
 
 use pg_clip_tests::{
-    PATIENCE, PhotoFolder, RunningFeeder, Signal, TestCluster, demo_photos, drain, feeder, refer, run, send, value,
-    wait_until, watched_by_reference,
+    PATIENCE, PhotoFolder, RunningFeeder, Signal, TestCluster, demo_photos, drain, feeder, refer, run, send,
+    value, wait_until, watched_by_reference,
 };
 use postgres::Client;
 
@@ -63,7 +63,11 @@ fn two_feeders_share_the_photos() {
     photos.iter().zip(&keys).for_each(|(photo, key)| folder.store(key, photo));
     refer(&mut client, &keys);
     let start = || {
-        RunningFeeder::start(feeder(&cluster, &database, &folder.address()).args(["--concurrency", "2", "--drain"]))
+        RunningFeeder::start(feeder(&cluster, &database, &folder.address()).args([
+            "--concurrency",
+            "2",
+            "--drain",
+        ]))
     };
     let both = [start(), start()];
     assert!(both.map(RunningFeeder::wait).iter().all(|well| *well));
@@ -99,7 +103,11 @@ fn claim(client: &mut Client, seconds: f64) -> [Vec<Option<String>>; 3] {
 }
 
 /// Hands over one image for each claimed photo.
-fn feed(client: &mut Client, [keys, generations, references]: &[Vec<Option<String>>; 3], image: &[u8]) -> Vec<String> {
+fn feed(
+    client: &mut Client,
+    [keys, generations, references]: &[Vec<Option<String>>; 3],
+    image: &[u8],
+) -> Vec<String> {
     let images = vec![image; keys.len()];
     let none: Vec<Option<&str>> = vec![None; keys.len()];
     let call = "CALL clip_feed('photos', $1, $2, $3, $4, $5, $6)";

@@ -11,7 +11,9 @@ const CLAIM: &str = "SELECT * FROM clip_claim_references('photos', 10, 60)";
 fn role(client: &mut Client, name: &str) {
     run(
         client,
-        &format!("DO $$ BEGIN CREATE ROLE {name} LOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$"),
+        &format!(
+            "DO $$ BEGIN CREATE ROLE {name} LOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$"
+        ),
     );
 }
 
@@ -53,7 +55,11 @@ fn the_role_gains_no_other_right() {
     }
     assert_eq!(value::<i64>(&mut fed, "SELECT count(*) FROM clip_failures"), 0);
     assert_eq!(value::<i64>(&mut fed, "SELECT count(*) FROM clip_coverage"), 0);
-    for statement in [CLAIM, "SELECT * FROM clip_count_references('photos')", "CALL clip_feed('photos', '{}', '{}', '{}', '{}', '{}', '{}')"] {
+    for statement in [
+        CLAIM,
+        "SELECT * FROM clip_count_references('photos')",
+        "CALL clip_feed('photos', '{}', '{}', '{}', '{}', '{}', '{}')",
+    ] {
         assert_eq!(failure(&mut stranger, statement, &[]), "42501", "{statement}");
     }
     assert_eq!(failure(&mut stranger, "SELECT clip_grant_feeder('photos', 'stranger')", &[]), "42501");
@@ -67,7 +73,10 @@ fn the_role_gains_no_other_right() {
     assert_eq!(stranger.query(CLAIM, &[]).expect("a claim").len(), 1);
 
     // The right ends with the watch, and with the role.
-    run(&mut shop, "SELECT clip_unwatch('photos'); SELECT clip_watch('photos', reference_column => 'storage_path')");
+    run(
+        &mut shop,
+        "SELECT clip_unwatch('photos'); SELECT clip_watch('photos', reference_column => 'storage_path')",
+    );
     assert_eq!(failure(&mut stranger, CLAIM, &[]), "42501");
     run(&mut shop, "SELECT clip_grant_feeder('photos', 'stranger')");
     drop(stranger);

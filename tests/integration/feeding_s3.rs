@@ -28,7 +28,14 @@ fn photos_in_s3_are_fed_and_those_that_cannot_be_say_why() {
         name("missing", number);
     }
     s3.forbid("photos", "shop/private/");
-    let hostile = ["../secret.jpg", "/secret.jpg", "http://127.0.0.1/", "s3://other/x", "a/../../secret.jpg", &"k".repeat(2000)];
+    let hostile = [
+        "../secret.jpg",
+        "/secret.jpg",
+        "http://127.0.0.1/",
+        "s3://other/x",
+        "a/../../secret.jpg",
+        &"k".repeat(2000),
+    ];
     keys.extend(hostile.map(str::to_owned));
     refer(&mut client, &keys);
 
@@ -43,12 +50,16 @@ fn photos_in_s3_are_fed_and_those_that_cannot_be_say_why() {
     let lines: Vec<&str> = failures.lines().collect();
     assert!(lines[0].starts_with("broken 22P03 6 image"), "{failures}");
     assert_eq!(lines[1], "missing 58P01 6 the store has no object \"missing/0.jpg\"");
-    assert_eq!(lines[2], "private 42501 6 the store does not give \"private/0.jpg\" to the feeder (403 Forbidden)");
+    assert_eq!(
+        lines[2],
+        "private 42501 6 the store does not give \"private/0.jpg\" to the feeder (403 Forbidden)"
+    );
     let refused = "SELECT count(*) FROM clip_failures WHERE sqlstate = '42602'
         AND message LIKE 'the reference is not a key of the store: %'";
     assert_eq!(value::<i64>(&mut client, refused), 6);
 
-    let asked: Vec<String> = s3.requests().into_iter().filter(|request| request.starts_with("GET ")).collect();
+    let asked: Vec<String> =
+        s3.requests().into_iter().filter(|request| request.starts_with("GET ")).collect();
     assert_eq!(asked.len(), 58, "each object is asked for once: {asked:?}");
     let outside = asked.iter().find(|request| !request.starts_with("GET /photos/shop/"));
     assert_eq!(outside, None, "nothing but what lies below the prefix");
@@ -70,7 +81,10 @@ fn a_store_that_lets_nobody_in_takes_nothing_away() {
         value::<i64>(&mut client, told) == 2
     });
     s3.make_bucket("photos");
-    demo_photos().iter().zip(["a", "b"]).for_each(|(photo, key)| s3.store("photos", &format!("shop/{key}.jpg"), photo));
+    demo_photos()
+        .iter()
+        .zip(["a", "b"])
+        .for_each(|(photo, key)| s3.store("photos", &format!("shop/{key}.jpg"), photo));
     pg_clip_tests::wait_until("the photos are embedded", pg_clip_tests::PATIENCE, || {
         value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings") == 2
     });

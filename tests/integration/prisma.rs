@@ -45,7 +45,9 @@ fn the_tests_of_a_shop_written_with_prisma_pass() {
     };
     npm_run("generate", &sync);
     npm_run("check", &sync);
-    for (script, database, least) in [("test", &sync, 12), ("test-async", &in_async_mode, 5), ("test-elsewhere", &elsewhere, 3)] {
+    for (script, database, least) in
+        [("test", &sync, 12), ("test-async", &in_async_mode, 5), ("test-elsewhere", &elsewhere, 3)]
+    {
         let report = npm_run(script, database);
         // Not by a macro: those keep to themselves what a test prints.
         std::io::stdout().write_all(report.as_bytes()).expect("the report is shown");

@@ -81,11 +81,15 @@ fn the_commands_of_the_readme_fetch_photos_from_s3_and_from_a_folder() {
             .replace("file:///srv/photos", &folder.address());
         let programs = cluster.server.postgres().program("");
         let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("a path"));
-        let output = Command::new("sh").args(["-euc", &commands]).env("PATH", path).output().expect("a shell runs");
+        let output =
+            Command::new("sh").args(["-euc", &commands]).env("PATH", path).output().expect("a shell runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         run(&mut client, queries);
         assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM stored_embeddings WHERE image_id = 1"), 1);
-        assert_eq!(value::<String>(&mut client, "SELECT concat_ws(' ', key, sqlstate) FROM clip_failures"), "2 58P01");
+        assert_eq!(
+            value::<String>(&mut client, "SELECT concat_ws(' ', key, sqlstate) FROM clip_failures"),
+            "2 58P01"
+        );
     }
 }
 

@@ -40,9 +40,9 @@ pub(super) fn queue(spi: &Spi, task: &Task) -> Result<usize, Error> {
         return Ok(0);
     }
     let message = format!("{dead} photos of table {} cannot be had or embedded", pair.source.name);
-    Err(refuse(Reason::NotReady, message)
-        .with_detail("clip_failures says why.")
-        .with_hint("Mend them and call clip_retry, or delete them, then call clip_migrate again. What is done is kept."))
+    Err(refuse(Reason::NotReady, message).with_detail("clip_failures says why.").with_hint(
+        "Mend them and call clip_retry, or delete them, then call clip_migrate again. What is done is kept.",
+    ))
 }
 
 fn rows_without(spi: &Spi, pair: &Pair, after: Option<&Key>) -> Result<Vec<Key>, Error> {
@@ -52,8 +52,7 @@ fn rows_without(spi: &Spi, pair: &Pair, after: Option<&Key>) -> Result<Vec<Key>,
         WHERE t.{embedding} IS NOT NULL AND t.{NEXT_EMBEDDING} IS NULL AND t.{target_key} IS NOT NULL
             AND ($1 IS NULL OR t.{target_key} {} $1)
         ORDER BY t.{target_key} LIMIT {MOST}",
-        target.name,
-        key_type.above
+        target.name, key_type.above
     );
     read_as(target.owner, || {
         with_portable_output(|| {

@@ -9,9 +9,18 @@ use url::Url;
 /// Bucket or container, and prefix; without credentials, which are taken from the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    S3 { bucket: String, prefix: String },
-    Google { bucket: String, prefix: String },
-    Azure { container: String, prefix: String },
+    S3 {
+        bucket: String,
+        prefix: String,
+    },
+    Google {
+        bucket: String,
+        prefix: String,
+    },
+    Azure {
+        container: String,
+        prefix: String,
+    },
     /// A server that answers GET below this URL.
     Web(Url),
     Folder(PathBuf),
@@ -19,7 +28,9 @@ pub enum Address {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BadAddress {
-    #[error("\"{0}\" is not the address of a store: s3://, gs:// or az://BUCKET/PREFIX, https://HOST/PREFIX, or file:///FOLDER")]
+    #[error(
+        "\"{0}\" is not the address of a store: s3://, gs:// or az://BUCKET/PREFIX, https://HOST/PREFIX, or file:///FOLDER"
+    )]
     Unknown(String),
     #[error("\"{0}\" names no bucket")]
     NoBucket(String),

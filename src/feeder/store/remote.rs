@@ -119,18 +119,25 @@ impl Remote {
             (_, Some(410)) if self.is_web => Why::Missing,
             (_, Some(408 | 425 | 429)) => Why::Passing,
             (_, Some(300..=499)) if self.is_web => Why::Refused,
+            (_, Some(200)) if text.contains(NO_LENGTH) => Why::Refused,
             _ => Why::Passing,
         };
         let said = said(error, &text, status);
-        NoObject::new(why, match why {
-            Why::Missing => format!("the store has no object \"{key}\""),
-            Why::Forbidden => format!("the store does not give \"{key}\" to the feeder ({said})"),
-            Why::Refused if matches!(status, Some(300..=399)) => {
-                format!("the store redirects \"{key}\" to another place, which is not followed")
-            }
-            Why::Refused => format!("the store refuses \"{key}\" ({said})"),
-            _ => format!("the store did not give \"{key}\": {said}"),
-        })
+        NoObject::new(
+            why,
+            match why {
+                Why::Missing => format!("the store has no object \"{key}\""),
+                Why::Forbidden => format!("the store does not give \"{key}\" to the feeder ({said})"),
+                Why::Refused if matches!(status, Some(300..=399)) => {
+                    format!("the store redirects \"{key}\" to another place, which is not followed")
+                }
+                Why::Refused if text.contains(NO_LENGTH) => {
+                    format!("the store does not say how large \"{key}\" is")
+                }
+                Why::Refused => format!("the store refuses \"{key}\" ({said})"),
+                _ => format!("the store did not give \"{key}\": {said}"),
+            },
+        )
     }
 }
 
@@ -151,6 +158,8 @@ impl From<Error> for Failed {
     }
 }
 
+/// What the library says of an answer without a length.
+const NO_LENGTH: &str = "Content-Length Header missing";
 /// What the stores answer where the bucket is not there: that is no object's fault.
 const NO_BUCKET: [&str; 3] = ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"];
 /// What they answer where the feeder's credentials are wrong.

@@ -49,7 +49,5 @@ pub(super) fn text_array(texts: &[&str]) -> pg_sys::Datum {
     let count = i32::try_from(datums.len()).expect("a batch");
     let align = pg_sys::TYPALIGN_INT as std::ffi::c_char;
     // SAFETY: the elements are as many texts, of this length and alignment.
-    unsafe {
-        pg_sys::construct_array(datums.as_mut_ptr(), count, pg_sys::TEXTOID, -1, false, align).into()
-    }
+    unsafe { pg_sys::construct_array(datums.as_mut_ptr(), count, pg_sys::TEXTOID, -1, false, align).into() }
 }

@@ -58,10 +58,9 @@ impl Model {
     fn answers(&self, images: &[(Checksum, &[u8])]) -> Result<Vec<Result<Vec<f32>, Failure>>, Error> {
         let inputs: Vec<Input> = images.iter().map(|(_, image)| Input::Image(image)).collect();
         match client::embed(&self.name, &inputs, Priority::Bulk) {
-            Ok(answers) => answers
-                .into_iter()
-                .map(|answer| self.of_an_image(answer.map_err(Error::from)))
-                .collect(),
+            Ok(answers) => {
+                answers.into_iter().map(|answer| self.of_an_image(answer.map_err(Error::from))).collect()
+            }
             // A photo may have done it. Alone, it counts; among others, each is tried by itself.
             Err(error @ (Error::Died | Error::TimedOut(_))) if images.len() <= 1 => {
                 Ok(images.iter().map(|_| Err(copy(&error))).collect())

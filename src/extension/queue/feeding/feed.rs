@@ -375,9 +375,7 @@ fn outcome(photo: &Photo, job: &Job, vectors: &Vectors) -> Result<Outcome, Fate>
                 checksum: *checksum,
                 vectors: vectors.clone(),
             }),
-            Some(Err(failure)) => {
-                Ok(unfed(Some(*checksum), failure.clone(), is_of_bytes(failure.code)))
-            }
+            Some(Err(failure)) => Ok(unfed(Some(*checksum), failure.clone(), is_of_bytes(failure.code))),
             None => match client::check_image_size(bytes.as_slice().len()) {
                 Err(error) => Ok(unfed(Some(*checksum), error.into(), true)),
                 Ok(()) => Err(Fate::GiveBack { seconds: 0.0, alone: false }),

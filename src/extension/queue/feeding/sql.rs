@@ -57,5 +57,7 @@ pub(super) fn is_paused(schema: &str) -> String {
 
 /// The jobs of source `$1` and the keys `$2`: their generations, attempts and whether they are dead.
 pub(super) fn jobs(schema: &str) -> String {
-    format!("SELECT key, generation, attempts, dead FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2)")
+    format!(
+        "SELECT key, generation, attempts, dead FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2)"
+    )
 }

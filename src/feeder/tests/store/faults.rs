@@ -24,7 +24,7 @@ fn each_fault_has_its_reason() {
         ("cut", Why::Passing, "did not give"),
         ("dropped", Why::Passing, "did not give"),
         ("too-large", Why::TooLarge, "20000 bytes, more than clip.max_image_bytes (10000)"),
-        ("endless", Why::Passing, "did not give"),
+        ("endless", Why::Refused, "does not say how large"),
     ];
     let server = Server::start(answer);
     for (path, why, words) in cases {
@@ -34,13 +34,16 @@ fn each_fault_has_its_reason() {
         assert!(!message.contains("127.0.0.1"), "the address is nobody's business: {message}");
     }
     assert!(!server.asked().iter().any(|path| path.contains("elsewhere")), "{:?}", server.asked());
-    assert_eq!(server.asked().iter().filter(|path| path.ends_with("/too-large")).count(), 1);
+    assert_eq!(server.asked().iter().filter(|path| path.contains("/too-large")).count(), 1);
 }
 
 #[test]
 fn a_photo_comes_whole_or_not_at_all() {
     let server = Server::start(answer);
-    assert_eq!(fetch(&server, "photo.jpg").map(|bytes| bytes.len()).map_err(|error| error.message), Ok(9_000));
+    assert_eq!(
+        fetch(&server, "photo.jpg").map(|bytes| bytes.len()).map_err(|error| error.message),
+        Ok(9_000)
+    );
     // A server that sends more than it says: what it said counts.
     assert_eq!(fetch(&server, "larger").map(|bytes| bytes.len()).map_err(|error| error.message), Ok(100));
 }
@@ -66,7 +69,8 @@ fn a_slow_server_is_given_up() {
         let mut rest = [0];
         std::io::Read::read(stream, &mut rest).map(|_| ())
     });
-    let NoObject { why, message } = fetch_within(&server, "photo.jpg", Duration::from_millis(300)).expect_err("slow");
+    let NoObject { why, message } =
+        fetch_within(&server, "photo.jpg", Duration::from_millis(300)).expect_err("slow");
     assert_eq!(why, Why::Passing, "{message}");
     assert!(message.contains("within 0.3 s"), "{message}");
 }
@@ -83,7 +87,10 @@ fn a_server_that_is_not_there_does_not_answer() {
     });
     assert!(!answers);
     let NoObject { why, message } = fetched.expect_err("nothing is there");
-    assert_eq!((why, message.as_str()), (Why::Passing, "the store did not give \"a.jpg\": it cannot be reached"));
+    assert_eq!(
+        (why, message.as_str()),
+        (Why::Passing, "the store did not give \"a.jpg\": it cannot be reached")
+    );
 }
 
 #[test]
@@ -91,9 +98,25 @@ fn nothing_outside_of_the_prefix_is_asked_for() {
     let server = Server::start(answer);
     let long = "k".repeat(2000);
     let hostile = [
-        "../../etc/passwd", "..", ".", "a/../../b", "http://127.0.0.1/", "http://169.254.169.254/latest/meta-data/",
-        "s3://other/x", "file:///etc/passwd", "//elsewhere/x", "/elsewhere", "%2e%2e/elsewhere", "..%2felsewhere/..",
-        "a\\..\\b", "a\nHost: elsewhere", "a\r\n\r\nGET /elsewhere", "a\0b", "\u{202e}gpj.exe", long.as_str(), "",
+        "../../etc/passwd",
+        "..",
+        ".",
+        "a/../../b",
+        "http://127.0.0.1/",
+        "http://169.254.169.254/latest/meta-data/",
+        "s3://other/x",
+        "file:///etc/passwd",
+        "//elsewhere/x",
+        "/elsewhere",
+        "%2e%2e/elsewhere",
+        "..%2felsewhere/..",
+        "a\\..\\b",
+        "a\nHost: elsewhere",
+        "a\r\n\r\nGET /elsewhere",
+        "a\0b",
+        "\u{202e}gpj.exe",
+        long.as_str(),
+        "",
     ];
     for key in hostile {
         let NoObject { why, .. } = fetch(&server, key).expect_err(key);
@@ -101,7 +124,16 @@ fn nothing_outside_of_the_prefix_is_asked_for() {
     }
     assert_eq!(server.asked(), Vec::<String>::new(), "refused before anything is asked for");
 
-    let odd = ["küche/写真 1.jpg", "a?b=c#d", "100%.jpg", "a%2fb", "..%2f..%2fetc", "user:pw@host/x", "http:x", "...."];
+    let odd = [
+        "küche/写真 1.jpg",
+        "a?b=c#d",
+        "100%.jpg",
+        "a%2fb",
+        "..%2f..%2fetc",
+        "user:pw@host/x",
+        "http:x",
+        "....",
+    ];
     for key in odd {
         let _ = fetch(&server, key);
     }

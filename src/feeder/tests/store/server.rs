@@ -52,7 +52,12 @@ fn serve(mut stream: TcpStream, asked: &Mutex<Vec<String>>, answer: Answer) {
     let _ = answer(&path, &mut stream);
 }
 
-pub(crate) fn status(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -> std::io::Result<()> {
+pub(crate) fn status(
+    stream: &mut TcpStream,
+    status: &str,
+    headers: &str,
+    body: &[u8],
+) -> std::io::Result<()> {
     let length = body.len();
     write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n")?;
     stream.write_all(body)
