@@ -59,7 +59,7 @@ impl S3Server {
         self.put(&format!("/{bucket}/{key}"), bytes);
     }
 
-    /// Lets no one read the objects below a prefix.
+    /// Has the objects below a prefix be refused to any reader.
     pub fn forbid(&self, bucket: &str, prefix: &str) {
         let policy = format!(
             r#"{{"Version": "2012-10-17", "Statement": [{{"Effect": "Deny", "Principal": "*",

@@ -10,9 +10,9 @@ use postgres::Client;
 fn wrong(client: &mut Client, photos: &[(String, Vec<u8>)]) -> i64 {
     let (keys, images): (Vec<&str>, Vec<&[u8]>) =
         photos.iter().map(|(key, image)| (key.as_str(), image.as_slice())).unzip();
-    let query = "SELECT count(*) FROM unnest($1::text[], $2::bytea[]) AS stored (key, image)
+    let query = "SELECT count(*) FROM unnest($1::text[], $2::bytea[]) AS stored (key, bytes)
         JOIN photos ON storage_path = key FULL JOIN image_embeddings ON image_id = photos.id
-        WHERE checksum IS DISTINCT FROM sha256(image) OR embedding IS DISTINCT FROM clip_embed_image(image)
+        WHERE checksum IS DISTINCT FROM sha256(bytes) OR embedding IS DISTINCT FROM clip_embed_image(bytes)
             OR image_embeddings.project IS DISTINCT FROM photos.project";
     client.query_one(query, &[&keys, &images]).expect("a count").get(0)
 }
@@ -57,7 +57,7 @@ fn embeddings_follow_updates_and_deletes() {
     let folder = PhotoFolder::new();
     let photos = store(&folder, &demo_photos()[..6]);
     refer(&mut client, &keys(&photos[..5]));
-    let mut feed = || drain(&mut feeder(&cluster, &database, &folder.address()));
+    let feed = || drain(&mut feeder(&cluster, &database, &folder.address()));
     feed();
     let jobs = "SELECT count(*) FROM clip_queue";
     let ids = "SELECT string_agg(image_id::text, ' ' ORDER BY image_id) FROM image_embeddings";

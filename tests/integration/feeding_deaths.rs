@@ -154,7 +154,7 @@ fn a_photo_that_changed_meanwhile_is_not_stored() {
         "SET session_replication_role = replica; UPDATE photos SET storage_path = 'newer.jpg' WHERE id = 3;
         RESET session_replication_role",
     );
-    assert_eq!(feed(&mut client, &claimed, photo), ["gone", "removed", "later", "embedded"]);
+    assert_eq!(feed(&mut client, &claimed, photo), ["gone", "embedded", "later", "copied"]);
     assert_eq!(value::<i64>(&mut client, "SELECT min(image_id) FROM image_embeddings"), 4);
     let again = claim(&mut client, 60.0);
     assert_eq!(again[2], [Some("new.jpg".to_owned()), Some("newer.jpg".to_owned())]);

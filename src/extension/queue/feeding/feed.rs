@@ -84,8 +84,9 @@ enum Why {
 /// What became of a job.
 #[derive(Clone, Copy)]
 enum Ended {
+    /// It is done with: the photo has its vector, unless it went meanwhile.
     Embedded,
-    /// The same bytes had a vector.
+    /// The same, with the vector that the same bytes had.
     Copied,
     /// There is no photo any more.
     Removed,
@@ -244,7 +245,7 @@ impl Feeding<'_> {
                 try_settle(spi, home, job, fate)?;
             }
             self.finish(spi, home, model.as_ref(), &finished)?;
-            self.ended(spi, home, &jobs, &copied)
+            self.ended(spi, home, &jobs, copied)
         })
     }
 
@@ -316,7 +317,7 @@ impl Feeding<'_> {
         spi: &Spi,
         home: &Home,
         before: &HashMap<String, Job>,
-        copied: &HashSet<Checksum>,
+        mut with_vector: HashSet<Checksum>,
     ) -> Result<Vec<Ended>, Error> {
         const GENERATION: usize = 1;
         const DEAD: usize = 3;
@@ -333,7 +334,7 @@ impl Feeding<'_> {
             match now.get(&photo.key) {
                 _ if !was_there => Ended::Gone,
                 None => match &photo.content {
-                    Content::Image { checksum, .. } if copied.contains(checksum) => Ended::Copied,
+                    Content::Image { checksum, .. } if !with_vector.insert(*checksum) => Ended::Copied,
                     Content::Image { .. } => Ended::Embedded,
                     _ => Ended::Removed,
                 },

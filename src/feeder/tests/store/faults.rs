@@ -31,7 +31,7 @@ fn each_fault_has_its_reason() {
         let NoObject { why: found, message } = fetch(&server, path).expect_err(path);
         assert_eq!(found, why, "{path}: {message}");
         assert!(message.contains(words), "{path}: {message}");
-        assert!(!message.contains("127.0.0.1"), "the address is nobody's business: {message}");
+        assert!(!message.contains("127.0.0.1"), "the address is not for the owner of the table: {message}");
     }
     assert!(!server.asked().iter().any(|path| path.contains("elsewhere")), "{:?}", server.asked());
     assert_eq!(server.asked().iter().filter(|path| path.contains("/too-large")).count(), 1);
