@@ -15,13 +15,16 @@ from worker import System, serve
 
 
 class OldStack(System):
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, service: int) -> None:
+        self.url, self.service = url, service
         self.session = requests.Session()
         self.connection = psycopg.connect(autocommit=True, prepare_threshold=0)
 
     def for_a_client(self) -> "OldStack":
-        return OldStack(self.url)
+        return OldStack(self.url, self.service)
+
+    def processes(self) -> list[int]:
+        return [self.service]
 
     def text(self, text: str) -> list[float]:
         return self.ask("text", {"text": text})
@@ -55,6 +58,6 @@ if __name__ == "__main__":
     port = service.stdout.readline().strip()
     if not port:
         raise SystemExit("the service did not start")
-    serve(OldStack(f"http://127.0.0.1:{port}"))
+    serve(OldStack(f"http://127.0.0.1:{port}", service.pid))
     service.stdin.close()
     service.wait()

@@ -79,6 +79,11 @@ class Processes:
                 return python("runtime_alone.py", self.models / precision)
         raise ValueError(system)
 
+    def end_one(self, system: System) -> None:
+        if process := self.running.pop(system, None):
+            process.stdin.close()
+            process.wait()
+
     def end(self) -> None:
         for process in self.running.values():
             process.stdin.close()

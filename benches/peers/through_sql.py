@@ -1,7 +1,10 @@
 """pg_clip through SQL: python through_sql.py MODEL, with the connection in PGHOST and its like."""
 
+import os
+import signal
 import struct
 import sys
+import time
 
 import psycopg
 
@@ -14,7 +17,7 @@ class ThroughSql(System):
         # Statements are prepared at their first use, and vectors come back as they are stored.
         self.connection = psycopg.connect(autocommit=True, prepare_threshold=0)
         self.cursor = self.connection.cursor(binary=True)
-        self.asked = {kind: self.inferences(kind) for kind in ("text", "image")}
+        self.seen = {kind: self.inferences(kind) for kind in ("text", "image")}
 
     def for_a_client(self) -> "ThroughSql":
         return ThroughSql(self.model)
@@ -54,15 +57,47 @@ class ThroughSql(System):
             for data in ready:
                 copy.write_row([data])
 
-    def has_embedded(self, kind: str, count: int) -> None:
-        self.asked[kind] += count
-        # Two of a few thousand random texts may be the same.
-        if self.inferences(kind) < 0.99 * self.asked[kind]:
-            raise SystemExit(f"pg_clip embedded {self.inferences(kind)} of {self.asked[kind]}: the others it remembered")
+    def photos_by_function(self, ready: list[bytes]) -> None:
+        self.one("SELECT clip_embed_images(%b::bytea[], %s)", ready, self.model)
 
-    def inferences(self, kind: str) -> int:
+    def photos_by_queue(self, ready: list[bytes]) -> None:
+        """The same COPY into a table whose photos wait for the worker, until none of them waits."""
+        photos, embeddings = f"photos_{self.model}", f"embeddings_{self.model}"
+        self.connection.execute(f"SELECT clip_unwatch('{photos}')")
+        self.connection.execute(f"SELECT clip_watch('{photos}', '{embeddings}', mode => 'async')")
+        self.photos(ready)
+        while self.one(f"SELECT count(*) FROM {embeddings} WHERE embedding IS NOT NULL") < len(ready):
+            # Often enough for a figure of seconds, and seldom enough to cost nothing.
+            time.sleep(0.01)
+
+    def processes(self) -> list[int]:
+        return [self.connection.execute("SELECT pid FROM clip_status").fetchone()[0]]
+
+    def restart(self) -> None:
+        """A new embedder, until it has answered."""
+        (process,) = self.processes()
+        os.kill(process, signal.SIGKILL)
+        self.one("SELECT clip_embed_text(%s, %s)", "a photo after a start", self.model)
+
+    def connections(self) -> None:
+        """A hundred more connections that have each asked for a text."""
+        self.more = [self.for_a_client() for _ in range(100)]
+        for number, client in enumerate(self.more):
+            client.text(f"a photo of {number} connections")
+
+    def has_embedded(self, kind: str, count: int) -> None:
+        (process, before), (now_process, now) = self.seen[kind], self.inferences(kind)
+        # An embedder that was started since counts from zero.
+        done = now - before if process == now_process else now
+        self.seen[kind] = (now_process, now)
+        # Two of a few thousand random texts may be the same.
+        if done < 0.99 * count:
+            raise SystemExit(f"pg_clip embedded {done} of {count}: the others it remembered")
+
+    def inferences(self, kind: str) -> tuple[int, int]:
+        """The embedder's process, and how many inputs went through its network."""
         query = "SELECT coalesce(sum(inferences), 0)::bigint FROM clip_stats WHERE kind = %s AND model = %s"
-        return self.connection.execute(query, (kind, self.model)).fetchone()[0]
+        return self.processes()[0], self.connection.execute(query, (kind, self.model)).fetchone()[0]
 
     def one(self, query: str, *values: object) -> bytes:
         return self.cursor.execute(query, values).fetchone()[0]

@@ -43,6 +43,20 @@ async function inTurn(values, work) {
   return answers;
 }
 
+async function together(inputs, work, clients, end) {
+  const start = performance.now();
+  const ms = [];
+  let next = 0;
+  const client = async () => {
+    while (performance.now() < end) {
+      const input = inputs[next++ % inputs.length];
+      ms.push(await timed(() => work(input)));
+    }
+  };
+  await Promise.all(Array.from({ length: clients }, client));
+  return { rate: ms.length / ((performance.now() - start) / 1000), ms };
+}
+
 const answers = {
   text: ({ texts }) => inTurn(texts, (text) => timed(() => embedText(text))),
   photo: ({ files }) => inTurn(files, async (file) => {
@@ -56,19 +70,20 @@ const answers = {
     });
     return [took / files.length];
   },
-  async clients({ clients, texts, seconds }) {
-    const start = performance.now();
-    const ms = [];
-    let next = 0;
-    const client = async () => {
-      while (performance.now() - start < seconds * 1000) {
-        const text = texts[next++];
-        ms.push(await timed(() => embedText(text)));
-      }
-    };
-    await Promise.all(Array.from({ length: clients }, client));
-    return { rate: ms.length / ((performance.now() - start) / 1000), ms };
+  async clients({ kind, clients, inputs, seconds }) {
+    const work = kind === 'text' ? embedText : (bytes) => embedPhotos([bytes]);
+    const ready = kind === 'text' ? inputs : await Promise.all(inputs.map((file) => readFile(file)));
+    return together(ready, work, clients, performance.now() + seconds * 1000);
   },
+  async beside({ texts, files, clients, seconds }) {
+    const photos = await Promise.all(files.map((file) => readFile(file)));
+    const end = performance.now() + seconds * 1000;
+    const [ofTexts, ofPhotos] = await Promise.all([
+      together(texts, embedText, 1, end), together(photos, (bytes) => embedPhotos([bytes]), clients, end),
+    ]);
+    return { ms: ofTexts.ms, photos: ofPhotos.rate };
+  },
+  memory: () => [process.memoryUsage().rss / 2 ** 20],
   async vectors({ texts, files }) {
     return {
       texts: await inTurn(texts, async (text) => Array.from(await embedText(text))),

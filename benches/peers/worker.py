@@ -4,7 +4,9 @@ The clock runs here, beside the system, and not across the pipe to the bench. A 
 `photo(bytes)`; what it needs ready before the clock starts comes from `ready_text` and `ready_photo`.
 """
 
+import itertools
 import json
+import os
 import sys
 import threading
 import time
@@ -27,6 +29,10 @@ class System:
         """Many photos: those that come together, in the batches that suit the system."""
         raise NotImplementedError
 
+    def processes(self) -> list[int]:
+        """The processes that hold the model, by their ids."""
+        return [os.getpid()]
+
     def search(self, text: str) -> None:
         raise NotImplementedError
 
@@ -42,7 +48,10 @@ class System:
 
 
 def serve(system: System) -> None:
-    answers = {"text": text, "photo": photo, "search": search, "bulk": bulk, "clients": clients, "vectors": vectors, "call": call}
+    answers = {
+        "text": text, "photo": photo, "search": search, "bulk": bulk, "clients": clients, "beside": beside, "memory": memory,
+        "vectors": vectors, "call": call,
+    }
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -68,37 +77,66 @@ def search(system: System, texts: list[str]) -> list[float]:
     return took
 
 
-def bulk(system: System, files: list[str]) -> list[float]:
-    """How long each took of many."""
+def bulk(system: System, files: list[str], way: str = "photos") -> list[float]:
+    """How long each took of many, by one of the system's ways."""
     system.before_photos()
     ready = [system.ready_photo(Path(file).read_bytes()) for file in files]
-    took = timed(system.photos, ready)
+    took = timed(getattr(system, way), ready)
     system.has_embedded("image", len(files))
     return [took / len(files)]
 
 
-def clients(system: System, clients: int, texts: list[str], seconds: float) -> dict:
-    """Texts by so many clients at once: how many were done in a second, and how long each took."""
-    left, lock = iter(texts), threading.Lock()
-    handles = [system.for_a_client() for _ in range(clients)]
-    took: list[float] = []
+def clients(system: System, kind: str, clients: int, inputs: list[str], seconds: float) -> dict:
+    """Texts, or photos from files, by so many clients at once: how many were done in a second, and how long each took."""
+    return together([Work(system, kind, inputs, time.perf_counter() + seconds)], [clients])[0]
+
+
+def beside(system: System, texts: list[str], files: list[str], clients: int, seconds: float) -> dict:
+    """Texts by one client while others send photos."""
     end = time.perf_counter() + seconds
+    of_texts, of_photos = together([Work(system, "text", texts, end), Work(system, "photo", files, end)], [1, clients])
+    return {"ms": of_texts["ms"], "photos": of_photos["rate"]}
 
-    def work(handle: System) -> None:
-        while time.perf_counter() < end:
-            with lock:
-                ready = handle.ready_text(next(left))
-            took.append(timed(handle.text, ready))
 
-    threads = [threading.Thread(target=work, args=(handle,)) for handle in handles]
+class Work:
+    """What clients take turns to send until the end. Files are sent again and again."""
+
+    def __init__(self, system: System, kind: str, inputs: list[str], end: float) -> None:
+        self.system, self.kind, self.end = system, kind, end
+        self.left = iter(inputs) if kind == "text" else itertools.cycle([system.ready_photo(Path(file).read_bytes()) for file in inputs])
+        self.lock = threading.Lock()
+        self.took: list[float] = []
+
+    def client(self, handle: System) -> None:
+        send = getattr(handle, self.kind)
+        while time.perf_counter() < self.end:
+            with self.lock:
+                ready = next(self.left)
+                if self.kind == "text":
+                    ready = handle.ready_text(ready)
+            self.took.append(timed(send, ready))
+
+
+def together(works: list[Work], clients: list[int]) -> list[dict]:
+    threads = [
+        threading.Thread(target=work.client, args=(work.system.for_a_client(),))
+        for work, number in zip(works, clients, strict=True) for _ in range(number)
+    ]
     start = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     seconds = time.perf_counter() - start
-    system.has_embedded("text", len(took))
-    return {"rate": len(took) / seconds, "ms": took}
+    for work in works:
+        work.system.has_embedded({"text": "text", "photo": "image"}[work.kind], len(work.took))
+    return [{"rate": len(work.took) / seconds, "ms": work.took} for work in works]
+
+
+def memory(system: System) -> list[float]:
+    """What is in RAM of the processes that hold the model, in MB."""
+    sizes = [Path(f"/proc/{process}/status").read_text() for process in system.processes()]
+    return [sum(int(next(line for line in size.splitlines() if line.startswith("VmRSS:")).split()[1]) for size in sizes) / 1024]
 
 
 def vectors(system: System, texts: list[str], files: list[str]) -> dict:

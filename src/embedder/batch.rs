@@ -10,6 +10,7 @@ mod decoder_memory;
 mod fair_queue;
 mod image_lane;
 mod image_queue;
+mod pace;
 mod reply;
 mod text_lane;
 
@@ -19,6 +20,7 @@ use pg_clip_wire::{Failure, Fingerprint};
 
 pub(crate) use self::fair_queue::Source;
 pub(crate) use self::image_lane::{ImageJob, ImageLane};
+pub(crate) use self::pace::Pace;
 pub(crate) use self::reply::Reply;
 pub(crate) use self::text_lane::{TextJob, TextLane};
 use crate::error::Error;

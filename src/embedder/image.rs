@@ -34,6 +34,8 @@ use std::panic::{self, UnwindSafe};
 use clap::ValueEnum;
 
 use self::format::Format;
+#[cfg(test)]
+pub(crate) use self::parity::demo_model;
 use crate::error::Error;
 use crate::model::{Preprocessing, ResizeMode};
 

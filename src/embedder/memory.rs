@@ -17,3 +17,12 @@ pub(crate) fn peak_resident_bytes() -> Option<u64> {
     let kilobytes: u64 = peak.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kilobytes << 10)
 }
+
+/// Gives memory back to the system that was freed and is kept for later.
+pub(crate) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes any number, and touches only memory that is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

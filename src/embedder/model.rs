@@ -21,7 +21,7 @@ mod tensor;
 mod text_tower;
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{panic, thread};
 
 use pg_clip_wire::{Fingerprint, MAX_DIMENSIONS};
 
@@ -33,9 +33,10 @@ pub(crate) use self::preprocessing::{Interpolation, Preprocessing, ResizeMode};
 pub(crate) use self::registry::{Registry, State};
 pub(crate) use self::text_tower::Padding;
 use self::text_tower::TextTower;
+use crate::batch::Pace;
 use crate::error::Error;
 use crate::memory;
-use crate::onnxruntime::OnnxRuntime;
+use crate::onnxruntime::{OnnxRuntime, Sessions, Urgency};
 use crate::text::Tokenizer;
 
 /// A model that is loaded and tested.
@@ -51,6 +52,8 @@ pub(crate) struct Model {
     pub unpadded_text: bool,
     /// How many images one run may take.
     pub image_batch: usize,
+    /// How fast the image tower is.
+    pub image_pace: Pace,
     /// How many texts one run may take.
     pub text_batch: usize,
     /// By how much the process grew while the model was loaded and tested: its weights, and what ONNX Runtime makes of
@@ -60,8 +63,8 @@ pub(crate) struct Model {
     pub image_graph: String,
     /// The graph that reads, its inputs and output, in words.
     pub text_graph: String,
-    image: Mutex<ImageTower>,
-    text: Mutex<TextTower>,
+    image: ImageTower,
+    text: TextTower,
 }
 
 /// The most inputs of one run. Beyond it a CPU gains nothing, and the first of a batch waits for the last.
@@ -78,19 +81,41 @@ impl Model {
         let folder = Folder::open(models_directory, name)?;
         let unusable = |reason| Error::UnusableModel { name: name.to_owned(), reason };
         let config = Config::read(&folder).map_err(unusable)?;
-        let graphs: Result<Vec<GraphFile>, String> =
-            folder.graphs.iter().cloned().map(GraphFile::read).collect();
-        let graphs = graphs.map_err(unusable)?;
+        let graphs = beside_each_other(&folder.graphs, |graph| GraphFile::read(graph.clone()));
+        let graphs: Vec<GraphFile> = graphs.into_iter().collect::<Result<_, _>>().map_err(unusable)?;
+        // To read all files once more takes a second for a ViT-B/32: it goes on beside the rest.
+        thread::scope(|scope| {
+            let fingerprint = scope.spawn(|| fingerprint::of(&folder, &graphs));
+            let mut model = Model::load_graphs(name, &folder, &config, &graphs, &sessions)?;
+            let fingerprint =
+                fingerprint.join().map_err(|_| unusable("its files could not be read".to_owned()))?;
+            model.fingerprint = fingerprint.map_err(unusable)?;
+            // ONNX Runtime reads a graph into memory, and has a copy of its weights for a while.
+            memory::give_back();
+            model.memory_bytes =
+                memory::resident_bytes().zip(memory).map(|(now, before)| now.saturating_sub(before));
+            Ok(model)
+        })
+    }
 
+    /// The model without its fingerprint.
+    fn load_graphs(
+        name: &str,
+        folder: &Folder,
+        config: &Config,
+        graphs: &[GraphFile],
+        sessions: &Sessions,
+    ) -> Result<Model, Error> {
+        let unusable = |reason| Error::UnusableModel { name: name.to_owned(), reason };
         let kind = config.kind();
-        let mut towers = graph::open_towers(&folder.path, &graphs, kind, &sessions).map_err(unusable)?;
+        let mut towers = graph::open_towers(&folder.path, graphs, kind, sessions).map_err(unusable)?;
         let preprocessing = towers.reconcile(config.preprocessing(), kind).map_err(unusable)?;
         let context_length = towers.text.context_length(config.context_length().map_err(unusable)?);
         let mut tokenizer = Tokenizer::read(&folder.tokenizer, context_length).map_err(unusable)?;
         if let Some(id) = config.padding_token(&tokenizer) {
             tokenizer.pad_with(id);
         }
-        let tested = self_test::run(&mut towers, &tokenizer, &preprocessing).map_err(unusable)?;
+        let tested = self_test::run(&towers, &tokenizer, &preprocessing).map_err(unusable)?;
         if let Some(said) = config.projection()
             && kind == Kind::Clip
             && said != tested.dimensions as u64
@@ -105,29 +130,32 @@ impl Model {
             .ok()
             .filter(|_| tested.dimensions <= MAX_DIMENSIONS)
             .ok_or_else(|| unusable(format!("its vectors have {} dimensions", tested.dimensions)))?;
-        let fingerprint = fingerprint::of(&folder, &graphs).map_err(unusable)?;
-        let grown = || Some(memory::resident_bytes()?.saturating_sub(memory?));
         Ok(Model {
             name: name.to_owned(),
-            fingerprint,
+            fingerprint: Fingerprint::default(),
             dimensions,
             preprocessing,
             tokenizer,
             unpadded_text: tested.unpadded_text,
             image_batch: tested.image.batch,
+            image_pace: Pace::default(),
             text_batch: tested.text.batch,
-            memory_bytes: grown(),
+            memory_bytes: None,
             image_graph: tested.image.describe(&towers.image.describe()),
             text_graph: tested.text.describe(&towers.text.describe()),
-            image: Mutex::new(towers.image),
-            text: Mutex::new(towers.text),
+            image: towers.image,
+            text: towers.text,
         })
     }
 
     /// Embeds preprocessed images, each `3 × height × width` values, channel by channel: one vector of length 1 each,
     /// or why that one has none. Takes at most [`Model::image_batch`] images.
-    pub(crate) fn embed_images(&self, images: &[&[f32]]) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
-        let rows = lock(&self.image).run(images).map_err(|reason| self.inference_failed(reason))?;
+    pub(crate) fn embed_images(
+        &self,
+        images: &[&[f32]],
+        urgency: Urgency,
+    ) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
+        let rows = self.image.run(images, urgency).map_err(|reason| self.inference_failed(reason))?;
         Ok(rows.into_iter().map(|row| self.finish(row)).collect())
     }
 
@@ -135,7 +163,7 @@ impl Model {
     /// [`Model::text_batch`] texts.
     pub(crate) fn embed_texts(&self, texts: &[&[u32]]) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
         let padding = (!self.unpadded_text).then_some(self.tokenizer.padding());
-        let rows = lock(&self.text).run(texts, padding).map_err(|reason| self.inference_failed(reason))?;
+        let rows = self.text.run(texts, padding).map_err(|reason| self.inference_failed(reason))?;
         Ok(rows.into_iter().map(|row| self.finish(row)).collect())
     }
 
@@ -152,6 +180,18 @@ impl Model {
     }
 }
 
+/// Does something with each item, all beside each other: what came of it, in the order of the items.
+fn beside_each_other<T: Sync, R: Send>(items: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let act = &act;
+    thread::scope(|scope| {
+        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || act(item))).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, R>| {
+            thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
 /// Scales a vector to length 1, in f32.
 fn normalize(mut vector: Vec<f32>) -> Result<Vec<f32>, &'static str> {
     let norm = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
@@ -165,14 +205,40 @@ fn normalize(mut vector: Vec<f32>) -> Result<Vec<f32>, &'static str> {
     Ok(vector)
 }
 
-/// A session has no state between two runs, so that a panic in one leaves nothing behind.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::normalize;
+    use std::iter;
+
+    use super::*;
+    use crate::image::demo_model;
+
+    /// One run leads and the others go to threads of the pool: see [`crate::onnxruntime::SharedSession`].
+    #[test]
+    fn runs_beside_each_other_give_the_bits_that_each_gives_alone() {
+        let model = demo_model();
+        let encode = |words: usize| {
+            let text: Vec<&str> = iter::repeat_n("dog", words).collect();
+            model.tokenizer.encode(&text.join(" ")).unwrap()
+        };
+        let texts: Vec<Vec<u32>> = (1..9).map(encode).collect();
+        let pixels = 3 * model.preprocessing.width as usize * model.preprocessing.height as usize;
+        let image = |seed: usize| (0..pixels).map(|at| (at * seed % 255) as f32 / 255.0).collect();
+        let images: Vec<Vec<f32>> = (1..9).map(image).collect();
+        let bits = |mut rows: Vec<Result<Vec<f32>, Error>>| -> Vec<u32> {
+            rows.remove(0).unwrap().into_iter().map(f32::to_bits).collect()
+        };
+        let text = |at: usize| bits(model.embed_texts(&[&texts[at]]).unwrap());
+        let image = |at: usize| {
+            bits(model.embed_images(&[&images[at]], [Urgency::Usual, Urgency::Urgent][at % 2]).unwrap())
+        };
+        let alone: Vec<_> = (0..8).map(|at| (text(at), image(at))).collect();
+        thread::scope(|scope| {
+            for at in 0..8 {
+                let (alone, text, image) = (&alone, &text, &image);
+                scope.spawn(move || (0..20).for_each(|_| assert_eq!((text(at), image(at)), alone[at])));
+            }
+        });
+    }
 
     #[test]
     fn a_vector_gets_length_1() {

@@ -173,7 +173,7 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
     let server = Arc::new(Server {
         registry: Arc::new(registry),
         runtime,
-        texts: TextLane::start(Arc::clone(&watchdog)).map_err(no_thread())?,
+        texts: TextLane::start(threads, Arc::clone(&watchdog)).map_err(no_thread())?,
         images: ImageLane::start(threads, decoder_memory, options.jpeg_scaling, watchdog)
             .map_err(no_thread())?,
         admission: Arc::new(Admission::new(options.backlog)),

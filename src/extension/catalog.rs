@@ -290,8 +290,8 @@ fn qualified(schema: pg_sys::Oid, name: &str) -> String {
     format!("{}.{}", schema_name(schema), identifier(name))
 }
 
-/// Quoted.
-fn schema_name(schema: pg_sys::Oid) -> String {
+/// The quoted name of a schema, or its number where there is none.
+pub(crate) fn schema_name(schema: pg_sys::Oid) -> String {
     // SAFETY: the function takes any number, and returns null or a string in the current memory context.
     unsafe {
         let name = pg_sys::get_namespace_name(schema);

@@ -47,7 +47,7 @@ sql_function! {
         unsafe {
             let source = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, oid_of);
             let spi = Spi::connect()?;
-            let home = Home::of(&spi, (*(*fcinfo).flinfo).fn_oid)?;
+            let home = Home::of((*(*fcinfo).flinfo).fn_oid)?;
             let pair = crate::backfill::watched(&spi, &home, source)?;
             let counts = counts(&spi, &pair, &verified(&pair), COLUMNS)?;
             drop(spi);
@@ -70,7 +70,7 @@ pub(crate) unsafe fn count_for_a_view<R>(
     let counted = attempt(of_a_table, || {
         with_lock_timeout(PATIENCE, || {
             let spi = Spi::connect()?;
-            let home = Home::of(&spi, function)?;
+            let home = Home::of(function)?;
             count(&spi, &home, table)
         })
     })?;

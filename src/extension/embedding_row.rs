@@ -84,7 +84,7 @@ fn known(
     model: &str,
 ) -> Result<Option<Vec<f32>>, Error> {
     let spi = Spi::connect()?;
-    let home = Home::of(&spi, function)?;
+    let home = Home::of(function)?;
     let missing = || Error::NoTable(u32::from(target).to_string());
     let name = catalog::name_of(target);
     if !may_read(target) {

@@ -24,6 +24,7 @@ mod hostile_sql;
 mod hostile_tables;
 mod inheritance;
 mod isolation;
+mod kept_plans;
 mod lifecycle;
 mod many_connections;
 mod migration;

@@ -1,10 +1,13 @@
-//! The lane of images: decoders beside each other, then one thread that runs the network.
+//! The lane of images: decoders beside each other, then as many threads that run the network as there are processors.
 //!
-//! The decoders stay some batches ahead of the network and then wait. Images run in small batches, and bulk images keep
-//! one decoder free: what an interactive image waits for is one such batch and its turn, however many images are queued.
+//! The decoders stay some batches ahead of the network and then wait. Each run of the network takes one batch; runs go on
+//! beside each other, see [`crate::onnxruntime::SharedSession`], so that the network never waits for a decoder while
+//! another image is ready, and no processor for the end of another one's part. Bulk batches are bounded by the time that
+//! they take. One decoder and one thread of the network take only interactive images: these wait for no bulk image,
+//! however many are queued.
 //!
-//! All threads but the decoder of interactive images stand back behind texts and PostgreSQL's backends. That holds for the
-//! network's run of an interactive image too: there is one session for both priorities.
+//! All threads but these two stand back behind texts and PostgreSQL's backends, and so do the threads of the network's
+//! session, which help both: there is one session for both priorities.
 
 use std::num::NonZeroUsize;
 use std::panic::{self, AssertUnwindSafe};
@@ -16,10 +19,11 @@ use pg_clip_wire::Priority;
 
 use super::decoder_memory::DecoderMemory;
 use super::fair_queue::Source;
-use super::image_queue::{Decodes, ImageQueue, Room};
+use super::image_queue::{ImageQueue, Room, Takes};
 use super::{Reply, answer, same_model};
 use crate::image::{self, JpegScaling};
 use crate::model::Model;
+use crate::onnxruntime::Urgency;
 use crate::scheduling;
 use crate::server::Memory;
 use crate::watchdog::Watchdog;
@@ -52,10 +56,10 @@ struct Lane {
 
 type Queue = ImageQueue<ImageJob, Prepared>;
 
-/// The most bulk images of one run of the network: an interactive image waits for no more than such a run. On two busy
-/// processors the demo model took 9 ms for 4 images and 30 ms for 16: larger batches gain a sixth and wait for three times
-/// as long.
-const BULK_BATCH: usize = 4;
+/// How long a run of bulk images should take at most. A batch of 4 takes 0.88 of the time of 4 images one by one
+/// (ViT-B/32 in fp32, 240 ms on two processors), and one of 8 no less than two of 4: for models as large or larger, batches beyond
+/// this gain nothing. Small models gain by larger ones.
+const BULK_RUN: Duration = Duration::from_millis(250);
 
 /// The most interactive images of one run: a search beside an INSERT of many photos waits for no more than such a run.
 const INTERACTIVE_BATCH: usize = 8;
@@ -64,9 +68,10 @@ const INTERACTIVE_BATCH: usize = 8;
 const AHEAD: usize = 16;
 
 impl ImageLane {
-    /// Starts the decoders, one more that decodes only interactive images, and a thread that runs the network. There is one
-    /// decoder less than there are `threads`, but one at least: beside the network, which uses them all, another one would
-    /// take the processors from PostgreSQL. All decoders together take no more memory than `decoder_memory` bytes.
+    /// Starts the decoders and `threads` threads that run the network, and one more of each for interactive images alone.
+    /// There is one decoder less than there are `threads`, but one at least: beside the network, which uses them all,
+    /// another one would take the processors from PostgreSQL. All decoders together take no more memory than
+    /// `decoder_memory` bytes.
     pub(crate) fn start(
         threads: NonZeroUsize,
         decoder_memory: u64,
@@ -79,14 +84,17 @@ impl ImageLane {
         for number in 0..decoders {
             lane.spawn(&format!("decoder {number}"), |lane| {
                 scheduling::stand_back();
-                lane.decode(Decodes::All);
+                lane.decode(Takes::All);
             })?;
         }
-        lane.spawn("decoder", |lane| lane.decode(Decodes::InteractiveOnly))?;
-        lane.spawn("image", |lane| {
-            scheduling::stand_back();
-            lane.work();
-        })?;
+        for number in 0..threads.get() {
+            lane.spawn(&format!("image {number}"), |lane| {
+                scheduling::stand_back();
+                lane.work(Takes::All);
+            })?;
+        }
+        lane.spawn("decoder", |lane| lane.decode(Takes::InteractiveOnly))?;
+        lane.spawn("image", |lane| lane.work(Takes::InteractiveOnly))?;
         Ok(lane)
     }
 
@@ -117,8 +125,8 @@ struct Prepared {
 }
 
 impl Lane {
-    fn decode(&self, decodes: Decodes) {
-        while let Some((job, room)) = self.queue.next_to_decode(decodes) {
+    fn decode(&self, takes: Takes) {
+        while let Some((job, room)) = self.queue.next_to_decode(takes) {
             if !job.reply.is_abandoned() {
                 // A panic drops the reply, which answers it, and gives the room back.
                 let _ = panic::catch_unwind(AssertUnwindSafe(|| self.prepare(job, room)));
@@ -146,33 +154,36 @@ impl Lane {
         }
     }
 
-    fn work(&self) {
+    fn work(&self, takes: Takes) {
         let limit = |priority, image: &Prepared| {
             image.model.image_batch.min(match priority {
                 Priority::Interactive => INTERACTIVE_BATCH,
-                Priority::Bulk => BULK_BATCH,
+                Priority::Bulk => image.model.image_pace.most_within(BULK_RUN),
             })
         };
         let same = |a: &Prepared, b: &Prepared| same_model(&a.model, &b.model);
-        while let Some(mut group) = self.queue.next_batch(limit, same) {
+        let urgency = if takes == Takes::InteractiveOnly { Urgency::Urgent } else { Urgency::Usual };
+        while let Some(mut group) = self.queue.next_batch(takes, limit, same) {
             group.retain(|image| !image.reply.is_abandoned());
             let _busy = self.watchdog.busy("embedding a batch of images");
             // A panic drops the replies, which answers them.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| run(group)));
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| run(group, urgency)));
         }
     }
 }
 
-fn run(group: Vec<Prepared>) {
+fn run(group: Vec<Prepared>, urgency: Urgency) {
     let Some(first) = group.first() else { return };
     let model = Arc::clone(&first.model);
     let images: Vec<&[f32]> = group.iter().map(|image| image.values.as_slice()).collect();
     let waited: Vec<Duration> =
         group.iter().map(|image| image.reply.age().saturating_sub(image.decoding)).collect();
     let start = Instant::now();
-    let rows = model.embed_images(&images);
+    let rows = model.embed_images(&images, urgency);
     if rows.is_ok() {
-        first.reply.meter.ran(&waited, start.elapsed());
+        let time = start.elapsed();
+        model.image_pace.ran(images.len(), time);
+        first.reply.meter.ran(&waited, time);
     }
     answer(&model, group.into_iter().map(|image| image.reply), rows);
 }

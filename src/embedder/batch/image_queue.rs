@@ -20,15 +20,17 @@ pub(super) struct ImageQueue<Raw, Ready> {
     decodable: Condvar,
     /// Something may be there for a decoder that takes interactive images only: bulk images do not wake it.
     interactive_decodable: Condvar,
-    /// Something is there for the network.
+    /// Something is there for a thread of the network that takes all images.
     ready: Condvar,
+    /// Something is there for a thread of the network that takes interactive images only.
+    interactive_ready: Condvar,
     /// How many images of one priority may be decoded and waiting, including the images that are being decoded.
     room: usize,
 }
 
-/// Which images a decoder takes.
+/// Which images a thread takes, of a decoder or of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Decodes {
+pub(super) enum Takes {
     All,
     InteractiveOnly,
 }
@@ -46,6 +48,8 @@ struct State<Raw, Ready> {
     bulk: Waiting<Raw, Ready>,
     decoders: Turns,
     network: Turns,
+    /// Whether the thread of the network that takes interactive images only waits for one.
+    interactive_idles: bool,
     closed: bool,
 }
 
@@ -72,6 +76,7 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
             bulk: Waiting::default(),
             decoders: Turns::default(),
             network: Turns::default(),
+            interactive_idles: false,
             closed: false,
         };
         ImageQueue {
@@ -79,6 +84,7 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
             decodable: Condvar::new(),
             interactive_decodable: Condvar::new(),
             ready: Condvar::new(),
+            interactive_ready: Condvar::new(),
             room,
         }
     }
@@ -89,14 +95,14 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
     }
 
     /// Waits for an image to decode, for which there is room. None when the queue is closed.
-    pub(super) fn next_to_decode(&self, decodes: Decodes) -> Option<(Raw, Room<'_, Raw, Ready>)> {
+    pub(super) fn next_to_decode(&self, takes: Takes) -> Option<(Raw, Room<'_, Raw, Ready>)> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
             let interactive = state.interactive.can_be_decoded(self.room);
-            let bulk = decodes == Decodes::All && state.bulk.can_be_decoded(self.room);
+            let bulk = takes == Takes::All && state.bulk.can_be_decoded(self.room);
             if let Some(priority) = state.decoders.next(interactive, bulk) {
                 let waiting = state.of(priority);
                 if let Some((source, image)) = waiting.raw.pop() {
@@ -104,9 +110,9 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
                     return Some((image, Room { queue: self, priority, source }));
                 }
             }
-            let may_be_there = match decodes {
-                Decodes::All => &self.decodable,
-                Decodes::InteractiveOnly => &self.interactive_decodable,
+            let may_be_there = match takes {
+                Takes::All => &self.decodable,
+                Takes::InteractiveOnly => &self.interactive_decodable,
             };
             state = may_be_there.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -114,8 +120,12 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
 
     /// Waits for the network's next batch: images of one priority that are the `same` as the first, as many as the
     /// `limit` of that one allows. None when the queue is closed.
+    ///
+    /// An interactive image is left to the thread that takes no others while that one is idle: it stands back behind
+    /// nothing.
     pub(super) fn next_batch(
         &self,
+        takes: Takes,
         limit: impl Fn(Priority, &Ready) -> usize,
         same: impl Fn(&Ready, &Ready) -> bool,
     ) -> Option<Vec<Ready>> {
@@ -124,14 +134,29 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
             if state.closed {
                 return None;
             }
-            let (interactive, bulk) = (!state.interactive.ready.is_empty(), !state.bulk.ready.is_empty());
-            if let Some(priority) = state.network.next(interactive, bulk) {
+            let only_interactive = takes == Takes::InteractiveOnly;
+            let interactive =
+                !state.interactive.ready.is_empty() && (only_interactive || !state.interactive_idles);
+            let bulk = !state.bulk.ready.is_empty() && !only_interactive;
+            let turn = if only_interactive {
+                interactive.then_some(Priority::Interactive)
+            } else {
+                state.network.next(interactive, bulk)
+            };
+            if let Some(priority) = turn {
                 let batch = state.of(priority).ready.pop_batch(|first| limit(priority, first), same);
+                let left = !state.of(priority).ready.is_empty();
                 drop(state);
                 self.wake_decoders(priority);
+                if left {
+                    self.ready.notify_one();
+                }
                 return Some(batch);
             }
-            state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.interactive_idles |= only_interactive;
+            let may_be_there = if only_interactive { &self.interactive_ready } else { &self.ready };
+            state = may_be_there.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.interactive_idles &= !only_interactive;
         }
     }
 
@@ -143,6 +168,7 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
         drop(state);
         self.wake_decoders(Priority::Interactive);
         self.ready.notify_all();
+        self.interactive_ready.notify_all();
     }
 
     /// Wakes the decoders that may have something to do, now that an image of this priority has come, or room for one.
@@ -166,8 +192,10 @@ impl<Raw, Ready> Room<'_, Raw, Ready> {
         if !state.closed {
             state.of(self.priority).ready.push(self.source, image);
         }
+        let is_for_interactive = self.priority == Priority::Interactive && state.interactive_idles;
         drop(state);
-        self.queue.ready.notify_one();
+        let ready = if is_for_interactive { &self.queue.interactive_ready } else { &self.queue.ready };
+        ready.notify_one();
     }
 }
 
@@ -234,7 +262,7 @@ mod tests {
     }
 
     fn decode(queue: &Queue) -> (Priority, &'static str) {
-        let (image, room) = queue.next_to_decode(Decodes::All).unwrap();
+        let (image, room) = queue.next_to_decode(Takes::All).unwrap();
         let priority = room.priority;
         room.fill(image);
         (priority, image)
@@ -242,7 +270,7 @@ mod tests {
 
     fn batch(queue: &Queue) -> Vec<&'static str> {
         let limit = |priority, _: &_| if priority == Priority::Bulk { 2 } else { 3 };
-        queue.next_batch(limit, |a, b| a.starts_with('x') == b.starts_with('x')).unwrap()
+        queue.next_batch(Takes::All, limit, |a, b| a.starts_with('x') == b.starts_with('x')).unwrap()
     }
 
     #[test]
@@ -284,7 +312,7 @@ mod tests {
         let queue = Queue::new(2);
         queue.submit(Priority::Bulk, source(1), "1");
         queue.submit(Priority::Interactive, source(1), "now");
-        let interactive = || queue.next_to_decode(Decodes::InteractiveOnly).map(|(image, _)| image);
+        let interactive = || queue.next_to_decode(Takes::InteractiveOnly).map(|(image, _)| image);
         assert_eq!(interactive(), Some("now"));
         thread::scope(|scope| {
             let waiting = scope.spawn(interactive);
@@ -292,6 +320,28 @@ mod tests {
             queue.submit(Priority::Interactive, source(1), "next");
             assert_eq!(waiting.join().unwrap(), Some("next"));
         });
+    }
+
+    #[test]
+    fn an_interactive_image_is_left_to_the_idle_thread_that_takes_no_others() {
+        let queue = Queue::new(8);
+        let network = |takes| queue.next_batch(takes, |_, _| 1, |_, _| true);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| network(Takes::InteractiveOnly));
+            while !queue.lock().interactive_idles {
+                thread::yield_now();
+            }
+            queue.submit(Priority::Bulk, source(1), "1");
+            decode(&queue);
+            queue.submit(Priority::Interactive, source(1), "now");
+            decode(&queue);
+            assert_eq!(network(Takes::All), Some(vec!["1"]));
+            assert_eq!(waiting.join().unwrap(), Some(vec!["now"]));
+        });
+        // That one is busy now: the others take interactive images too.
+        queue.submit(Priority::Interactive, source(1), "next");
+        decode(&queue);
+        assert_eq!(network(Takes::All), Some(vec!["next"]));
     }
 
     #[test]
@@ -306,7 +356,7 @@ mod tests {
         queue.submit(Priority::Interactive, source(8), "search");
         let decoded: Vec<_> = (0..9).map(|_| decode(&queue).1).collect();
         assert!(decoded.contains(&"search"), "{decoded:?}");
-        let network = || queue.next_batch(|_, _| 8, |_, _| true).unwrap();
+        let network = || queue.next_batch(Takes::All, |_, _| 8, |_, _| true).unwrap();
         let batches = [network(), network()];
         assert!(batches.concat().contains(&"search"), "{batches:?}");
     }
@@ -330,7 +380,7 @@ mod tests {
         let queue = Queue::new(1);
         queue.submit(Priority::Bulk, source(1), "broken");
         queue.submit(Priority::Bulk, source(1), "good");
-        let (_, room) = queue.next_to_decode(Decodes::All).unwrap();
+        let (_, room) = queue.next_to_decode(Takes::All).unwrap();
         thread::scope(|scope| {
             let waiting = scope.spawn(|| decode(&queue));
             drop(room);
@@ -354,12 +404,12 @@ mod tests {
     fn a_closed_queue_ends_all_waits() {
         let queue = Queue::new(1);
         thread::scope(|scope| {
-            let decoder = scope.spawn(|| queue.next_to_decode(Decodes::All).is_none());
-            let network = scope.spawn(|| queue.next_batch(|_, _| 1, |_, _| true).is_none());
+            let decoder = scope.spawn(|| queue.next_to_decode(Takes::All).is_none());
+            let network = scope.spawn(|| queue.next_batch(Takes::All, |_, _| 1, |_, _| true).is_none());
             queue.close();
             assert!(decoder.join().unwrap() && network.join().unwrap());
         });
         queue.submit(Priority::Interactive, source(1), "late");
-        assert!(queue.next_to_decode(Decodes::All).is_none());
+        assert!(queue.next_to_decode(Takes::All).is_none());
     }
 }

@@ -1,17 +1,22 @@
-//! The lane of texts: one thread.
+//! The lane of texts: as many threads as there are processors, each of which runs a group of texts.
 //!
-//! Parties and connections take turns, see [`super::fair_queue`]. Tokenizing takes microseconds and stays on the lane. Only texts of equally many tokens share a run, so that none is
-//! padded for another; equal texts are computed once.
+//! Parties and connections take turns, see [`super::fair_queue`]. A thread looks at the texts that wait, tokenizes them,
+//! which takes microseconds, and makes groups of them: only texts of equally many tokens share a run, so that none is
+//! padded for another. It runs one group and leaves the others to the threads that are idle. Where there are fewer texts
+//! than threads each text is a group, and a lone text has all processors: see [`crate::onnxruntime::SharedSession`].
+//! Equal texts are computed once: one that comes while another is being computed waits for that one's vector.
 
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use pg_clip_wire::Failure;
+use pg_clip_wire::{Failure, Fingerprint};
 
 use super::fair_queue::{FairQueue, Source};
-use super::{Embedding, Reply, answer, same_model, split_group};
+use super::{Embedding, Reply, same_model, split_group};
 use crate::model::Model;
 use crate::server::Memory;
 use crate::text::Cache;
@@ -27,140 +32,193 @@ pub(crate) struct TextJob {
     pub memory: Memory,
 }
 
-/// Where texts go. The thread ends when this is dropped.
+/// Where texts go. The threads end when this is dropped.
 #[derive(Debug)]
-pub(crate) struct TextLane(Arc<Queue>);
+pub(crate) struct TextLane(Arc<Lane>);
+
+/// What the threads of the lane share.
+#[derive(Debug)]
+struct Lane {
+    threads: NonZeroUsize,
+    queue: Mutex<Queue>,
+    /// Something is there, or the lane is gone.
+    changed: Condvar,
+    known: Mutex<Known>,
+    watchdog: Arc<Watchdog>,
+}
 
 #[derive(Debug, Default)]
 struct Queue {
-    state: Mutex<State>,
-    /// Something is there, or the lane is gone.
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
     waiting: FairQueue<TextJob>,
+    /// Texts that wait for nothing but a thread.
+    groups: VecDeque<Vec<Asked>>,
     closed: bool,
 }
 
-/// How many requests are looked at together to find equal lengths: a text that comes then waits for them.
+/// What was computed, and the requests that wait for what is being computed.
+#[derive(Debug)]
+struct Known {
+    vectors: Cache,
+    /// The requests that came after the first of a text, until that one has its vector.
+    computing: HashMap<(Fingerprint, Arc<[u32]>), Vec<Reply>>,
+}
+
+/// How many requests are looked at together to find equal lengths.
 const LOOKAHEAD: usize = 16;
 
 impl TextLane {
-    pub(crate) fn start(watchdog: Arc<Watchdog>) -> io::Result<TextLane> {
-        let lane = TextLane(Arc::default());
-        let queue = Arc::clone(&lane.0);
-        thread::Builder::new().name("text".to_owned()).spawn(move || work(&queue, &watchdog))?;
+    /// Starts the threads.
+    pub(crate) fn start(threads: NonZeroUsize, watchdog: Arc<Watchdog>) -> io::Result<TextLane> {
+        let known = Known { vectors: Cache::new(), computing: HashMap::new() };
+        let (queue, changed, known) = (Mutex::default(), Condvar::new(), Mutex::new(known));
+        let lane = TextLane(Arc::new(Lane { threads, queue, changed, known, watchdog }));
+        for number in 0..threads.get() {
+            let lane = Arc::clone(&lane.0);
+            thread::Builder::new().name(format!("text {number}")).spawn(move || lane.work())?;
+        }
         Ok(lane)
     }
 
     pub(crate) fn submit(&self, source: Source, job: TextJob) {
-        self.0.lock().waiting.push(source, job);
+        lock(&self.0.queue).waiting.push(source, job);
         self.0.changed.notify_one();
     }
 }
 
 impl Drop for TextLane {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        *state = State { waiting: FairQueue::default(), closed: true };
-        drop(state);
-        self.0.changed.notify_one();
+        *lock(&self.0.queue) = Queue { closed: true, ..Queue::default() };
+        self.0.changed.notify_all();
     }
 }
 
-impl Queue {
-    /// Waits for one and takes what else is there, at most `limit`. None when the lane is gone.
-    fn pull(&self, limit: usize) -> Option<Vec<TextJob>> {
-        let mut state = self.lock();
-        loop {
-            if state.closed {
-                return None;
-            }
-            if !state.waiting.is_empty() {
-                return Some(state.waiting.pop_batch(|_| limit, |_, _| true));
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// No step under the lock leaves the state half changed, so that a panic leaves nothing behind.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn work(queue: &Queue, watchdog: &Watchdog) {
-    let mut cache = Cache::new();
-    while let Some(jobs) = queue.pull(LOOKAHEAD) {
-        let _busy = watchdog.busy("embedding a batch of texts");
-        // A panic drops the replies, which answers them; the cache holds whole entries only.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| embed(jobs, &mut cache)));
-    }
-}
-
-/// The requests of one text.
+/// The request for a text that is to be computed.
+#[derive(Debug)]
 struct Asked {
     model: Arc<Model>,
     ids: Arc<[u32]>,
-    replies: Vec<Reply>,
+    reply: Reply,
 }
 
-fn embed(jobs: Vec<TextJob>, cache: &mut Cache) {
-    let mut asked: Vec<Asked> = Vec::new();
-    for TextJob { model, text, reply, memory } in jobs {
+impl Lane {
+    fn work(&self) {
+        while let Some(group) = self.next_group() {
+            let _busy = self.watchdog.busy("embedding a batch of texts");
+            let keys: Vec<_> = group.iter().map(Asked::key).collect();
+            // A panic drops the replies, which answers them.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| self.run(group)));
+            // What is left of these was lost in a panic, and so are the requests that waited for them.
+            let mut known = lock(&self.known);
+            keys.iter().for_each(|key| drop(known.computing.remove(key)));
+        }
+    }
+
+    /// Waits for texts to run together. None when the lane is gone.
+    fn next_group(&self) -> Option<Vec<Asked>> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.closed {
+                return None;
+            }
+            if let Some(group) = queue.groups.pop_front() {
+                return Some(group);
+            }
+            if queue.waiting.is_empty() {
+                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let jobs = queue.waiting.pop_batch(|_| LOOKAHEAD, |_, _| true);
+            drop(queue);
+            let groups = self.groups(jobs);
+            queue = lock(&self.queue);
+            if !queue.closed {
+                queue.groups.extend(groups);
+            }
+            (1..queue.groups.len()).for_each(|_| self.changed.notify_one());
+        }
+    }
+
+    /// Answers what is known, and makes groups of the rest.
+    fn groups(&self, jobs: Vec<TextJob>) -> Vec<Vec<Asked>> {
+        // A panic drops the reply, which answers it.
+        let ask = |job| panic::catch_unwind(AssertUnwindSafe(|| self.ask(job))).ok().flatten();
+        let mut asked: Vec<Asked> = jobs.into_iter().filter_map(ask).collect();
+        let each = asked.len().div_ceil(self.threads.get());
+        let mut groups = Vec::new();
+        while let Some(first) = asked.first() {
+            let limit = first.model.text_batch.min(each);
+            let same = |a: &Asked, b: &Asked| same_model(&a.model, &b.model) && a.ids.len() == b.ids.len();
+            groups.push(split_group(&mut asked, limit, same));
+        }
+        groups
+    }
+
+    /// What is to be computed for a request; None where it is answered, or waits for an equal text.
+    fn ask(&self, job: TextJob) -> Option<Asked> {
+        let TextJob { model, text, reply, memory } = job;
         if reply.is_abandoned() {
-            continue;
+            return None;
         }
         let ids: Arc<[u32]> = match model.tokenizer.encode(&text) {
             Ok(ids) => ids.into(),
             Err(error) => {
                 reply.send(Err(error.into()));
-                continue;
+                return None;
             }
         };
         drop((text, memory));
-        if let Some(vector) = cache.get(model.fingerprint, &ids) {
-            reply.meter.hit(reply.age());
-            reply.send(Ok(Embedding { fingerprint: model.fingerprint, vector }));
-            continue;
+        let asked = Asked { model, ids, reply };
+        let mut known = lock(&self.known);
+        if let Some(vector) = known.vectors.get(asked.model.fingerprint, &asked.ids) {
+            drop(known);
+            asked.reply.meter.hit(asked.reply.age());
+            asked.reply.send(Ok(Embedding { fingerprint: asked.model.fingerprint, vector }));
+            return None;
         }
-        match asked.iter_mut().find(|other| same_model(&other.model, &model) && other.ids == ids) {
-            Some(same) => {
-                reply.meter.hit(reply.age());
-                same.replies.push(reply);
-            }
-            None => asked.push(Asked { model, ids, replies: vec![reply] }),
+        if let Some(waiting) = known.computing.get_mut(&asked.key()) {
+            asked.reply.meter.hit(asked.reply.age());
+            waiting.push(asked.reply);
+            return None;
         }
+        known.computing.insert(asked.key(), Vec::new());
+        Some(asked)
     }
-    while let Some(first) = asked.first() {
-        let limit = first.model.text_batch;
-        let same = |a: &Asked, b: &Asked| same_model(&a.model, &b.model) && a.ids.len() == b.ids.len();
-        run(split_group(&mut asked, limit, same), cache);
+
+    fn run(&self, group: Vec<Asked>) {
+        let Some(first) = group.first() else { return };
+        let model = Arc::clone(&first.model);
+        let texts: Vec<&[u32]> = group.iter().map(|asked| &*asked.ids).collect();
+        let waited: Vec<Duration> = group.iter().map(|asked| asked.reply.age()).collect();
+        let start = Instant::now();
+        let rows = model.embed_texts(&texts);
+        if rows.is_ok() {
+            first.reply.meter.ran(&waited, start.elapsed());
+        }
+        let rows = match rows {
+            Ok(rows) => rows.into_iter().map(|row| row.map_err(Failure::from)).collect(),
+            Err(error) => vec![Err(Failure::from(&error)); group.len()],
+        };
+        for (asked, row) in group.into_iter().zip(rows) {
+            let mut known = lock(&self.known);
+            if let Ok(vector) = &row {
+                known.vectors.put(model.fingerprint, Arc::clone(&asked.ids), vector.clone());
+            }
+            let waiting = known.computing.remove(&asked.key()).unwrap_or_default();
+            drop(known);
+            let embedding = row.map(|vector| Embedding { fingerprint: model.fingerprint, vector });
+            waiting.into_iter().for_each(|reply| reply.send(embedding.clone()));
+            asked.reply.send(embedding);
+        }
     }
 }
 
-fn run(group: Vec<Asked>, cache: &mut Cache) {
-    let Some(first) = group.first() else { return };
-    let model = Arc::clone(&first.model);
-    let texts: Vec<&[u32]> = group.iter().map(|asked| &*asked.ids).collect();
-    let replies = group.iter().filter_map(|asked| asked.replies.first());
-    let waited: Vec<Duration> = replies.map(Reply::age).collect();
-    let start = Instant::now();
-    let rows = match model.embed_texts(&texts) {
-        Ok(rows) => rows,
-        Err(error) => return answer(&model, group.into_iter().flat_map(|asked| asked.replies), Err(error)),
-    };
-    if let Some(reply) = first.replies.first() {
-        reply.meter.ran(&waited, start.elapsed());
+impl Asked {
+    fn key(&self) -> (Fingerprint, Arc<[u32]>) {
+        (self.model.fingerprint, Arc::clone(&self.ids))
     }
-    for (asked, row) in group.into_iter().zip(rows) {
-        let row = row.map_err(Failure::from);
-        if let Ok(vector) = &row {
-            cache.put(model.fingerprint, asked.ids, vector.clone());
-        }
-        let embedding = row.map(|vector| Embedding { fingerprint: model.fingerprint, vector });
-        asked.replies.into_iter().for_each(|reply| reply.send(embedding.clone()));
-    }
+}
+
+/// No step under a lock leaves its content half changed, so that a panic leaves nothing behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

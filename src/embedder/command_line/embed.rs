@@ -10,6 +10,7 @@ use super::check::fail;
 use super::place::Place;
 use crate::error::Error;
 use crate::image::{self, JpegScaling};
+use crate::onnxruntime::Urgency;
 
 #[derive(Debug, Args)]
 pub(crate) struct EmbedOptions {
@@ -51,7 +52,7 @@ fn embed(options: &EmbedOptions) -> Result<Vec<f32>, Error> {
         Input { image: Some(path), .. } => {
             let bytes = fs::read(path).map_err(Error::io(format!("cannot read {}", path.display())))?;
             let values = image::prepare(&bytes, u64::MAX, &model.preprocessing, JpegScaling::On)?;
-            model.embed_images(&[&values])?
+            model.embed_images(&[&values], Urgency::Usual)?
         }
         Input { text, .. } => {
             let ids = model.tokenizer.encode(text.as_deref().unwrap_or_default())?;

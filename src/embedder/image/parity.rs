@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::JpegScaling;
 use crate::model::{Interpolation, Model, Preprocessing, ResizeMode};
-use crate::onnxruntime::OnnxRuntime;
+use crate::onnxruntime::{OnnxRuntime, Urgency};
 
 /// Leaves the values as they are in the picture, from 0 to 1.
 pub(super) const WITHOUT_MEAN: Preprocessing = Preprocessing {
@@ -146,12 +146,12 @@ fn read(file: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// One for all tests: ONNX Runtime has one environment in a process.
-pub(super) fn demo_model() -> &'static Model {
+/// One for all tests: ONNX Runtime has one environment in a process. Its sessions have a pool of threads.
+pub(crate) fn demo_model() -> &'static Model {
     static MODEL: LazyLock<Model> = LazyLock::new(|| {
         let library = env::var_os("PG_CLIP_ONNXRUNTIME")
             .expect("PG_CLIP_ONNXRUNTIME names no library of ONNX Runtime: run `cargo xtask test`");
-        let runtime = OnnxRuntime::new(library.into(), NonZeroUsize::MIN);
+        let runtime = OnnxRuntime::new(library.into(), const { NonZeroUsize::new(3).unwrap() });
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
         Model::load(&models, "demo", &runtime).unwrap()
     });
@@ -159,5 +159,5 @@ pub(super) fn demo_model() -> &'static Model {
 }
 
 pub(super) fn embed(model: &Model, values: &[f32]) -> Vec<f32> {
-    model.embed_images(&[values]).unwrap().remove(0).unwrap()
+    model.embed_images(&[values], Urgency::Usual).unwrap().remove(0).unwrap()
 }

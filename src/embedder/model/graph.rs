@@ -7,16 +7,16 @@
 
 use std::path::Path;
 
-use ort::session::Session;
 use ort::value::{Outlet, TensorElementType, ValueType};
 
+use super::beside_each_other;
 use super::config::Kind;
 use super::graph_file::GraphFile;
 use super::image_tower::{ImageTower, Pixels};
 use super::preprocessing::Preprocessing;
 use super::tensor::{Output, TensorInfo};
 use super::text_tower::TextTower;
-use crate::onnxruntime::Sessions;
+use crate::onnxruntime::{Sessions, SharedSession};
 
 /// Both halves of a model.
 #[derive(Debug)]
@@ -49,20 +49,18 @@ pub(super) fn open_towers(
     sessions: &Sessions,
 ) -> Result<Towers, String> {
     let (mut images, mut texts) = (Vec::new(), Vec::new());
-    for graph in graphs {
+    let opened = beside_each_other(graphs, |graph| sessions.open(&graph.path));
+    for (graph, session) in graphs.iter().zip(opened) {
         let at = |reason: String| format!("{}: {reason}", graph.path.display());
         let file = graph.path.strip_prefix(folder).unwrap_or(&graph.path).display().to_string();
         let dynamic = graph.quantizes_dynamically;
-        let open = || {
-            let session = sessions.open(&graph.path);
-            session.map_err(|reason| at(format!("ONNX Runtime cannot load it: {reason}")))
-        };
-        let session = open()?;
+        let unloadable = |reason| at(format!("ONNX Runtime cannot load it: {reason}"));
+        let session = session.map_err(unloadable)?;
         match recognise(&session, kind).map_err(at)? {
             Half::Image(sees) => images.push(ImageTower::new(session, file, sees, Vec::new(), dynamic)),
             Half::Text(reads) => texts.push(TextTower::new(session, file, reads, Vec::new(), dynamic)),
             Half::Both(sees, reads) => {
-                let second = open()?;
+                let second = sessions.open(&graph.path).map_err(unloadable)?;
                 let (of_images, of_texts) = (vec![sees.pixels.input.clone()], reads.inputs());
                 images.push(ImageTower::new(session, file.clone(), sees, of_texts, dynamic));
                 texts.push(TextTower::new(second, file, reads, of_images, dynamic));
@@ -110,7 +108,7 @@ impl Reads {
     }
 }
 
-fn recognise(session: &Session, kind: Kind) -> Result<Half, String> {
+fn recognise(session: &SharedSession, kind: Kind) -> Result<Half, String> {
     let (mut images, mut texts, mut masks) = (Vec::new(), Vec::new(), Vec::new());
     for outlet in session.inputs() {
         let input = TensorInfo::of(outlet).ok_or_else(|| unlike_clip(session))?;
@@ -152,7 +150,7 @@ fn recognise(session: &Session, kind: Kind) -> Result<Half, String> {
     }
 }
 
-fn unlike_clip(session: &Session) -> String {
+fn unlike_clip(session: &SharedSession) -> String {
     format!("its inputs are not those of a CLIP model: {}", names(session.inputs()))
 }
 
@@ -176,7 +174,7 @@ const TEXT_OUTPUTS: [&str; 7] = [
     "output",
 ];
 
-fn output(session: &Session, preferred: &[&str], kind: Kind) -> Result<Output, String> {
+fn output(session: &SharedSession, preferred: &[&str], kind: Kind) -> Result<Output, String> {
     let all: Vec<TensorInfo> = session.outputs().iter().filter_map(TensorInfo::of).collect();
     if let Some(output) = preferred.iter().find_map(|name| all.iter().find(|output| output.name == *name)) {
         return Output::of(output);

@@ -1,16 +1,16 @@
 //! The half of a model that sees.
 
-use ort::session::Session;
 use ort::value::{DynValue, Tensor, TensorElementType};
 
 use super::graph::Sees;
 use super::tensor::{Output, TensorInfo};
 use super::{MAX_BATCH, Preprocessing};
+use crate::onnxruntime::{SharedSession, Urgency};
 
 /// A graph from images to `[batch, dimensions]` in f32.
 #[derive(Debug)]
 pub(super) struct ImageTower {
-    session: Session,
+    session: SharedSession,
     file: String,
     pixels: Pixels,
     output: Output,
@@ -60,7 +60,7 @@ impl Pixels {
 impl ImageTower {
     /// `others` are the inputs of the text tower that is in the same graph.
     pub(super) fn new(
-        session: Session,
+        session: SharedSession,
         file: String,
         sees: Sees,
         others: Vec<TensorInfo>,
@@ -114,14 +114,14 @@ impl ImageTower {
 
     /// Runs the graph over at most [`ImageTower::batch_limit`] images, each channel by channel: one row each, as the
     /// graph gives it.
-    pub(super) fn run(&mut self, images: &[&[f32]]) -> Result<Vec<Vec<f32>>, String> {
+    pub(super) fn run(&self, images: &[&[f32]], urgency: Urgency) -> Result<Vec<Vec<f32>>, String> {
         let batch = self.pixels.input.fixed(0).unwrap_or(images.len());
         let mut inputs = vec![(self.pixels.input.name.as_str(), self.tensor(images, batch)?)];
         for other in &self.others {
             inputs.push((other.name.as_str(), other.ones(&[1, 2])?));
         }
-        let outputs = self.session.run(inputs).map_err(|error| error.to_string())?;
-        self.output.rows(&outputs, batch, images.len())
+        let output = self.session.run(&inputs, &self.output.name, urgency)?;
+        self.output.rows(&output, batch, images.len())
     }
 
     /// A graph of a fixed batch is filled up with copies, whose vectors are dropped.

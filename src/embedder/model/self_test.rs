@@ -14,6 +14,7 @@ use super::graph::Towers;
 use super::normalize;
 use super::preprocessing::Preprocessing;
 use super::text_tower::TextTower;
+use crate::onnxruntime::Urgency;
 use crate::text::Tokenizer;
 
 /// What the self-test found.
@@ -49,7 +50,7 @@ impl Tower {
 
 /// Runs the self-test, or says what the model failed.
 pub(super) fn run(
-    towers: &mut Towers,
+    towers: &Towers,
     tokenizer: &Tokenizer,
     preprocessing: &Preprocessing,
 ) -> Result<Tested, String> {
@@ -61,11 +62,11 @@ pub(super) fn run(
     let images = [image(preprocessing, 1), image(preprocessing, 2)];
 
     let limit = towers.image.batch_limit();
-    let (seen, image) = try_tower(&images, limit, |batch| towers.image.run(batch))
+    let (seen, image) = try_tower(&images, limit, |batch| towers.image.run(batch, Urgency::Usual))
         .map_err(|reason| format!("image tower: {reason}"))?;
 
     let padding = Some(tokenizer.padding());
-    let unpadded_text = reads_unpadded(&mut towers.text, &texts[0], tokenizer)
+    let unpadded_text = reads_unpadded(&towers.text, &texts[0], tokenizer)
         .map_err(|reason| format!("text tower: {reason}"))?;
     let padding = padding.filter(|_| !unpadded_text);
     let limit = towers.text.batch_limit();
@@ -79,7 +80,7 @@ pub(super) fn run(
 
 /// Whether a text means the same without its padding. The padded one is the longest text that there is, and a graph
 /// that cannot read it fails here.
-fn reads_unpadded(tower: &mut TextTower, text: &[u32], tokenizer: &Tokenizer) -> Result<bool, String> {
+fn reads_unpadded(tower: &TextTower, text: &[u32], tokenizer: &Tokenizer) -> Result<bool, String> {
     if !tower.takes_any_length() {
         return Ok(false);
     }
@@ -106,7 +107,7 @@ fn one_row(mut rows: Vec<Vec<f32>>) -> Result<Vec<f32>, String> {
 fn try_tower<T>(
     inputs: &[Vec<T>; 2],
     limit: usize,
-    mut run: impl FnMut(&[&[T]]) -> Result<Vec<Vec<f32>>, String>,
+    run: impl Fn(&[&[T]]) -> Result<Vec<Vec<f32>>, String>,
 ) -> Result<(usize, Tower), String> {
     let mut alone = Vec::with_capacity(2);
     for input in inputs {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use ort::session::SessionOutputs;
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
 
 /// An input or output that is a tensor.
@@ -79,11 +78,10 @@ impl Output {
     /// The first `wanted` rows of what a run over `batch` inputs gave.
     pub(super) fn rows(
         &self,
-        outputs: &SessionOutputs,
+        output: &DynValue,
         batch: usize,
         wanted: usize,
     ) -> Result<Vec<Vec<f32>>, String> {
-        let output = outputs.get(&self.name).ok_or_else(|| format!("no output {}", self.name))?;
         let (shape, values) = output.try_extract_tensor::<f32>().map_err(|error| error.to_string())?;
         match **shape {
             [rows, dimensions] if rows == batch as i64 && dimensions > 0 => {

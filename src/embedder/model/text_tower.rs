@@ -1,16 +1,16 @@
 //! The half of a model that reads.
 
-use ort::session::Session;
 use ort::value::{DynValue, Tensor, TensorElementType};
 
 use super::MAX_BATCH;
 use super::graph::Reads;
 use super::tensor::{Output, TensorInfo};
+use crate::onnxruntime::{SharedSession, Urgency};
 
 /// A graph from token ids `[batch, sequence]` to `[batch, dimensions]` in f32.
 #[derive(Debug)]
 pub(super) struct TextTower {
-    session: Session,
+    session: SharedSession,
     file: String,
     ids: TensorInfo,
     mask: Option<TensorInfo>,
@@ -32,7 +32,7 @@ pub(crate) struct Padding {
 impl TextTower {
     /// `others` is the input of the image tower that is in the same graph.
     pub(super) fn new(
-        session: Session,
+        session: SharedSession,
         file: String,
         reads: Reads,
         others: Vec<TensorInfo>,
@@ -76,11 +76,7 @@ impl TextTower {
 
     /// Runs the graph over at most [`TextTower::batch_limit`] texts of equally many token ids: one row each, as the
     /// graph gives it.
-    pub(super) fn run(
-        &mut self,
-        texts: &[&[u32]],
-        padding: Option<Padding>,
-    ) -> Result<Vec<Vec<f32>>, String> {
+    pub(super) fn run(&self, texts: &[&[u32]], padding: Option<Padding>) -> Result<Vec<Vec<f32>>, String> {
         let batch = self.ids.fixed(0).unwrap_or(texts.len());
         let own_length = texts.first().map_or(0, |text| text.len());
         let length = padding.map_or(own_length, |padding| padding.length);
@@ -101,8 +97,8 @@ impl TextTower {
         for other in &self.others {
             inputs.push((other.name.as_str(), other.ones(&[1, 3, height, width])?));
         }
-        let outputs = self.session.run(inputs).map_err(|error| error.to_string())?;
-        self.output.rows(&outputs, batch, texts.len())
+        let output = self.session.run(&inputs, &self.output.name, Urgency::Usual)?;
+        self.output.rows(&output, batch, texts.len())
     }
 }
 

@@ -4,14 +4,14 @@
 //! embedded. A row that another transaction has locked is left for later: nothing here waits for a user. So a vector is
 //! always that of the committed bytes, whatever happens beside it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use pgrx::PgSqlErrorCode as Code;
 
 use super::claim::Job;
-use super::failure::{Fate, settle};
-use super::read::{IMAGE, PROJECT, VERSION};
-use super::sql as queue_sql;
+use super::failure::{Fate, hold_all, retire_all, settle};
+use super::read::{IMAGE, PROJECT, VERSION, keys_of};
 use super::transaction::Failure;
 use crate::error::Error;
 use crate::partition_tree;
@@ -20,7 +20,7 @@ use crate::watch::home::Home;
 use crate::watch::key::Key;
 use crate::watch::next::Next;
 use crate::watch::provenance;
-use crate::watch::role::{PortableOutput, act_as};
+use crate::watch::role::act_as;
 use crate::watch::sql;
 use crate::watch::target::{self, Checksum, Known, Row, Target, checksum_of};
 use crate::watch::watched::{Patience, Watched};
@@ -74,37 +74,39 @@ pub(super) fn finish(
     let Some(first) = finished.first() else {
         return Ok(Done::default());
     };
-    let watched = Watched::registered(spi, home, first.job.source, Patience::None)?;
+    let source = first.job.source;
+    let watched = Watched::registered(spi, home, source, Patience::None)?;
     // A crash loses a vector together with the end of its job.
-    spi.run("SET LOCAL synchronous_commit = off", &[])?;
+    spi.run_kept("SET LOCAL synchronous_commit = off", &[])?;
     // What is deferred would run at the commit, as the worker.
-    spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+    spi.run_kept("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
     let table = watched.as_ref().map(|watched| watched.source.table.name.clone()).unwrap_or_default();
     let mut done = Done { table, ..Done::default() };
-    let mut write = None;
-    for Finished { job, outcome } in finished {
-        let held = act_as(home.owner, || spi.run_kept(&queue_sql::hold(&home.schema), &job.identity()))?;
-        if held.len() == 0 {
-            // It has changed, or is about to. Should nothing come of that, it is there to be tried again.
-            done.unheld.push(job.clone());
-            continue;
+    let jobs: Vec<&Job> = finished.iter().map(|finished| &finished.job).collect();
+    let are_held = hold_all(spi, home, source, &jobs)?;
+    let is_held = are_held.iter().copied();
+    let (held, unheld): (Vec<_>, Vec<_>) = finished.iter().zip(is_held).partition(|(_, is_held)| *is_held);
+    // They have changed, or are about to. Should nothing come of that, they are there to be tried again.
+    done.unheld = unheld.into_iter().map(|(Finished { job, .. }, _)| job.clone()).collect();
+    let held: Vec<&Finished> = held.into_iter().map(|(finished, _)| finished).collect();
+    let fates = match &watched {
+        Some(watched) if !held.is_empty() => {
+            watched.read(|| Write::prepare(spi, home, watched, model, next)?.all(&held))?
         }
-        let fate = match &watched {
-            None => Fate::Retire,
-            Some(watched) => {
-                if write.is_none() {
-                    write = Some(Write::prepare(spi, home, watched, model, next)?);
-                }
-                let write = write.as_ref().ok_or(Error::OutOfTurn)?;
-                watched.read(|| write.one(job, outcome))?
-            }
-        };
-        match &fate {
+        _ => held.iter().map(|_| Fate::Retire).collect(),
+    };
+    let mut retired = Vec::new();
+    for (Finished { job, .. }, fate) in held.into_iter().zip(&fates) {
+        match fate {
             Fate::GiveBack { seconds, .. } if *seconds > 0.0 => done.locked += 1,
             _ => done.settled += 1,
         }
-        settle(spi, home, job, &fate)?;
+        match fate {
+            Fate::Retire => retired.push(job),
+            fate => settle(spi, home, job, fate)?,
+        }
     }
+    retire_all(spi, home, source, &retired)?;
     Ok(done)
 }
 
@@ -114,10 +116,14 @@ struct Write<'a> {
     watched: &'a Watched,
     model: &'a str,
     next: Option<&'a Next>,
+    target: Target<'a>,
     lock: Plan<'a>,
     look: Plan<'a>,
+    /// Whether the target takes vectors of the model, up to the transaction's end.
+    is_of_model: Cell<bool>,
 }
 
+/// To be used inside of [`Watched::read`].
 impl<'a> Write<'a> {
     fn prepare(
         spi: &'a Spi,
@@ -127,25 +133,28 @@ impl<'a> Write<'a> {
         next: Option<&'a Next>,
     ) -> Result<Write<'a>, Error> {
         let key = [watched.source.key_type.oid];
-        watched.read(|| {
-            let lock = spi.prepare(&sql::lock_photo(watched), &key)?;
-            let look = spi.prepare(&sql::photo(watched), &key)?;
-            Ok(Write { spi, home, watched, model, next, lock, look })
-        })
+        let target = Target::prepare(spi, home, watched, model)?;
+        let lock = spi.prepare_look_up(&sql::lock_photo(watched), &key)?;
+        let look = spi.prepare_look_up(&sql::photo(watched), &key)?;
+        Ok(Write { spi, home, watched, model, next, target, lock, look, is_of_model: Cell::new(false) })
     }
 
-    fn one(&self, job: &Job, outcome: &Outcome) -> Result<Fate, Error> {
-        let key = self.watched.source.key_type.read(&job.key, &PortableOutput::begin());
+    fn all(&self, finished: &[&Finished]) -> Result<Vec<Fate>, Error> {
+        let keys = keys_of(self.watched, finished.iter().map(|finished| &finished.job));
+        keys.into_iter().zip(finished).map(|(key, finished)| self.one(&key, finished)).collect()
+    }
+
+    fn one(&self, key: &Key, Finished { job, outcome }: &Finished) -> Result<Fate, Error> {
         let row = self.lock.run(&[Some(key.datum())])?;
         if row.len() == 0 {
             return if self.has_image(&self.look.run(&[Some(key.datum())])?)? {
                 Ok(LOCKED)
             } else {
-                self.clear(&key)
+                self.clear(key)
             };
         }
         let Some(image) = self.watched.source.image_in(&row, IMAGE)? else {
-            return self.clear(&key);
+            return self.clear(key);
         };
         match outcome {
             // It came after it was looked for.
@@ -155,7 +164,7 @@ impl<'a> Write<'a> {
             Outcome::Failed { failure, dead } => {
                 if *dead {
                     let checksum = checksum_of(image.copy().as_slice());
-                    target::delete_stale(self.spi, self.watched, &key, &checksum)?;
+                    target::delete_stale(self.spi, self.watched, key, &checksum)?;
                 }
                 Ok(Fate::Fail { failure: failure.clone(), dead: *dead })
             }
@@ -171,7 +180,7 @@ impl<'a> Write<'a> {
                 if lacks_next || !is_same() {
                     return Ok(AGAIN);
                 }
-                self.put(&key, &row, checksum, vectors)?;
+                self.put(key, &row, checksum, vectors)?;
                 Ok(Fate::Retire)
             }
             Outcome::Unfed { reference, checksum, failure, dead } => {
@@ -179,9 +188,9 @@ impl<'a> Write<'a> {
                     return Ok(AGAIN);
                 }
                 match checksum {
-                    Some(checksum) if *dead => target::delete_stale(self.spi, self.watched, &key, checksum)?,
+                    Some(checksum) if *dead => target::delete_stale(self.spi, self.watched, key, checksum)?,
                     None if *dead && self.has_changed(job)? => {
-                        target::delete_embedding(self.spi, self.watched, &key)?;
+                        target::delete_embedding(self.spi, self.watched, key)?;
                     }
                     _ => {}
                 }
@@ -201,19 +210,21 @@ impl<'a> Write<'a> {
 
     /// Whether the photo of a job may be another than the one that its embedding is of.
     fn has_changed(&self, job: &Job) -> Result<bool, Error> {
-        let statement = queue_sql::has_changed(&self.home.schema);
+        let statement = super::sql::has_changed(&self.home.schema);
         Ok(act_as(self.home.owner, || self.spi.run_kept(&statement, &job.identity()))?.len() > 0)
     }
 
     fn put(&self, key: &Key, row: &Rows, checksum: &Checksum, vectors: &Known) -> Result<(), Error> {
-        provenance::check(self.spi, self.home, self.watched, self.model)?;
+        if !self.is_of_model.get() {
+            provenance::check(self.spi, self.home, self.watched, self.model)?;
+            self.is_of_model.set(true);
+        }
         let project = match &self.watched.project {
             Some((project, _)) => row.value(PROJECT, project.type_oid)?,
             None => None,
         };
-        let target = Target::prepare(self.spi, self.home, self.watched, self.model)?;
         let Known { vector, next } = vectors;
-        target.put(&Row { key, checksum, vector, next: next.as_deref(), project })
+        self.target.put(&Row { key, checksum, vector, next: next.as_deref(), project })
     }
 
     /// Deletes the embedding under a key that has no photo. It is locked first and the photo looked for after: a

@@ -167,18 +167,6 @@ pub(super) fn note_slow(schema: &str) -> String {
     )
 }
 
-/// Writes down that the sources of claimed jobs of a lane are slow.
-pub(super) fn note_claimed_slow(schema: &str, lane: Lane) -> String {
-    let condition = lane.condition();
-    let not_fed = not_fed(schema);
-    format!(
-        "INSERT INTO {schema}.clip_queue_pauses (source, slow_until)
-        SELECT DISTINCT source, now() + interval '{SLOW}' FROM {schema}.clip_queue
-        WHERE claimed AND {condition} AND {not_fed}
-        ON CONFLICT (source) DO UPDATE SET slow_until = EXCLUDED.slow_until"
-    )
-}
-
 /// Whether source `$1` is known to be slow.
 pub(super) fn is_slow(schema: &str) -> String {
     format!("SELECT FROM {schema}.clip_queue_pauses WHERE source = $1 AND slow_until > now()")
@@ -211,6 +199,23 @@ pub(super) fn hold(schema: &str) -> String {
 pub(super) fn has_changed(schema: &str) -> String {
     format!(
         "SELECT FROM {schema}.clip_queue WHERE source = $1 AND key = $2 AND generation = $3::xid8 AND changed"
+    )
+}
+
+/// Locks jobs of source `$1`, those that have one of the keys `$2` and one of the generations `$3`, unless another session has
+/// the lock. Returns their keys and generations: which of them belong together is for the caller to compare.
+pub(super) fn hold_all(schema: &str) -> String {
+    format!(
+        "SELECT key, generation FROM {schema}.clip_queue
+        WHERE source = $1 AND key = ANY ($2) AND generation = ANY ($3::xid8[])
+        FOR UPDATE SKIP LOCKED"
+    )
+}
+
+/// Deletes jobs of source `$1` that this transaction holds: those of the keys `$2`, whose generations are `$3`.
+pub(super) fn retire_all(schema: &str) -> String {
+    format!(
+        "DELETE FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2) AND generation = ANY ($3::xid8[])"
     )
 }
 

@@ -17,7 +17,7 @@ use super::watched::{Source, Watched};
 use crate::client::{self, Input};
 use crate::error::Error;
 use crate::settings;
-use crate::spi::{Plan, Rows, Spi};
+use crate::spi::{Cursor, Plan, Rows, Spi};
 use crate::varlena::Bytes;
 
 /// What a statement did under a key that it left.
@@ -32,12 +32,10 @@ pub(super) struct Change {
 
 /// Goes through the keys that a query returns as its first column, see [`sql::inserted_keys`].
 pub(super) fn each_key(
-    spi: &Spi,
+    mut rows: Cursor,
     source: &Source,
-    query: &str,
     mut then: impl FnMut(Key) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut rows = spi.open(query)?;
     while let Some(row) = rows.next() {
         // A photo without a key has no place in the target.
         if let Some(key) = key_of(&row, source)? {
@@ -123,7 +121,7 @@ const PROJECT: i32 = 2;
 
 impl<'a> Photos<'a> {
     pub(super) fn new(spi: &'a Spi, home: &'a Home, watched: &'a Watched) -> Result<Photos<'a>, Error> {
-        let read = spi.prepare(&sql::photo(watched), &[watched.source.key_type.oid])?;
+        let read = spi.prepare_look_up(&sql::photo(watched), &[watched.source.key_type.oid])?;
         Ok(Photos { spi, home, watched, read, writing: None, batch: Vec::new(), bytes: 0 })
     }
 
@@ -247,7 +245,7 @@ impl<'a> Renamed<'a> {
         let Some(model) = model.filter(|_| !watched.source.is_by_reference) else {
             return Ok(None);
         };
-        let read = spi.prepare(&sql::photo(watched), &[watched.source.key_type.oid])?;
+        let read = spi.prepare_look_up(&sql::photo(watched), &[watched.source.key_type.oid])?;
         Ok(Some(Renamed { watched, read, target: Target::prepare(spi, home, watched, model)? }))
     }
 

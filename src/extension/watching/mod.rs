@@ -50,7 +50,7 @@ sql_function! {
             (Request::read(fcinfo)?, (*(*fcinfo).flinfo).fn_oid)
         };
         let spi = Spi::connect()?;
-        let home = Home::of(&spi, function)?;
+        let home = Home::of(function)?;
         // Never a stronger lock later than at first: two calls would wait for one another.
         let lock = if triggers::are_there(&spi, &home, request.source)? { ALONE } else { WITHOUT_WRITERS };
         let table = Table::of_caller(request.source, lock)?;
@@ -77,7 +77,7 @@ sql_function! {
         };
         let source = source.map_or(pg_sys::InvalidOid, oid_of);
         let spi = Spi::connect()?;
-        let home = Home::of(&spi, function)?;
+        let home = Home::of(function)?;
         let table = Table::of_caller(source, ALONE)?;
         enqueue::clear(&spi, &home, source)?;
         let deleted = act_as(home.owner, || spi.run(&sql::unregister(&home.schema), &[Argument::oid(source)]))?.len();

@@ -49,7 +49,7 @@ sql_function! {
         }
         let claimed = {
             let spi = Spi::connect()?;
-            let home = Home::of(&spi, function)?;
+            let home = Home::of(function)?;
             grant::check(&spi, &home, source)?;
             claim_unless_paused(&spi, &home, source, most, lease)?
         };
@@ -83,7 +83,7 @@ sql_function! {
             let source = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, oid_of);
             let waiting = {
                 let spi = Spi::connect()?;
-                let home = Home::of(&spi, (*(*fcinfo).flinfo).fn_oid)?;
+                let home = Home::of((*(*fcinfo).flinfo).fn_oid)?;
                 grant::check(&spi, &home, source)?;
                 let statement = sql::count(&home.schema);
                 act_as(home.owner, || spi.run_kept(&statement, &[Argument::oid(source)]))?.get::<i64>(1)?
@@ -152,7 +152,7 @@ fn claim(spi: &Spi, home: &Home, source: pg_sys::Oid, most: i32, lease: f64) -> 
 /// Reads the references of jobs, as the owner of their table.
 fn read(spi: &Spi, watched: &Watched, jobs: &[Job]) -> Result<Vec<Claimed>, Error> {
     watched.read(|| {
-        let plan = spi.prepare(&photo(watched), &[watched.source.key_type.oid])?;
+        let plan = spi.prepare_look_up(&photo(watched), &[watched.source.key_type.oid])?;
         let claimed = jobs.iter().map(|Job { key, generation, .. }| {
             let value = watched.source.key_type.read(key, &PortableOutput::begin());
             let row = plan.run(&[Some(value.datum())])?;

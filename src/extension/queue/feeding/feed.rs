@@ -252,7 +252,7 @@ impl Feeding<'_> {
     /// A step, for as long as the caller may feed the table. Nothing in it waits long for a user's transaction.
     fn step<R>(&self, body: impl FnOnce(&Spi, &Home) -> Result<R, Error>) -> Result<R, Error> {
         self.procedure.step(|spi| {
-            let home = Home::of(spi, self.procedure.function())?;
+            let home = Home::of(self.procedure.function())?;
             grant::check(spi, &home, self.source)?;
             with_lock_timeout(LOCK_PATIENCE, || body(spi, &home))
         })

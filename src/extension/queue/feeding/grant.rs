@@ -44,7 +44,7 @@ unsafe fn write(
         (oid(0), oid(1), (*(*fcinfo).flinfo).fn_oid)
     };
     let spi = Spi::connect()?;
-    let home = Home::of(&spi, function)?;
+    let home = Home::of(function)?;
     let table = Table::of_caller(source, LOOK)?;
     check_by_reference(&spi, &home, source, &table.name)?;
     let feeder = Argument { oid: pg_sys::REGROLEOID, value: feeder.into_datum() };
