@@ -72,7 +72,7 @@ impl S3Server {
     pub fn requests(&self) -> Vec<String> {
         let log = fs::read_to_string(&self.log).expect("the server's log");
         let requests = log.lines().filter_map(|line| line.split_once("] \"").map(|(_, request)| request));
-        requests.map(|request| request.trim_end_matches(" -").to_owned()).collect()
+        requests.map(|request| without_colours(request).trim_end_matches(" -").to_owned()).collect()
     }
 
     fn put(&self, path: &str, body: &[u8]) {
@@ -86,6 +86,13 @@ impl S3Server {
         stream.read_to_string(&mut answer).expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 20"), "PUT {path}: {answer}");
     }
+}
+
+/// Answers other than 200 are coloured.
+fn without_colours(line: &str) -> String {
+    let mut parts = line.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
 }
 
 impl Drop for S3Server {

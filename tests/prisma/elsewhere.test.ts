@@ -15,7 +15,7 @@ const prisma = new PrismaClient({ adapter });
 const photo = (path: string) => new Uint8Array(readFileSync(`${process.env.PHOTOS!}/${path}`));
 
 before(async () => {
-  await prisma.$executeRaw`CREATE TABLE upload_embeddings (LIKE image_embeddings INCLUDING ALL)`;
+  await prisma.$executeRaw`CREATE TABLE elsewhere_embeddings (LIKE image_embeddings INCLUDING ALL)`;
 });
 
 after(() => prisma.$disconnect());

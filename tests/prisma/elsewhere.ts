@@ -10,9 +10,9 @@ export async function embedUpload(
   project: string | null = null,
 ): Promise<void> {
   await prisma.$executeRaw`
-    INSERT INTO upload_embeddings (image_id, project, embedding, checksum, model)
+    INSERT INTO elsewhere_embeddings (image_id, project, embedding, checksum, model)
     SELECT ${id}::uuid, ${project}, photo.*
-    FROM clip_embedding_row(${image}, 'upload_embeddings') AS photo
+    FROM clip_embedding_row(${image}, 'elsewhere_embeddings') AS photo
     ON CONFLICT (image_id) DO UPDATE
     SET embedding = EXCLUDED.embedding, checksum = EXCLUDED.checksum, model = EXCLUDED.model`;
 }
@@ -27,7 +27,7 @@ export function searchUploads(prisma: PrismaClient, words: string, limit = 10): 
     SELECT image_id AS id, 1 - distance AS similarity
     FROM (
       SELECT image_id, embedding <=> (SELECT clip_embed_text(${words})) AS distance
-      FROM upload_embeddings ORDER BY distance LIMIT ${limit}
+      FROM elsewhere_embeddings ORDER BY distance LIMIT ${limit}
     ) AS nearest
     ORDER BY distance`;
 }
