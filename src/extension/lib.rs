@@ -18,6 +18,7 @@ mod client;
 mod coverage;
 mod current_model;
 mod embed;
+mod embedding_row;
 mod encoding;
 mod error;
 mod extensions;

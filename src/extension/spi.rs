@@ -371,9 +371,14 @@ impl Rows<'_> {
     }
 
     /// A `bytea` of the first row. The value lives as long as these rows.
-    pub(crate) fn bytea(&self, column: i32) -> Result<Option<Bytea<'_>>, Error> {
-        let datum = self.value(column, pg_sys::BYTEAOID)?;
-        Ok(datum.map(|datum| Bytea { datum, rows: PhantomData }))
+    pub(crate) fn bytea(&self, column: i32) -> Result<Option<Varlena<'_>>, Error> {
+        self.varlena(column, pg_sys::BYTEAOID)
+    }
+
+    /// A value of the first row that is of this type, a varlena. The value lives as long as these rows.
+    pub(crate) fn varlena(&self, column: i32, wanted: pg_sys::Oid) -> Result<Option<Varlena<'_>>, Error> {
+        let datum = self.value(column, wanted)?;
+        Ok(datum.map(|datum| Varlena { datum, rows: PhantomData }))
     }
 
     /// A copy of a vector of the first row. `vector_type` is pgvector's.
@@ -513,17 +518,17 @@ impl Value for pg_sys::Oid {
     }
 }
 
-/// A `bytea` of a row, perhaps a TOAST pointer.
+/// A `bytea` or a text of a row, perhaps a TOAST pointer.
 #[derive(Clone, Copy)]
-pub(crate) struct Bytea<'rows> {
+pub(crate) struct Varlena<'rows> {
     datum: pg_sys::Datum,
     rows: PhantomData<&'rows ()>,
 }
 
-impl Bytea<'_> {
+impl Varlena<'_> {
     /// Its size in bytes, which does not read it.
     pub(crate) fn size(self) -> usize {
-        // SAFETY: a non-null bytea of rows that are at hand, see `Rows::bytea`.
+        // SAFETY: a non-null varlena of rows that are at hand, see `Rows::varlena`.
         unsafe { varlena::size(self.datum) }
     }
 
@@ -534,7 +539,7 @@ impl Bytea<'_> {
     }
 
     /// Whether both hold the same bytes. Values of one TOAST pointer are not read.
-    pub(crate) fn is_same_as(self, other: Bytea) -> bool {
+    pub(crate) fn is_same_as(self, other: Varlena) -> bool {
         // SAFETY: as in `size`, of both.
         unsafe { varlena::same(self.datum, other.datum) }
     }

@@ -46,6 +46,7 @@ pub fn install(
         (built.library.clone(), libraries.join("pg_clip.so")),
         (environment.onnxruntime(), libraries.join("pg_clip/libonnxruntime.so")),
         (built.embedder.clone(), postgres.bindir.join("pg_clip_embedder")),
+        (built.feeder.clone(), postgres.bindir.join("pg_clip_feeder")),
     ];
     for (from, to) in &programs {
         copy(from, to, 0o755)?;

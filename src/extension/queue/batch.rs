@@ -117,16 +117,21 @@ impl Batches {
             match Watched::registered(spi, home, source, Patience::None)? {
                 Some(watched) => {
                     let model = model_of(spi, &watched)?;
-                    Ok(Some((watched.source.table.name, model, watched.next)))
+                    Ok(Some((watched.source, model, watched.next)))
                 }
                 None => Ok(None),
             }
         });
-        let (table, name, next) = match found {
+        let (watched, name, next) = match found {
+            // It has become a table of references, and the jobs a feeder's.
+            Ok(Some((source, ..))) if source.is_by_reference => {
+                return self.settle_all(jobs, &finish::LOCKED);
+            }
             Ok(Some(found)) => found,
             Ok(None) => return self.settle_all(jobs, &Fate::Retire),
             Err(failure) => return self.put_aside(jobs, failure),
         };
+        let table = watched.table.name;
         report_embedding(jobs.len(), &table);
         match self.identity(&name) {
             Ok(identity) => {
@@ -399,7 +404,7 @@ impl Batches {
 
 /// The model whose vectors the target holds, or else the one that `clip.model` names: what is set for the database can be
 /// read in a transaction only.
-fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
+pub(super) fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
     let pinned = watched.registration.as_ref().and_then(|registration| registration.model.as_deref());
     match pinned.map(name_of) {
         Some(pinned) if watched.read(|| provenance::holds_vectors(spi, watched))? => Ok(pinned.to_owned()),

@@ -15,11 +15,12 @@ use super::read::{IMAGE, PROJECT, VERSION, keys_of};
 use super::transaction::Failure;
 use crate::error::Error;
 use crate::partition_tree;
-use crate::spi::{Argument, Bytea, Plan, Rows, Spi};
+use crate::spi::{Argument, Plan, Rows, Spi};
 use crate::watch::home::Home;
 use crate::watch::key::Key;
 use crate::watch::next::Next;
 use crate::watch::provenance;
+use crate::watch::role::act_as;
 use crate::watch::sql;
 use crate::watch::target::{self, Checksum, Known, Row, Target, checksum_of};
 use crate::watch::watched::{Patience, Watched};
@@ -33,10 +34,13 @@ pub(super) struct Finished {
 
 #[derive(Clone)]
 pub(super) enum Outcome {
-    /// The photo in this version of its row has this vector.
+    /// The photo in this version of its row, see [`Write::version_in`], has this vector.
     Embedded { version: String, checksum: Checksum, vectors: Known },
     /// The photo cannot be embedded, and will not be tried again if `dead`.
     Failed { failure: Failure, dead: bool },
+    /// The photo that a feeder was to bring cannot be had or embedded, and will not be tried again if `dead`.
+    /// `checksum` is that of its bytes, where it came to those.
+    Unfed { reference: String, checksum: Option<Checksum>, failure: Failure, dead: bool },
     /// There is no photo.
     Absent,
 }
@@ -137,24 +141,26 @@ impl<'a> Write<'a> {
 
     fn all(&self, finished: &[&Finished]) -> Result<Vec<Fate>, Error> {
         let keys = keys_of(self.watched, finished.iter().map(|finished| &finished.job));
-        keys.into_iter().zip(finished).map(|(key, finished)| self.one(&key, &finished.outcome)).collect()
+        keys.into_iter().zip(finished).map(|(key, finished)| self.one(&key, finished)).collect()
     }
 
-    fn one(&self, key: &Key, outcome: &Outcome) -> Result<Fate, Error> {
+    fn one(&self, key: &Key, Finished { job, outcome }: &Finished) -> Result<Fate, Error> {
         let row = self.lock.run(&[Some(key.datum())])?;
         if row.len() == 0 {
-            return if has_image(&self.look.run(&[Some(key.datum())])?)? {
+            return if self.has_image(&self.look.run(&[Some(key.datum())])?)? {
                 Ok(LOCKED)
             } else {
                 self.clear(key)
             };
         }
-        let Some(image) = row.bytea(IMAGE)? else {
+        let Some(image) = self.watched.source.image_in(&row, IMAGE)? else {
             return self.clear(key);
         };
         match outcome {
             // It came after it was looked for.
             Outcome::Absent => Ok(AGAIN),
+            // The bytes that failed are in the table no more.
+            Outcome::Failed { .. } if self.watched.source.is_by_reference => Ok(AGAIN),
             Outcome::Failed { failure, dead } => {
                 if *dead {
                     let checksum = checksum_of(image.copy().as_slice());
@@ -167,13 +173,45 @@ impl<'a> Write<'a> {
                 let moved_to = self.next.map(|next| &next.identity);
                 // A row without its second vector would hold the migration up.
                 let lacks_next = target_moves_to.is_some() && target_moves_to != moved_to;
-                if lacks_next || !is_same(&row, image, version, checksum) {
+                let is_same = || {
+                    self.version_in(&row).as_ref() == Some(version)
+                        || checksum_of(image.copy().as_slice()) == *checksum
+                };
+                if lacks_next || !is_same() {
                     return Ok(AGAIN);
                 }
                 self.put(key, &row, checksum, vectors)?;
                 Ok(Fate::Retire)
             }
+            Outcome::Unfed { reference, checksum, failure, dead } => {
+                if self.version_in(&row).as_ref() != Some(reference) {
+                    return Ok(AGAIN);
+                }
+                match checksum {
+                    Some(checksum) if *dead => target::delete_stale(self.spi, self.watched, key, checksum)?,
+                    None if *dead && self.has_changed(job)? => {
+                        target::delete_embedding(self.spi, self.watched, key)?;
+                    }
+                    _ => {}
+                }
+                Ok(Fate::Fail { failure: failure.clone(), dead: *dead })
+            }
         }
+    }
+
+    /// Which version of a photo's row was found: that of the row, or the reference that is in it.
+    fn version_in(&self, row: &Rows) -> Option<String> {
+        row.printed(if self.watched.source.is_by_reference { IMAGE } else { VERSION })
+    }
+
+    fn has_image(&self, row: &Rows) -> Result<bool, Error> {
+        Ok(row.len() > 0 && self.watched.source.image_in(row, IMAGE)?.is_some())
+    }
+
+    /// Whether the photo of a job may be another than the one that its embedding is of.
+    fn has_changed(&self, job: &Job) -> Result<bool, Error> {
+        let statement = super::sql::has_changed(&self.home.schema);
+        Ok(act_as(self.home.owner, || self.spi.run_kept(&statement, &job.identity()))?.len() > 0)
     }
 
     fn put(&self, key: &Key, row: &Rows, checksum: &Checksum, vectors: &Known) -> Result<(), Error> {
@@ -202,7 +240,7 @@ impl<'a> Write<'a> {
         if !is_locked && run(&sql::embedding_exists(watched))?.len() > 0 {
             return Ok(LOCKED);
         }
-        if has_image(&self.look.run(&[Some(key.datum())])?)? {
+        if self.has_image(&self.look.run(&[Some(key.datum())])?)? {
             return Ok(AGAIN);
         }
         if is_locked {
@@ -210,14 +248,6 @@ impl<'a> Write<'a> {
         }
         Ok(Fate::Retire)
     }
-}
-
-fn has_image(row: &Rows) -> Result<bool, Error> {
-    Ok(row.len() > 0 && row.bytea(IMAGE)?.is_some())
-}
-
-fn is_same(row: &Rows, image: Bytea, version: &str, checksum: &Checksum) -> bool {
-    row.printed(VERSION).as_deref() == Some(version) || checksum_of(image.copy().as_slice()) == *checksum
 }
 
 /// Copies of what the same bytes have already.

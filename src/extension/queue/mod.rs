@@ -12,6 +12,7 @@
 //! * an attempt is committed before the photo is sent, so that one that ends processes counts;
 //! * photos are read as the owner of their table, vectors are written as the owner of theirs, in restricted
 //!   operations: the worker itself runs no code of a user's;
+//! * photos of a table of references are left to a feeder, a program outside the server ([`feeding`]);
 //! * a worker leaves within a second when another session waits to drop, rename or copy its database.
 
 pub(crate) mod backfill;
@@ -21,6 +22,7 @@ mod bell;
 mod claim;
 pub(crate) mod enqueue;
 mod failure;
+mod feeding;
 mod finish;
 mod lane;
 mod launcher;

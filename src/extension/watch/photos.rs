@@ -59,7 +59,8 @@ pub(super) fn each_change(
     const PROJECT_CHANGED: i32 = 5;
     let mut rows = spi.open(query)?;
     while let Some(row) = rows.next() {
-        let has_new_image = match (row.bytea(IMAGE)?, row.bytea(IMAGE_BEFORE)?) {
+        let image_in = |column| watched.source.image_in(&row, column);
+        let has_new_image = match (image_in(IMAGE)?, image_in(IMAGE_BEFORE)?) {
             (Some(now), Some(before)) => !now.is_same_as(before),
             (Some(_), None) => true,
             (None, _) => false,
@@ -234,14 +235,14 @@ pub(super) struct Renamed<'a> {
 }
 
 impl<'a> Renamed<'a> {
-    /// Nothing where the target has no vectors of a known model.
+    /// Nothing where the target has no vectors of a known model, or where the photos are not in the table.
     pub(super) fn new(
         spi: &'a Spi,
         home: &'a Home,
         watched: &'a Watched,
     ) -> Result<Option<Renamed<'a>>, Error> {
-        let Some(model) = watched.registration.as_ref().and_then(|registration| registration.model.as_ref())
-        else {
+        let model = watched.registration.as_ref().and_then(|registration| registration.model.as_ref());
+        let Some(model) = model.filter(|_| !watched.source.is_by_reference) else {
             return Ok(None);
         };
         let read = spi.prepare_look_up(&sql::photo(watched), &[watched.source.key_type.oid])?;

@@ -42,7 +42,7 @@ const ALONE: u32 = pg_sys::AccessExclusiveLock;
 sql_function! {
     /// `clip_watch(source regclass, target text, mode text, image_column name, key_column name, project_column name,
     /// target_key_column name, embedding_column name, checksum_column name, model_column name,
-    /// target_project_column name) → regclass`
+    /// target_project_column name, reference_column name) → regclass`
     fn clip_watch(fcinfo) {
         // SAFETY: SQL declares the function with these arguments; `flinfo` is that of the running function.
         let (request, function) = unsafe {
@@ -126,6 +126,7 @@ fn register(
         text(Some(&request.model)),
         text(project.map(|(_, project)| project)),
         text(model.as_deref()),
+        Argument::bool(request.is_by_reference),
     ];
     let is_taken = |code: pgrx::PgSqlErrorCode| code == pgrx::PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION;
     let registered = attempt(is_taken, || {
