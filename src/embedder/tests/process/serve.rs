@@ -75,7 +75,7 @@ fn mixed_requests_are_answered_in_their_order() {
     let good = photo(3, ImageFormat::Jpeg);
     let priority = Priority::Interactive;
     let image = |id, image| Request::EmbedImage { id, model: MODEL, priority, max_pixels: 100_000, image };
-    let huge = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\xfa\xfa\0\0\xfa\xfa";
+    let huge = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\xfa\xfa\0\0\xfa\xfa\x08\x02";
     let requests: Vec<(Request, Option<FailureKind>)> = vec![
         (image(1, &good), None),
         (image(2, b""), Some(FailureKind::InvalidParameter)),
@@ -192,7 +192,7 @@ fn the_statistics_tell_bulk_images_from_interactive_ones() {
         (&"bulk".into(), &32.into(), &32.into())
     );
     let sizes = bulk["batch_sizes"].as_object().unwrap().keys();
-    assert!(sizes.clone().all(|size| size.parse::<u32>().unwrap() <= 4), "{bulk}");
+    assert!(sizes.clone().all(|size| size.parse::<u32>().unwrap() <= 16), "{bulk}");
     assert_eq!(status["image_requests"], 33);
 }
 
