@@ -2,8 +2,8 @@
 
     cargo xtask bench peers [PART]
 
-That makes the model and a server, and calls this. A run of all parts writes result.md and result.svg beside this file; that of a part
-alone goes to the folder of the model, and both are printed.
+That makes the model and a server, and calls this. A run of all parts writes result.md and result.svg beside this file; that of some
+goes to the folder of the model, and both are printed.
 """
 
 import argparse
@@ -29,13 +29,13 @@ def main() -> None:
     arguments.add_argument("--work", type=Path, required=True, help="the folder of the model and the photos")
     arguments.add_argument("--packages", type=Path, required=True, help="the folder of node_modules")
     arguments.add_argument("--node", default="node")
-    arguments.add_argument("part", nargs="?", choices=list(parts.PARTS))
+    arguments.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts.PARTS))
     options = arguments.parse_args()
     say("photos")
     photos = inputs.photos(options.work / "photos")
     bench = parts.Bench(Processes(options.work / "models", options.packages, options.node), photos)
     start, busy = time.monotonic(), other_work()
-    chosen = {options.part: parts.PARTS[options.part]} if options.part else parts.PARTS
+    chosen = {part: parts.PARTS[part] for part in options.parts} or parts.PARTS
     try:
         say("the vectors agree")
         parts.agreement(bench, [system for _, of in chosen.values() for system in of])
@@ -51,9 +51,11 @@ def main() -> None:
     ]
     if max(busy, after) > QUIET:
         machine.append("The machine was not quiet: these figures do not count.")
+    if options.parts:
+        machine.append(f"Parts of the bench: {', '.join(chosen)}.")
     found = report.markdown(bench, machine)
     print(found)
-    results = HERE if not options.part else options.work
+    results = options.work if options.parts else HERE
     (results / "result.md").write_text(found)
     (results / "result.svg").write_text(chart.svg(bench, machine))
 
