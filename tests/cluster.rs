@@ -13,6 +13,7 @@ use xtask::test_run::PG_CONFIG_VARIABLE;
 
 use crate::database::TestDatabase;
 use crate::process::{Process, descendants};
+use crate::server_copy::ServerCopy;
 
 /// A cluster with pg_clip installed.
 pub struct TestCluster {
@@ -109,13 +110,31 @@ impl TestCluster {
     }
 
     fn new(settings: &[Setting]) -> TestCluster {
-        let (places, postgres) = &*GROUND;
+        TestCluster::on(&GROUND.1, settings)
+    }
+
+    /// A cluster of this server.
+    pub fn on(postgres: &Postgres, settings: &[Setting]) -> TestCluster {
+        let (places, _) = &*GROUND;
         let server = match Cluster::temporary(places, postgres, settings) {
             Ok(server) => server,
             Err(error) => panic!("{error:#}"),
         };
         TestCluster { server, databases: AtomicU32::new(0) }
     }
+}
+
+impl ServerCopy {
+    /// A copy of the server to test.
+    pub fn of_the_tested(name: &str) -> ServerCopy {
+        let (places, postgres) = &*GROUND;
+        ServerCopy::new(places, postgres, name)
+    }
+}
+
+/// The PostgreSQL to test.
+pub fn tested_postgres() -> &'static Postgres {
+    &GROUND.1
 }
 
 static GROUND: LazyLock<(Places, Postgres)> = LazyLock::new(ground);

@@ -14,12 +14,13 @@ mod models;
 mod photos;
 mod process;
 mod queue;
+mod server_copy;
 mod stop;
 mod truth;
 mod wait;
 
 pub use account::as_servers_user;
-pub use cluster::TestCluster;
+pub use cluster::{TestCluster, tested_postgres};
 pub use database::{TestDatabase, failure, run, sqlstate, value};
 pub use memory::pss_of_embedding;
 pub use models::{OTHER_MODEL, cluster_of_models, cluster_of_two_models, copy_model, models_of, test_model};
@@ -28,6 +29,7 @@ pub use process::{Process, Signal, descendants, is_alive, send};
 pub use queue::{
     PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched, watched_async, working_worker,
 };
+pub use server_copy::ServerCopy;
 pub use stop::StopOnDrop;
 pub use truth::{ROUND, Truth, rows};
 pub use wait::{wait_for, wait_until};

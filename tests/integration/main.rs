@@ -20,6 +20,7 @@ mod hostile_tables;
 mod inheritance;
 mod isolation;
 mod lifecycle;
+mod makefile;
 mod many_connections;
 mod migration;
 mod migration_dimensions;
@@ -27,6 +28,7 @@ mod migration_under_search;
 mod migration_under_writers;
 mod models;
 mod one_inference;
+mod own_folder;
 mod partitions;
 mod pid_one;
 #[cfg(feature = "pgbouncer")]

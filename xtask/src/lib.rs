@@ -15,6 +15,7 @@ pub mod demo;
 pub mod environment;
 pub mod fuzz;
 pub mod install;
+pub mod layout;
 pub mod lint;
 pub mod lock;
 pub mod peers;
