@@ -54,7 +54,7 @@ installcheck:
 	$(xtask) test
 
 uninstall:
-	rm -f '$(bindir)/pg_clip_embedder' '$(pkglibdir)/pg_clip.so' '$(sharedir)/extension/pg_clip.control' \
+	rm -f '$(bindir)/pg_clip_embedder' '$(bindir)/pg_clip_feeder' '$(pkglibdir)/pg_clip.so' '$(sharedir)/extension/pg_clip.control' \
 	    '$(sharedir)/extension/pg_clip--'*.sql
 	rm -rf '$(pkglibdir)/pg_clip' '$(sharedir)/pg_clip/licences' '$(sharedir)/pg_clip/models/demo'
 	for folder in '$(sharedir)/pg_clip/models' '$(sharedir)/pg_clip'; do \

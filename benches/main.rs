@@ -18,13 +18,15 @@ mod reconcile;
 mod searching;
 mod statements;
 mod tally;
+mod throughput;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const BENCHES: [(&str, fn()); 10] = [
+const BENCHES: [(&str, fn()); 11] = [
     ("calls", calls::measure),
     ("queue", || queue::measure(given_model().as_deref())),
+    ("throughput", throughput::measure),
     ("chaos", chaos::measure),
     ("poison", poison::measure),
     ("backfill", backfill::measure),

@@ -12,7 +12,7 @@ COMMENT ON FUNCTION clip_embed_text(pg_catalog.text) IS
 CREATE FUNCTION clip_embed_image(image pg_catalog.bytea) RETURNS vector
 	AS 'MODULE_PATHNAME', 'clip_embed_image' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000000;
 COMMENT ON FUNCTION clip_embed_image(pg_catalog.bytea) IS
-	'embeds a JPEG, PNG, WebP, GIF or BMP image with the model that clip.model names; the vector has length 1';
+	'embeds a JPEG, PNG, WebP, GIF, HEIC, AVIF, TIFF or BMP image with the model that clip.model names; the vector has length 1';
 
 CREATE FUNCTION clip_embed_texts(queries pg_catalog.text[]) RETURNS vector[]
 	AS 'MODULE_PATHNAME', 'clip_embed_texts' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000000;
@@ -35,7 +35,7 @@ COMMENT ON FUNCTION clip_embed_text(pg_catalog.text, pg_catalog.text) IS
 CREATE FUNCTION clip_embed_image(image pg_catalog.bytea, model pg_catalog.text) RETURNS vector
 	AS 'MODULE_PATHNAME', 'clip_embed_image' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
 COMMENT ON FUNCTION clip_embed_image(pg_catalog.bytea, pg_catalog.text) IS
-	'embeds a JPEG, PNG, WebP, GIF or BMP image with the model of this name; the vector has length 1';
+	'embeds a JPEG, PNG, WebP, GIF, HEIC, AVIF, TIFF or BMP image with the model of this name; the vector has length 1';
 
 CREATE FUNCTION clip_embed_texts(queries pg_catalog.text[], model pg_catalog.text) RETURNS vector[]
 	AS 'MODULE_PATHNAME', 'clip_embed_texts' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
@@ -46,6 +46,23 @@ CREATE FUNCTION clip_embed_images(images pg_catalog.bytea[], model pg_catalog.te
 	AS 'MODULE_PATHNAME', 'clip_embed_images' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000000;
 COMMENT ON FUNCTION clip_embed_images(pg_catalog.bytea[], pg_catalog.text) IS
 	'embeds many images with the model of this name in one round trip; keeps order, shape and NULLs';
+
+-- For an application that keeps a photo's bytes elsewhere. STABLE: it looks into the target.
+
+CREATE FUNCTION clip_embedding_row(
+	image pg_catalog.bytea,
+	target pg_catalog.regclass DEFAULT NULL,
+	embedding_column pg_catalog.name DEFAULT 'embedding',
+	checksum_column pg_catalog.name DEFAULT 'checksum',
+	model_column pg_catalog.name DEFAULT 'model',
+	OUT embedding vector,
+	OUT checksum pg_catalog.bytea,
+	OUT model pg_catalog.text
+)
+	AS 'MODULE_PATHNAME', 'clip_embedding_row' LANGUAGE C STABLE COST 1000000;
+COMMENT ON FUNCTION clip_embedding_row(
+	pg_catalog.bytea, pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.name) IS
+	'the vector, checksum and model that a watch would write for an image; copies the vector that the same bytes have in the target';
 
 -- A type of the same name that another role left in our schema is not pgvector's.
 DO $do$

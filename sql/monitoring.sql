@@ -78,9 +78,18 @@ CREATE VIEW clip_stats AS
 		stats.decode_p50_ms,
 		stats.decode_p95_ms,
 		stats.decode_p99_ms,
+		stats.resize_p50_ms,
+		stats.resize_p95_ms,
+		stats.resize_p99_ms,
+		stats.tokenize_p50_ms,
+		stats.tokenize_p95_ms,
+		stats.tokenize_p99_ms,
 		stats.inference_p50_ms,
 		stats.inference_p95_ms,
 		stats.inference_p99_ms,
+		stats.answer_p50_ms,
+		stats.answer_p95_ms,
+		stats.answer_p99_ms,
 		stats.total_p50_ms,
 		stats.total_p95_ms,
 		stats.total_p99_ms,
@@ -107,9 +116,18 @@ CREATE VIEW clip_stats AS
 		decode_p50_ms pg_catalog.float8,
 		decode_p95_ms pg_catalog.float8,
 		decode_p99_ms pg_catalog.float8,
+		resize_p50_ms pg_catalog.float8,
+		resize_p95_ms pg_catalog.float8,
+		resize_p99_ms pg_catalog.float8,
+		tokenize_p50_ms pg_catalog.float8,
+		tokenize_p95_ms pg_catalog.float8,
+		tokenize_p99_ms pg_catalog.float8,
 		inference_p50_ms pg_catalog.float8,
 		inference_p95_ms pg_catalog.float8,
 		inference_p99_ms pg_catalog.float8,
+		answer_p50_ms pg_catalog.float8,
+		answer_p95_ms pg_catalog.float8,
+		answer_p99_ms pg_catalog.float8,
 		total_p50_ms pg_catalog.float8,
 		total_p95_ms pg_catalog.float8,
 		total_p99_ms pg_catalog.float8,
@@ -131,12 +149,21 @@ COMMENT ON COLUMN clip_stats.image_bytes IS 'bytes of the images that were decod
 COMMENT ON COLUMN clip_stats.wait_p50_ms IS 'milliseconds, median: waiting for a decoder and for the network, and for the model where it was being loaded';
 COMMENT ON COLUMN clip_stats.wait_p95_ms IS 'milliseconds, 95th percentile: waiting for a decoder and for the network, and for the model where it was being loaded';
 COMMENT ON COLUMN clip_stats.wait_p99_ms IS 'milliseconds, 99th percentile: waiting for a decoder and for the network, and for the model where it was being loaded';
-COMMENT ON COLUMN clip_stats.decode_p50_ms IS 'milliseconds, median: decoding and scaling an image; NULL for texts';
-COMMENT ON COLUMN clip_stats.decode_p95_ms IS 'milliseconds, 95th percentile: decoding and scaling an image; NULL for texts';
-COMMENT ON COLUMN clip_stats.decode_p99_ms IS 'milliseconds, 99th percentile: decoding and scaling an image; NULL for texts';
+COMMENT ON COLUMN clip_stats.decode_p50_ms IS 'milliseconds, median: decoding an image; NULL for texts';
+COMMENT ON COLUMN clip_stats.decode_p95_ms IS 'milliseconds, 95th percentile: decoding an image; NULL for texts';
+COMMENT ON COLUMN clip_stats.decode_p99_ms IS 'milliseconds, 99th percentile: decoding an image; NULL for texts';
+COMMENT ON COLUMN clip_stats.resize_p50_ms IS 'milliseconds, median: resizing a decoded image to what the network takes; NULL for texts';
+COMMENT ON COLUMN clip_stats.resize_p95_ms IS 'milliseconds, 95th percentile: resizing a decoded image to what the network takes; NULL for texts';
+COMMENT ON COLUMN clip_stats.resize_p99_ms IS 'milliseconds, 99th percentile: resizing a decoded image to what the network takes; NULL for texts';
+COMMENT ON COLUMN clip_stats.tokenize_p50_ms IS 'milliseconds, median: making a text token ids; NULL for images';
+COMMENT ON COLUMN clip_stats.tokenize_p95_ms IS 'milliseconds, 95th percentile: making a text token ids; NULL for images';
+COMMENT ON COLUMN clip_stats.tokenize_p99_ms IS 'milliseconds, 99th percentile: making a text token ids; NULL for images';
 COMMENT ON COLUMN clip_stats.inference_p50_ms IS 'milliseconds, median: the run of the network that a request was part of';
 COMMENT ON COLUMN clip_stats.inference_p95_ms IS 'milliseconds, 95th percentile: the run of the network that a request was part of';
 COMMENT ON COLUMN clip_stats.inference_p99_ms IS 'milliseconds, 99th percentile: the run of the network that a request was part of';
+COMMENT ON COLUMN clip_stats.answer_p50_ms IS 'milliseconds, median: from an answer that is ready until it is written; the answers to one connection keep their order';
+COMMENT ON COLUMN clip_stats.answer_p95_ms IS 'milliseconds, 95th percentile: from an answer that is ready until it is written; the answers to one connection keep their order';
+COMMENT ON COLUMN clip_stats.answer_p99_ms IS 'milliseconds, 99th percentile: from an answer that is ready until it is written; the answers to one connection keep their order';
 COMMENT ON COLUMN clip_stats.total_p50_ms IS 'milliseconds, median: the way from a request to its answer inside the embedder, errors included';
 COMMENT ON COLUMN clip_stats.total_p95_ms IS 'milliseconds, 95th percentile: the way from a request to its answer inside the embedder, errors included';
 COMMENT ON COLUMN clip_stats.total_p99_ms IS 'milliseconds, 99th percentile: the way from a request to its answer inside the embedder, errors included';

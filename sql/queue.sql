@@ -13,6 +13,7 @@ CREATE TABLE clip_queue (
 	suspect pg_catalog.bool NOT NULL DEFAULT false,
 	dead pg_catalog.bool NOT NULL DEFAULT false,
 	slow pg_catalog.bool NOT NULL DEFAULT false,
+	changed pg_catalog.bool NOT NULL DEFAULT true,
 	sqlstate pg_catalog.text,
 	message pg_catalog.text,
 	failed_at pg_catalog.timestamptz,
@@ -29,9 +30,10 @@ COMMENT ON COLUMN clip_queue.key IS 'the photo''s key as its type prints it';
 COMMENT ON COLUMN clip_queue.generation IS 'the transaction that asked for it last: tells two requests for one photo apart';
 COMMENT ON COLUMN clip_queue.run_at IS 'when it is due; while it is claimed, when the claim ends';
 COMMENT ON COLUMN clip_queue.attempts IS 'how often it was tried, the claim included; not counted while the embedder is away';
-COMMENT ON COLUMN clip_queue.claimed IS 'whether the queue worker is at work on it';
+COMMENT ON COLUMN clip_queue.claimed IS 'whether the queue worker or a feeder is at work on it';
 COMMENT ON COLUMN clip_queue.suspect IS 'whether it is embedded alone, because it was in a batch that did not come back';
 COMMENT ON COLUMN clip_queue.slow IS 'whether the slow lane''s worker embeds it, because its table takes long';
+COMMENT ON COLUMN clip_queue.changed IS 'whether the photo may be another than the one that its embedding is of';
 COMMENT ON COLUMN clip_queue.dead IS 'whether it is tried no more; clip_retry revives it';
 SELECT pg_catalog.pg_extension_config_dump('clip_queue', '');
 REVOKE ALL ON clip_queue FROM PUBLIC;

@@ -7,6 +7,7 @@
 mod account;
 mod cluster;
 mod database;
+mod feeder;
 pub mod hostile;
 pub mod isolation;
 mod memory;
@@ -14,6 +15,7 @@ mod models;
 mod photos;
 mod process;
 mod queue;
+mod s3;
 mod server_copy;
 mod stop;
 mod truth;
@@ -22,6 +24,7 @@ mod wait;
 pub use account::as_servers_user;
 pub use cluster::{TestCluster, tested_postgres};
 pub use database::{TestDatabase, failure, run, sqlstate, value};
+pub use feeder::{FEEDER, PhotoFolder, RunningFeeder, drain, feeder, feeder_as, refer, watched_by_reference};
 pub use memory::pss_of_embedding;
 pub use models::{OTHER_MODEL, cluster_of_models, cluster_of_two_models, copy_model, models_of, test_model};
 pub use photos::{demo_jpegs, demo_photo, demo_photos, pixel_flood, repository, repository_file, variant};
@@ -29,6 +32,7 @@ pub use process::{Process, Signal, descendants, is_alive, send};
 pub use queue::{
     PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched, watched_async, working_worker,
 };
+pub use s3::S3Server;
 pub use server_copy::ServerCopy;
 pub use stop::StopOnDrop;
 pub use truth::{ROUND, Truth, rows};

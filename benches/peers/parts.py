@@ -16,6 +16,7 @@ import psycopg
 
 import inputs
 import systems
+from embedder_alone import Embedder
 from systems import OLD_STACK, PG_CLIP, PG_CLIP_INT8, RUNTIME, RUNTIME_INT8, Processes, System
 
 ROUNDS = 7
@@ -242,6 +243,32 @@ def memory(bench: Bench) -> None:
     bench.rows += [*rows, more]
 
 
+def cores(bench: Bench) -> None:
+    """What pg_clip's embedder makes of one processor and of more, up to all: photos and texts a second."""
+    there = len(os.sched_getaffinity(0))
+    photos = [path.read_bytes() for path in bench.photos["2 MP"][:12]]
+    for processors in [number for number in (1, 2, 4, 8, 16, 32, 64) if number < there] + [there]:
+        of = f"{processors} processor{'s' * (processors > 1)}"
+        rows = [
+            Row(f"photos of 2 MP, {of}", "a second", more_is_better=True),
+            Row(f"new texts by 16 clients, {of}", "a second", more_is_better=True),
+        ]
+        for system in (PG_CLIP, PG_CLIP_INT8):
+            bench.processes.ask(system, "text", texts=bench.new_texts(1))
+            (running,) = bench.processes.ask(system, "processes")
+            embedder = Embedder(running, system.precision, processors)
+            try:
+                # A process that has just been started has no memory yet, and does not know the model's pace.
+                embedder.photos_a_second(photos[:4])
+                for row, figure in zip(rows, (embedder.photos_a_second(photos * max(1, processors // 4)), embedder.texts_a_second(16, CLIENTS_SECONDS))):
+                    row.figures[system] = [figure]
+            finally:
+                embedder.end()
+        bench.rows += rows
+        for row in rows:
+            say(f"  {row.name} ({row.unit}): " + ", ".join(f"{system} {row.median(system):.1f}" for system in row.figures))
+
+
 def peak(bench: Bench) -> None:
     """What the multiplications of an image tower come to, beside what the machine can multiply."""
     peaks: dict[str, list[float]] = {"fp32": [], "int8": []}
@@ -270,5 +297,5 @@ IMAGE_OPERATIONS = 2 * (12 * (50 * 12 * 768**2 + 2 * 50 * 50 * 768) + 49 * 3072 
 PARTS: dict[str, tuple[Callable[[Bench], None], list[System]]] = {
     "text": (text, systems.ALL), "cached": (cached, [PG_CLIP, PG_CLIP_INT8]), "photo": (photo, systems.ALL),
     "search": (search, [PG_CLIP, OLD_STACK, PG_CLIP_INT8]), "bulk": (bulk, systems.ALL), "clients": (clients, systems.ALL),
-    "mixed": (mixed, systems.ALL), "start": (start, systems.ALL), "memory": (memory, systems.ALL), "peak": (peak, [RUNTIME, RUNTIME_INT8]),
+    "mixed": (mixed, systems.ALL), "start": (start, systems.ALL), "memory": (memory, systems.ALL), "cores": (cores, [PG_CLIP, PG_CLIP_INT8]), "peak": (peak, [RUNTIME, RUNTIME_INT8]),
 }

@@ -50,6 +50,7 @@ class System:
 def serve(system: System) -> None:
     answers = {
         "text": text, "photo": photo, "search": search, "bulk": bulk, "clients": clients, "beside": beside, "memory": memory,
+        "processes": lambda system: system.processes(),
         "vectors": vectors, "call": call,
     }
     print(json.dumps("ready"), flush=True)

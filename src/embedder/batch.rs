@@ -21,7 +21,7 @@ use pg_clip_wire::{Failure, Fingerprint};
 pub(crate) use self::fair_queue::Source;
 pub(crate) use self::image_lane::{ImageJob, ImageLane};
 pub(crate) use self::pace::Pace;
-pub(crate) use self::reply::Reply;
+pub(crate) use self::reply::{Answered, Reply};
 pub(crate) use self::text_lane::{TextJob, TextLane};
 use crate::error::Error;
 use crate::model::Model;

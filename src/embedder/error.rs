@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use pg_clip_wire::{Failure, FailureKind, WireError};
 
+use crate::image::Text;
 use crate::quantize::LEAST_MEAN;
 
 /// Why an input has no embedding, or a model no session.
@@ -19,6 +20,8 @@ pub(crate) enum Error {
     NoPixels { width: u32, height: u32 },
     #[error("image format is not recognised")]
     UnknownFormat,
+    #[error("image format is not recognised: the bytes are {}", found.name())]
+    TextForImage { found: Text },
     #[error("{format} images are not supported")]
     UnsupportedFormat { format: &'static str },
     #[error("{format} image has a feature that is not supported")]
@@ -108,7 +111,9 @@ impl Error {
             | Error::NoPixels { .. }
             | Error::BadModelName { .. }
             | Error::UnknownModel { .. } => FailureKind::InvalidParameter,
-            Error::UnknownFormat | Error::BrokenImage { .. } => FailureKind::UndecodableImage,
+            Error::UnknownFormat | Error::TextForImage { .. } | Error::BrokenImage { .. } => {
+                FailureKind::UndecodableImage
+            }
             Error::UnsupportedFormat { .. } | Error::UnsupportedFeature { .. } => {
                 FailureKind::UnsupportedFormat
             }
@@ -170,8 +175,8 @@ impl Error {
                  each is demanded. Nothing was installed."
             ),
             Error::DecoderMemory { limit } => format!("The limit is {limit} bytes."),
-            Error::UnknownFormat | Error::UnsupportedFormat { .. } => {
-                "Supported formats are JPEG, PNG, WebP, GIF and BMP.".to_owned()
+            Error::UnknownFormat | Error::TextForImage { .. } | Error::UnsupportedFormat { .. } => {
+                "Supported formats are JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC and AVIF.".to_owned()
             }
             _ => String::new(),
         }
@@ -188,6 +193,10 @@ impl Error {
             }
             Error::AllDecodersMemory { .. } => {
                 "Scale the image down, or raise \"clip.decoder_memory\".".to_owned()
+            }
+            Error::TextForImage { found } => found.hint().to_owned(),
+            Error::UnsupportedFormat { format } if format.ends_with("JPEG") => {
+                "Convert the image to a baseline or progressive JPEG, PNG or WebP.".to_owned()
             }
             Error::UnsupportedFormat { .. } => "Convert the image to JPEG, PNG or WebP.".to_owned(),
             Error::Overloaded { .. } => "Try again later, or with fewer connections.".to_owned(),

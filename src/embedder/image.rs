@@ -14,6 +14,7 @@ mod fidelity;
 mod format;
 mod gif;
 mod header;
+mod heif;
 #[cfg(test)]
 mod hostile;
 mod jpeg;
@@ -27,15 +28,19 @@ mod peak;
 mod png;
 mod resize;
 mod tensor;
+mod text;
+mod tiff;
 mod webp;
 
 use std::panic::{self, UnwindSafe};
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
 use self::format::Format;
 #[cfg(test)]
 pub(crate) use self::parity::demo_model;
+pub(crate) use self::text::Text;
 use crate::error::Error;
 use crate::model::{Preprocessing, ResizeMode};
 
@@ -72,6 +77,16 @@ pub(crate) fn prepare(
     preprocessing: &Preprocessing,
     scaling: JpegScaling,
 ) -> Result<Vec<f32>, Error> {
+    prepare_timed(bytes, max_pixels, preprocessing, scaling).map(|(values, _)| values)
+}
+
+/// [`prepare`], and how much of its time resizing took.
+pub(crate) fn prepare_timed(
+    bytes: &[u8],
+    max_pixels: u64,
+    preprocessing: &Preprocessing,
+    scaling: JpegScaling,
+) -> Result<(Vec<f32>, Duration), Error> {
     let format = format::recognise(bytes)?;
     header::check(format, bytes, max_pixels)?;
     // The side that the shorter one of the image becomes; where both become others, the larger of these.
@@ -81,7 +96,9 @@ pub(crate) fn prepare(
     };
     caught(format, || {
         let decoded = decode::decode(format, bytes, (scaling == JpegScaling::On).then_some(side))?;
-        Ok(tensor::normalize(&resize::resize(&decoded, preprocessing)?, preprocessing))
+        let start = Instant::now();
+        let values = tensor::normalize(&resize::resize(&decoded, preprocessing)?, preprocessing);
+        Ok((values, start.elapsed()))
     })
 }
 
@@ -110,11 +127,12 @@ mod tests {
         std: [1.0; 3],
     };
 
-    const ENCODED: [(ImageFormat, &str); 5] = [
+    const ENCODED: [(ImageFormat, &str); 6] = [
         (ImageFormat::Jpeg, "JPEG"),
         (ImageFormat::Png, "PNG"),
         (ImageFormat::Gif, "GIF"),
         (ImageFormat::Bmp, "BMP"),
+        (ImageFormat::Tiff, "TIFF"),
         (ImageFormat::WebP, "WebP"),
     ];
 
@@ -156,6 +174,8 @@ mod tests {
             for length in (0..enough).step_by(7).chain(enough.saturating_sub(40)..enough) {
                 match prepare_clip(&whole[..length]) {
                     Err(Error::BrokenImage { .. } | Error::UnknownFormat | Error::EmptyImage) => {}
+                    // What is left of the directory at its end may say that it is of another kind.
+                    Err(Error::UnsupportedFeature { .. }) if format == ImageFormat::Tiff => {}
                     other => {
                         panic!("{name} of {length} of {} bytes: {:?}", whole.len(), other.map(|_| "decoded"))
                     }

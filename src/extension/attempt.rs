@@ -6,8 +6,8 @@ use std::panic::AssertUnwindSafe;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 
 use crate::error::Error;
+use crate::nested_settings::NestedSettings;
 use crate::queue::Failure;
-use crate::watch::role::set;
 
 /// Runs `body` in a subtransaction. Where it fails with an error that `tolerates` accepts, what it did is undone and
 /// the failure returned; any other error goes on. The result must not borrow from SPI.
@@ -92,11 +92,9 @@ pub(crate) fn with_lock_timeout<R>(milliseconds: u32, body: impl FnOnce() -> R) 
 
 /// Runs `body` with a setting that any role may set. An error in it restores the setting with the (sub)transaction.
 pub(crate) fn with_setting<R>(name: &CStr, value: &CStr, body: impl FnOnce() -> R) -> R {
-    // SAFETY: opens a nest level of settings, which is closed below or by an abort.
-    let level = unsafe { pg_sys::NewGUCNestLevel() };
-    set(name, value);
+    let settings = NestedSettings::begin();
+    settings.set(name, value);
     let result = body();
-    // SAFETY: the level from above.
-    unsafe { pg_sys::AtEOXact_GUC(false, level) };
+    drop(settings);
     result
 }

@@ -133,6 +133,12 @@ impl Table {
         Ok(column)
     }
 
+    /// As [`Table::column`], of type `text` or `varchar`.
+    pub(crate) fn text_column(&self, name: &str) -> Result<Column, Error> {
+        let column = self.column(name)?;
+        if is_text(column.type_oid) { Ok(column) } else { self.column_of(name, pg_sys::TEXTOID) }
+    }
+
     /// Whether the table has a trigger of this name.
     pub(crate) fn has_trigger(&self, name: &str) -> bool {
         // SAFETY: the table is locked; its entry in the cache, with as many triggers as it says, stays while it is open.
@@ -222,6 +228,11 @@ unsafe fn uniqueness(index: pg_sys::Oid, column: pg_sys::AttrNumber) -> Option<b
     }
 }
 
+/// Whether a type is `text` or `varchar`, whose values are stored alike.
+pub(crate) fn is_text(type_oid: pg_sys::Oid) -> bool {
+    [pg_sys::TEXTOID, pg_sys::VARCHAROID].contains(&type_oid)
+}
+
 /// The operator by which a type's values are equal, as SQL writes it: that of its default operator class.
 pub(crate) fn equality_of(type_oid: pg_sys::Oid) -> Result<String, Error> {
     let without = || Error::NoEquality(type_name(type_oid));
@@ -279,8 +290,8 @@ fn qualified(schema: pg_sys::Oid, name: &str) -> String {
     format!("{}.{}", schema_name(schema), identifier(name))
 }
 
-/// Quoted.
-fn schema_name(schema: pg_sys::Oid) -> String {
+/// The quoted name of a schema, or its number where there is none.
+pub(crate) fn schema_name(schema: pg_sys::Oid) -> String {
     // SAFETY: the function takes any number, and returns null or a string in the current memory context.
     unsafe {
         let name = pg_sys::get_namespace_name(schema);

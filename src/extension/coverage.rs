@@ -47,7 +47,7 @@ sql_function! {
         unsafe {
             let source = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, oid_of);
             let spi = Spi::connect()?;
-            let home = Home::of(&spi, (*(*fcinfo).flinfo).fn_oid)?;
+            let home = Home::of((*(*fcinfo).flinfo).fn_oid)?;
             let pair = crate::backfill::watched(&spi, &home, source)?;
             let counts = counts(&spi, &pair, &verified(&pair), COLUMNS)?;
             drop(spi);
@@ -70,7 +70,7 @@ pub(crate) unsafe fn count_for_a_view<R>(
     let counted = attempt(of_a_table, || {
         with_lock_timeout(PATIENCE, || {
             let spi = Spi::connect()?;
-            let home = Home::of(&spi, function)?;
+            let home = Home::of(function)?;
             count(&spi, &home, table)
         })
     })?;
@@ -101,11 +101,15 @@ fn covered(pair: &Pair) -> String {
 }
 
 /// Photos, those with the vector of their bytes, without a row, with a row of other bytes or of another model than
-/// `$1`; rows of no photo, and rows of a photo with another project.
+/// `$1`; rows of no photo, and rows of a photo with another project. The bytes of references are not at hand.
 fn verified(pair: &Pair) -> String {
     let Pair { source, target, image, target_key, checksum, model_column, .. } = pair;
-    let is_right =
-        format!("(t.{checksum} = sha256(s.{image}) AND t.{model_column} IS NOT DISTINCT FROM $1) IS TRUE");
+    let same_bytes = if pair.is_by_reference {
+        format!("t.{target_key} IS NOT NULL")
+    } else {
+        format!("t.{checksum} = sha256(s.{image})")
+    };
+    let is_right = format!("({same_bytes} AND t.{model_column} IS NOT DISTINCT FROM $1) IS TRUE");
     format!(
         "SELECT photos, embedded, missing, photos - embedded - missing, orphaned, other_project FROM (
             SELECT count(*) AS photos, count(*) FILTER (WHERE {is_right}) AS embedded,

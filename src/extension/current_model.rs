@@ -211,7 +211,7 @@ fn written_down() -> Result<Option<String>, Error> {
 
 fn read_written_down() -> Result<Option<String>, Error> {
     let spi = Spi::connect()?;
-    let home = match Home::installed(&spi)? {
+    let home = match Home::installed() {
         Installed::Here(home) => home,
         Installed::OtherVersion(version) => return Err(Error::OtherVersion(version)),
         Installed::Nothing => return Ok(None),

@@ -6,15 +6,16 @@
 //! Always true: a value leaves a row through an accessor that names its type, and that type is compared with the one
 //! that the row has. What a statement says of a type is never taken on trust, because tables change.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_long};
 use std::marker::PhantomData;
+use std::rc::Rc;
 
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 
 use crate::encoding;
 use crate::error::Error;
+use crate::kept_plans::{self, KeptPlan, Planning, Statement};
+use crate::nested_settings::NestedSettings;
 use crate::varlena::{self, Bytes};
 use crate::vector;
 
@@ -51,27 +52,21 @@ impl Spi {
         self.execute(sql, arguments, false)
     }
 
-    /// Runs a statement whose plan this backend keeps. For statements that do not name tables of users: their number is
-    /// small, and so is that of the plans.
+    /// Runs a statement whose plan this backend keeps, and which PostgreSQL makes for the values at hand where that seems
+    /// worth it.
     pub(crate) fn run_kept(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
-        let kept = KEPT.with_borrow(|kept| kept.get(sql).copied());
-        let plan = match kept {
-            Some(plan) => plan,
-            None => {
-                let types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.oid).collect();
-                let plan = self.prepare(sql, &types)?.plan;
-                // SAFETY: a plan that was prepared just now; it lives on until the backend ends.
-                checked(unsafe { pg_sys::SPI_keepplan(plan) })?;
-                KEPT.with_borrow_mut(|kept| kept.insert(sql.to_owned(), plan));
-                plan
-            }
-        };
-        let mut arguments = Arguments::new(arguments);
-        // SAFETY: a statement has the same parameters wherever it is run; both arrays have an entry for each.
-        checked(unsafe {
-            pg_sys::SPI_execute_plan(plan, arguments.values.as_mut_ptr(), arguments.nulls.as_ptr(), false, 0)
-        })?;
-        Ok(Rows::take())
+        self.run_planned(sql, arguments, Planning::Any)
+    }
+
+    /// As [`Spi::run_kept`], of a statement that finds rows by an index, and runs no code of a user's.
+    pub(crate) fn run_by_index(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
+        self.run_planned(sql, arguments, Planning::OnceByIndex)
+    }
+
+    fn run_planned(&self, sql: &str, arguments: &[Argument], planning: Planning) -> Result<Rows<'_>, Error> {
+        let types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.oid).collect();
+        let values: Vec<Option<pg_sys::Datum>> = arguments.iter().map(|argument| argument.value).collect();
+        self.prepare_with(sql, &types, planning)?.run(&values)
     }
 
     /// Runs a query on what is committed by now, also in a transaction that keeps its snapshot.
@@ -87,7 +82,7 @@ impl Spi {
 
     /// One that is read-only sees the active snapshot.
     fn execute(&self, sql: &str, arguments: &[Argument], read_only: bool) -> Result<Rows<'_>, Error> {
-        let sql = statement(sql);
+        let sql = text_of(sql);
         let mut arguments = Arguments::new(arguments);
         // SAFETY: the three arrays have the same length and live through the call.
         checked(unsafe {
@@ -104,23 +99,54 @@ impl Spi {
         Ok(Rows::take())
     }
 
-    /// Prepares a statement that is to be run many times.
-    pub(crate) fn prepare(&self, sql: &str, types: &[pg_sys::Oid]) -> Result<Plan<'_>, Error> {
-        let sql = statement(sql);
-        let mut types = types.to_vec();
-        let count = i32::try_from(types.len()).expect("a handful of parameters");
-        // SAFETY: `types` has `count` entries.
-        let plan = unsafe { pg_sys::SPI_prepare(sql.as_ptr(), count, types.as_mut_ptr()) };
-        if plan.is_null() {
-            // SAFETY: a plain read of SPI's result code.
-            return Err(Error::Spi(unsafe { pg_sys::SPI_result }));
-        }
-        Ok(Plan { plan, types, spi: PhantomData })
+    /// Prepares an INSERT of values that is to be run many times. This backend keeps its plan, which is one whatever they are.
+    pub(crate) fn prepare_insert(&self, sql: &str, types: &[pg_sys::Oid]) -> Result<Plan<'_>, Error> {
+        self.prepare_with(sql, types, Planning::Once)
+    }
+
+    /// As [`Spi::prepare_insert`], of a query that finds rows by an index, where there is one, and changes none. Its plan is
+    /// right for a table of any size: it is made once, perhaps while the table is empty.
+    pub(crate) fn prepare_look_up(&self, sql: &str, types: &[pg_sys::Oid]) -> Result<Plan<'_>, Error> {
+        self.prepare_with(sql, types, Planning::OnceByIndex)
+    }
+
+    fn prepare_with(&self, sql: &str, types: &[pg_sys::Oid], planning: Planning) -> Result<Plan<'_>, Error> {
+        let statement = Statement {
+            text: sql.to_owned(),
+            types: types.to_vec(),
+            planning,
+            of_trigger_on: pg_sys::InvalidOid,
+        };
+        let plan = kept_plans::plan_of(statement)?;
+        Ok(Plan { plan, parameters: types.len(), planning, spi: PhantomData })
+    }
+
+    /// As [`Spi::open`], of a query whose plan is kept: one that reads a transition table of the trigger that runs on this
+    /// table, and nothing else. How to do that does not depend on how many rows there are.
+    pub(crate) fn open_kept(&self, sql: &str, trigger_on: pg_sys::Oid) -> Result<Cursor<'_>, Error> {
+        let statement = Statement {
+            text: sql.to_owned(),
+            types: Vec::new(),
+            planning: Planning::Once,
+            of_trigger_on: trigger_on,
+        };
+        let plan = kept_plans::plan_of(statement)?;
+        // SAFETY: the plan has no parameters.
+        let portal = unsafe {
+            pg_sys::SPI_cursor_open(
+                std::ptr::null(),
+                plan.plan(),
+                std::ptr::null_mut(),
+                std::ptr::null(),
+                false,
+            )
+        };
+        Ok(Cursor { portal, _plan: Some(plan), spi: PhantomData })
     }
 
     /// Opens a query whose rows are fetched one by one.
     pub(crate) fn open(&self, sql: &str) -> Result<Cursor<'_>, Error> {
-        let sql = statement(sql);
+        let sql = text_of(sql);
         // SAFETY: no parameters are passed.
         let portal = unsafe {
             pg_sys::SPI_cursor_open_with_args(
@@ -134,7 +160,7 @@ impl Spi {
                 0,
             )
         };
-        Ok(Cursor { portal, spi: PhantomData })
+        Ok(Cursor { portal, _plan: None, spi: PhantomData })
     }
 }
 
@@ -148,12 +174,17 @@ impl Drop for Spi {
     }
 }
 
-thread_local! {
-    static KEPT: RefCell<HashMap<String, pg_sys::SPIPlanPtr>> = RefCell::default();
+/// Settings under which a query is planned with an index where there is one that serves. Where there is none, PostgreSQL before
+/// 18 takes the plan for so costly that it would compile it.
+fn by_index() -> NestedSettings {
+    let settings = NestedSettings::begin();
+    settings.set(c"enable_seqscan", c"off");
+    settings.set(c"jit", c"off");
+    settings
 }
 
 /// A statement as the server reads it.
-fn statement(sql: &str) -> CString {
+pub(crate) fn text_of(sql: &str) -> CString {
     CString::new(encoding::to_server(sql)).expect("our own statements have no NUL byte")
 }
 
@@ -248,20 +279,22 @@ fn null_mark(value: Option<pg_sys::Datum>) -> c_char {
 
 /// A prepared statement.
 pub(crate) struct Plan<'spi> {
-    plan: pg_sys::SPIPlanPtr,
-    types: Vec<pg_sys::Oid>,
+    plan: Rc<KeptPlan>,
+    parameters: usize,
+    planning: Planning,
     spi: PhantomData<&'spi Spi>,
 }
 
 impl<'spi> Plan<'spi> {
     /// Runs the statement with a value for each of its parameters.
     pub(crate) fn run(&self, values: &[Option<pg_sys::Datum>]) -> Result<Rows<'spi>, Error> {
-        assert_eq!(values.len(), self.types.len(), "a value for each parameter");
+        assert_eq!(values.len(), self.parameters, "a value for each parameter");
+        let _settings = (self.planning == Planning::OnceByIndex).then(by_index);
         let nulls: Vec<c_char> = values.iter().map(|value| null_mark(*value)).collect();
         let mut values: Vec<pg_sys::Datum> = values.iter().map(|value| value.unwrap_or(0.into())).collect();
-        // SAFETY: the plan lives as long as the connection; both arrays have an entry for each parameter.
+        // SAFETY: the plan lives at least as long as this; both arrays have an entry for each parameter.
         checked(unsafe {
-            pg_sys::SPI_execute_plan(self.plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0)
+            pg_sys::SPI_execute_plan(self.plan.plan(), values.as_mut_ptr(), nulls.as_ptr(), false, 0)
         })?;
         Ok(Rows::take())
     }
@@ -270,6 +303,8 @@ impl<'spi> Plan<'spi> {
 /// An open query.
 pub(crate) struct Cursor<'spi> {
     portal: pg_sys::Portal,
+    /// Freed after the portal is closed.
+    _plan: Option<Rc<KeptPlan>>,
     spi: PhantomData<&'spi Spi>,
 }
 
@@ -336,9 +371,14 @@ impl Rows<'_> {
     }
 
     /// A `bytea` of the first row. The value lives as long as these rows.
-    pub(crate) fn bytea(&self, column: i32) -> Result<Option<Bytea<'_>>, Error> {
-        let datum = self.value(column, pg_sys::BYTEAOID)?;
-        Ok(datum.map(|datum| Bytea { datum, rows: PhantomData }))
+    pub(crate) fn bytea(&self, column: i32) -> Result<Option<Varlena<'_>>, Error> {
+        self.varlena(column, pg_sys::BYTEAOID)
+    }
+
+    /// A value of the first row that is of this type, a varlena. The value lives as long as these rows.
+    pub(crate) fn varlena(&self, column: i32, wanted: pg_sys::Oid) -> Result<Option<Varlena<'_>>, Error> {
+        let datum = self.value(column, wanted)?;
+        Ok(datum.map(|datum| Varlena { datum, rows: PhantomData }))
     }
 
     /// A copy of a vector of the first row. `vector_type` is pgvector's.
@@ -478,17 +518,17 @@ impl Value for pg_sys::Oid {
     }
 }
 
-/// A `bytea` of a row, perhaps a TOAST pointer.
+/// A `bytea` or a text of a row, perhaps a TOAST pointer.
 #[derive(Clone, Copy)]
-pub(crate) struct Bytea<'rows> {
+pub(crate) struct Varlena<'rows> {
     datum: pg_sys::Datum,
     rows: PhantomData<&'rows ()>,
 }
 
-impl Bytea<'_> {
+impl Varlena<'_> {
     /// Its size in bytes, which does not read it.
     pub(crate) fn size(self) -> usize {
-        // SAFETY: a non-null bytea of rows that are at hand, see `Rows::bytea`.
+        // SAFETY: a non-null varlena of rows that are at hand, see `Rows::varlena`.
         unsafe { varlena::size(self.datum) }
     }
 
@@ -499,7 +539,7 @@ impl Bytea<'_> {
     }
 
     /// Whether both hold the same bytes. Values of one TOAST pointer are not read.
-    pub(crate) fn is_same_as(self, other: Bytea) -> bool {
+    pub(crate) fn is_same_as(self, other: Varlena) -> bool {
         // SAFETY: as in `size`, of both.
         unsafe { varlena::same(self.datum, other.datum) }
     }

@@ -17,10 +17,16 @@ fn bad_images_have_their_sqlstates_and_the_embedder_lives() {
     assert_eq!(failure(&mut client, EMBED, &[&pixel_flood()]), "54000", "a pixel flood");
     let svg = b"<?xml version=\"1.0\"?><svg xmlns=\"http://www.w3.org/2000/svg\"/>".as_slice();
     assert_eq!(failure(&mut client, EMBED, &[&svg]), "0A000", "SVG");
+    assert_eq!(failure(&mut client, EMBED, &[&b"\xff\x0a\0".as_slice()]), "0A000", "JPEG XL");
     let heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic".as_slice();
-    assert_eq!(failure(&mut client, EMBED, &[&heic]), "0A000", "HEIC");
+    assert_eq!(failure(&mut client, EMBED, &[&heic]), "22P03", "a HEIC without a picture");
     assert_eq!(failure(&mut client, EMBED, &[&b"%PDF-1.7\n".as_slice()]), "0A000", "PDF");
-    assert_eq!(failure(&mut client, EMBED, &[&b"II*\0\x08\0\0\0".as_slice()]), "0A000", "TIFF");
+    assert_eq!(
+        failure(&mut client, EMBED, &[&b"II*\0\x08\0\0\0".as_slice()]),
+        "22P03",
+        "a TIFF without a picture"
+    );
+    assert_eq!(failure(&mut client, EMBED, &[&b"/srv/photos/cat.jpg".as_slice()]), "22P03", "a path");
     for tenths in 1..10 {
         let cut = &photo[..photo.len() * tenths / 10];
         assert_eq!(failure(&mut client, EMBED, &[&cut]), "22P03", "{tenths} tenths of a JPEG");

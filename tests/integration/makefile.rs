@@ -34,7 +34,7 @@ fn make_installs_into_a_folder_and_uninstalls() {
         ]
         .map(|file| share.join(file)),
     );
-    expected.insert(postgres.bindir.join("pg_clip_embedder"));
+    expected.extend(["pg_clip_embedder", "pg_clip_feeder"].map(|program| postgres.bindir.join(program)));
     let (scripts, others): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) =
         folder.files().into_iter().partition(|file| file.starts_with(share) && is_script(file));
     assert_eq!(others, expected);

@@ -5,7 +5,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pg_clip_tests::{TestCluster, TestDatabase, repository, repository_file, run};
+use pg_clip_tests::{
+    FEEDER, PhotoFolder, TestCluster, TestDatabase, drain, feeder, repository, repository_file, run,
+};
 use xtask::lock::Lock;
 use xtask::places::Places;
 
@@ -26,19 +28,26 @@ fn the_tests_of_a_shop_written_with_prisma_pass() {
         database
     });
     run(&mut in_async_mode.connect(), "SELECT clip_watch('customer_photos', mode => 'async')");
+    let elsewhere = cluster.empty_database();
+    run(&mut elsewhere.connect(), &migration);
+    let stored = ["pizza-1.jpg", "guitar-1.jpg", "bicycle-1.jpg"];
+    feed_photos(&cluster, &elsewhere, &stored);
     let npm_run = |script: &str, database: &TestDatabase| {
         let socket = percent_encoded(cluster.server.sockets());
         let url = format!("postgresql://postgres@localhost/{}?host={socket}", database.name());
         let mut npm = Command::new("npm");
         npm.args(["run", "--silent", script]).current_dir(&folder);
         npm.env("DATABASE_URL", &url).env("PHOTOS", repository().join("models/demo/photos"));
+        npm.env("STORED", stored.join(" "));
         // Generating asks for the engine of migrations, which npm does not install, but does not run it.
         npm.env("PRISMA_SCHEMA_ENGINE_BINARY", std::env::current_exe().expect("a program"));
         output(&mut npm)
     };
     npm_run("generate", &sync);
     npm_run("check", &sync);
-    for (script, database, least) in [("test", &sync, 12), ("test-async", &in_async_mode, 5)] {
+    for (script, database, least) in
+        [("test", &sync, 12), ("test-async", &in_async_mode, 5), ("test-elsewhere", &elsewhere, 3)]
+    {
         let report = npm_run(script, database);
         // Not by a macro: those keep to themselves what a test prints.
         std::io::stdout().write_all(report.as_bytes()).expect("the report is shown");
@@ -49,6 +58,27 @@ fn the_tests_of_a_shop_written_with_prisma_pass() {
         assert!(count("tests") >= least, "{report}");
         assert_eq!(count("pass"), count("tests"), "{report}");
     }
+}
+
+/// Has photos of the demo fetched from a folder.
+fn feed_photos(cluster: &TestCluster, database: &TestDatabase, photos: &[&str]) {
+    let folder = PhotoFolder::new();
+    for photo in photos {
+        folder.store(photo, &repository_file(&format!("models/demo/photos/{photo}")));
+    }
+    let mut client = database.connect();
+    run(
+        &mut client,
+        &format!(
+            "CREATE TABLE stored_photos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, storage_path text);
+            SELECT clip_watch('stored_photos', target => 'stored_embeddings', reference_column => 'storage_path');
+            INSERT INTO stored_photos (storage_path) SELECT unnest('{{{}}}'::text[]);
+            DO $$ BEGIN CREATE ROLE {FEEDER} LOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$;
+            SELECT clip_grant_feeder('stored_photos', '{FEEDER}')",
+            photos.join(",")
+        ),
+    );
+    drain(&mut feeder(cluster, database, &folder.address()));
 }
 
 /// The shop's folder below the target folder, with the packages of its lock file.

@@ -1,8 +1,8 @@
 //! In async mode photos are stored at once, and embedded after the commit.
 
 use pg_clip_tests::{
-    Signal, TestCluster, WRONG, demo_photo, demo_photos, embedder, run, send, store, value,
-    wait_for_the_queue, watched_async, working_worker,
+    PATIENCE, Signal, TestCluster, WRONG, demo_photo, demo_photos, embedder, run, send, store, value,
+    wait_for_the_queue, wait_until, watched_async, working_worker,
 };
 use postgres::Client;
 
@@ -162,12 +162,41 @@ fn the_same_bytes_cost_one_inference() {
     let cluster = TestCluster::preloaded();
     let (_database, mut client) = watched_async(&cluster);
     let photo = demo_photo();
-    store(&mut client, &[photo.clone(), photo.clone()]);
+    // More than the embedder has at once.
+    store(&mut client, &vec![photo.clone(); 200]);
     wait_for_the_queue(&mut client);
     store(&mut client, &[photo]);
     wait_for_the_queue(&mut client);
-    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 3);
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 201);
     assert_eq!(value::<i64>(&mut client, "SELECT image_inferences FROM clip_status"), 1);
+}
+
+#[test]
+fn the_next_photos_are_read_while_the_embedder_has_others() {
+    /// The photos that the worker claims at once.
+    const BATCH: i64 = 32;
+    let cluster = TestCluster::preloaded();
+    let (_database, mut client) = watched_async(&cluster);
+    let stopped = embedder(&mut client);
+    store(&mut client, &demo_photos()[..300]);
+    wait_until("photos are embedded", PATIENCE, || {
+        value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings") > 0
+    });
+    send(stopped, Signal::SIGSTOP);
+    let claimed = "SELECT count(*) FROM clip_queue WHERE claimed";
+    wait_until("a second batch is claimed", PATIENCE, || value::<i64>(&mut client, claimed) == 2 * BATCH);
+    // Of both.
+    run(
+        &mut client,
+        "WITH claimed AS (SELECT key::bigint AS id FROM clip_queue WHERE claimed)
+        UPDATE photos SET image = image || '\\x00' FROM claimed WHERE photos.id = claimed.id AND photos.id % 3 = 0;
+        WITH claimed AS (SELECT key::bigint AS id FROM clip_queue WHERE claimed)
+        DELETE FROM photos USING claimed WHERE photos.id = claimed.id AND photos.id % 3 = 1",
+    );
+    send(stopped, Signal::SIGCONT);
+    wait_for_the_queue(&mut client);
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM clip_failures"), 0);
+    assert_eq!(value::<i64>(&mut client, WRONG), 0);
 }
 
 #[test]

@@ -185,15 +185,19 @@ def refused_others(files: dict[str, bytes]) -> Iterator[dict]:
             yield damage(name, f"a height of {other} for {height}", (22, 4, struct.pack("<i", other)))
     for name in ("png-rgb-8.png", "png-interlaced-rgb-8.png"):
         checksum = files[name].index(b"IEND") - 8
-        yield damage(name, "a wrong checksum of its data", (checksum, 1, bytes([files[name][checksum] ^ 1])))
+        yield damage(name, "a wrong checksum within its data", (checksum - 1, 1, bytes([files[name][checksum - 1] ^ 1])))
         height = int.from_bytes(files[name][20:24], "big")
-        yield damage(name, "without its last chunk (IEND)", (len(files[name]) - 12, 12, b""))
         yield damage(name, "another height, and the checksum of the first", (20, 4, struct.pack(">I", height + 1)))
 
 
 def harmless_others(files: dict[str, bytes]) -> Iterator[dict]:
     for name in OTHERS:
         yield damage(name, "bytes after its end", (len(files[name]), 0, b"and a tail"))
+    for name in ("png-rgb-8.png", "png-interlaced-rgb-8.png"):
+        end = len(files[name]) - 12
+        yield damage(name, "a wrong checksum of its data", (end - 4, 1, bytes([files[name][end - 4] ^ 1])))
+        yield damage(name, "without its last chunk (IEND)", (end, 12, b""))
+        yield damage(name, "without the checksum of its data and what follows", (end - 4, 16, b""))
     for name in ("gif.gif", "gif-interlaced.gif"):
         yield damage(name, "without its last byte", (len(files[name]) - 1, 1, b""))
 

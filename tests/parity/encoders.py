@@ -64,6 +64,44 @@ def bmp_rle8(indices: numpy.ndarray, palette: numpy.ndarray) -> bytes:
     return header + info + colours + bytes(runs)
 
 
+def tiff(samples: numpy.ndarray, depth: int = 8, planes: bool = False, order: str = "<", extra: int | None = None) -> bytes:
+    """A TIFF of tiles of 64 x 64 pixels, or of one strip a plane, packed with deflate. `samples` are height x width x channels."""
+    height, width, channels = samples.shape
+    samples = samples.astype(f"{order}u{depth // 8}")
+    if planes:
+        chunks = [samples[:, :, channel].tobytes() for channel in range(channels)]
+        layout = [(284, 3, (2,)), (278, 3, (height,))]
+    else:
+        padded = numpy.pad(samples, ((0, -height % 64), (0, -width % 64), (0, 0)))
+        chunks = [padded[y : y + 64, x : x + 64].tobytes() for y in range(0, height, 64) for x in range(0, width, 64)]
+        layout = [(322, 3, (64,)), (323, 3, (64,))]
+    chunks = [zlib.compress(chunk, 9) for chunk in chunks]
+    places = [8 + sum(map(len, chunks[:number])) for number in range(len(chunks))]
+    offsets, lengths = (273, 279) if planes else (324, 325)
+    entries = [(256, 3, (width,)), (257, 3, (height,)), (258, 3, (depth,) * channels), (259, 3, (8,)), (262, 3, (2,)), (277, 3, (channels,))]
+    entries += [*layout, (offsets, 4, tuple(places)), (lengths, 4, tuple(map(len, chunks)))]
+    if extra is not None:
+        entries.append((338, 3, (extra,)))
+    start = 8 + sum(map(len, chunks))
+    directory, values = struct.pack(order + "H", len(entries)), b""
+    behind = start + 2 + 12 * len(entries) + 4
+    for tag, kind, content in sorted(entries):
+        packed = struct.pack(f"{order}{len(content)}{'H' if kind == 3 else 'I'}", *content)
+        if len(packed) > 4:
+            place = struct.pack(order + "I", behind + len(values))
+            values += packed
+        else:
+            place = packed.ljust(4, b"\0")
+        directory += struct.pack(order + "HHI", tag, kind, len(content)) + place
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(order + "I", start) + b"".join(chunks) + directory + b"\0" * 4 + values
+
+
+def numbers(values: tuple[int, ...]) -> bytes:
+    """Numbers of 32 bits as boxes have them."""
+    return b"".join(struct.pack(">i", value) for value in values)
+
+
 def cmyk(image: Image.Image) -> Image.Image:
     """A separation with black generation, so that all four channels say something."""
     colours = 255 - numpy.asarray(image).astype(numpy.int32)
@@ -140,6 +178,45 @@ def quantized(blocks: numpy.ndarray, steps: numpy.ndarray) -> numpy.ndarray:
 
 def segment(marker: int, content: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def jpeg_segments(data: bytes) -> list[tuple[int, bytes]]:
+    """The segments before the first scan, with their markers and whole, and the rest as one of marker 0xda."""
+    segments, at = [], 2
+    while data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        segments.append((data[at + 1], data[at:end]))
+        at = end
+    return [*segments, (0xDA, data[at:])]
+
+
+def jpeg_without(data: bytes, marker: int) -> bytes:
+    """A JPEG without the segments of this marker."""
+    return data[:2] + b"".join(content for found, content in jpeg_segments(data) if found != marker)
+
+
+def jpeg_with(data: bytes, marker: int, content: bytes) -> bytes:
+    """A JPEG with one more segment, in front of its tables."""
+    written, added = data[:2], False
+    for found, whole in jpeg_segments(data):
+        if not added and not 0xE0 <= found <= 0xEF:
+            written, added = written + segment(marker, content), True
+        written += whole
+    return written
+
+
+def jpeg_wide_steps(data: bytes) -> bytes:
+    """A baseline JPEG as an extended one whose quantization tables have two bytes a step."""
+    written = data[:2]
+    for found, whole in jpeg_segments(data):
+        if found == 0xDB:
+            tables, content = whole[4:], b""
+            for start in range(0, len(tables), 65):
+                steps = tables[start + 1 : start + 65]
+                content += bytes([0x10 | tables[start]]) + b"".join(bytes([0, step]) for step in steps)
+            whole = segment(0xDB, content)
+        written += b"\xff\xc1" + whole[2:] if found == 0xC0 else whole
+    return written
 
 
 def scan_of(numbers: tuple, units: list, restarts: int) -> bytes:

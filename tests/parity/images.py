@@ -24,8 +24,13 @@ from PIL import Image, ImageDraw, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
+import pillow_heif
+
 import damage
 import encoders
+import heif
+
+pillow_heif.register_heif_opener()
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIDE = 224
@@ -40,6 +45,12 @@ HIGH_BYTE = (0.3, 3)
 """Colours of 16 bits: Pillow takes the high byte, pg_clip rounds."""
 JPEG = (0.15, 4)
 """Decoders differ in the last bit of the transform, and in how they enlarge chroma."""
+CHROMA = (0.5, 4)
+"""Decoders differ in the last bit of colours, and Pillow's AVIF has coefficients of 6 bits."""
+CUT = (0.7, 4)
+"""Pillow's HEIC cuts 10 bits to 8, pg_clip rounds."""
+SEAMS = (0.5, 16)
+"""Pillow's AVIF interpolates chroma across the seams of tiles, pg_clip within each."""
 EQUAL = (0.0, 0)
 """Lossless, and of the model's size already."""
 
@@ -59,7 +70,7 @@ def main() -> None:
     shutil.rmtree(out, ignore_errors=True)
     (out / "golden").mkdir(parents=True)
     files = []
-    for case in [*jpegs(), *pngs(), *webps(), *gifs(), *bmps(), *orientations(), *metadata(), *sizes()]:
+    for case in [*jpegs(), *pngs(), *webps(), *gifs(), *bmps(), *tiffs(), *heics(), *avifs(), *orientations(), *metadata(), *sizes()]:
         golden = reference(case.data)
         (out / case.file).write_bytes(case.data)
         golden.save(out / golden_file(case), optimize=True)
@@ -67,6 +78,7 @@ def main() -> None:
     manifest = {
         "what": "written by tests/parity/images.py; differences are in grey levels, 0 to 255",
         "pillow": PIL.__version__,
+        "pillow_heif": pillow_heif.__version__,
         "torchvision": torchvision.__version__.partition("+")[0],
         "files": files,
     }
@@ -192,8 +204,25 @@ def jpegs() -> collections.abc.Iterator[Case]:
     ):
         data = encoders.jpeg_in_scans(PHOTO, scans, restarts=restarts)
         yield Case(f"jpeg-scans-{name}.jpg", shows, data, JPEG)
+    for name, shows, data in odd_jpegs():
+        yield Case(f"jpeg-{name}.jpg", shows, data, JPEG)
     coarse = save(TALL, "JPEG", quality=30, subsampling="4:2:0", optimize=True)
     yield Case("jpeg-coarse.jpg", "quality 30, odd sizes, upright", coarse, JPEG)
+
+
+def odd_jpegs() -> collections.abc.Iterator[tuple[str, str, bytes]]:
+    usual = save(PHOTO, "JPEG", quality=90)
+    yield "extended", "extended sequential (SOF1)", usual.replace(b"\xff\xc0", b"\xff\xc1", 1)
+    data = encoders.jpeg_in_scans(PHOTO, ((0,), (1, 2))).replace(b"\xff\xc0", b"\xff\xc1", 1)
+    yield "extended-scans", "extended sequential, in two scans", data
+    yield "steps-16", "steps of quantization with 16 bits, extended", encoders.jpeg_wide_steps(usual)
+    yield "mjpeg", "without Huffman tables, as a frame of Motion JPEG", encoders.jpeg_without(usual, 0xC4)
+    yield "jfif-adobe", "JFIF, which counts, and an Adobe segment that says RGB", encoders.jpeg_with(usual, 0xEE, b"Adobe\0\x64\0\0\0\0\0")
+    turns = [Image.Exif(), Image.Exif()]
+    for exif, orientation in zip(turns, (6, 3)):
+        exif[ORIENTATION] = orientation
+    data = save(TALL, "JPEG", quality=90, exif=turns[0])
+    yield "two-exif", "EXIF orientation 6 and, in a second segment, 3", encoders.jpeg_with(data, 0xE1, turns[1].tobytes())
 
 
 def pngs() -> collections.abc.Iterator[Case]:
@@ -265,6 +294,9 @@ def gifs() -> collections.abc.Iterator[Case]:
         frame = written.index(b",\0\0\0\0\x78\0")
         written[frame + 1 : frame + 5] = (40).to_bytes(2, "little") + (20).to_bytes(2, "little")
         yield Case(f"gif-{name}.gif", shows, bytes(written), EXACT)
+    written = save(PHOTO.convert("L"), "GIF")
+    without = bytes([written[10] & 0x7F]) + written[11:13] + written[13 + 3 * 2 ** ((written[10] & 7) + 1) :]
+    yield Case("gif-no-palette.gif", "without a palette: grey", written[:10] + without, EXACT)
     animated = save(reduced, "GIF", save_all=True, append_images=[inverted], duration=100)
     yield Case("gif-animated.gif", "animated: the first frame", animated, EXACT)
 
@@ -274,10 +306,105 @@ def bmps() -> collections.abc.Iterator[Case]:
     yield Case("bmp-rgb.bmp", "24 bit", save(scene(320, 240), "BMP"), EXACT)
     yield Case("bmp-rgba.bmp", "32 bit with alpha", save(see_through(scene(240, 240)), "BMP"), EXACT)
     yield Case("bmp-palette.bmp", "palette, 8 bit", save(reduced, "BMP"), EXACT)
+    small = scene(160, 120).quantize(256, dither=Image.Dither.NONE)
+    for name, shows, place in (("palette", "its palette", 54), ("nowhere", "nowhere", 0)):
+        data = save(small, "BMP")
+        data = data[:10] + place.to_bytes(4, "little") + data[14:]
+        yield Case(f"bmp-pixels-{name}.bmp", f"palette, 8 bit; its header says that the pixels are {shows}", data, EXACT)
     yield Case("bmp-bilevel.bmp", "palette, 1 bit", save(PHOTO.convert("1"), "BMP"), EXACT)
     palette = numpy.array(reduced.getpalette(), numpy.uint8).reshape(-1, 3)
     palette = numpy.vstack([palette, numpy.zeros((256 - len(palette), 3), numpy.uint8)])
     yield Case("bmp-rle8.bmp", "palette, run lengths", encoders.bmp_rle8(numpy.asarray(reduced), palette), EXACT)
+
+
+def tiffs() -> collections.abc.Iterator[Case]:
+    small = scene(240, 180)
+    for name, shows, options in (
+        ("plain", "not packed", {}),
+        ("lzw", "packed with LZW", {"compression": "tiff_lzw"}),
+        ("deflate", "packed with deflate", {"compression": "tiff_adobe_deflate"}),
+        ("packbits", "packed as PackBits", {"compression": "packbits"}),
+    ):
+        written = [save(small, "TIFF", **options) for _ in range(6)]
+        # Behind data of an odd length libtiff writes a byte that it never set.
+        data = bytes(values[0] if len(set(values)) == 1 else 0 for values in zip(*written))
+        yield Case(f"tiff-{name}.tif", f"RGB, {shows}", data, EXACT)
+    packed = {"compression": "tiff_adobe_deflate"}
+    grey = PHOTO.convert("L")
+    yield Case("tiff-grey.tif", "grey", save(grey, "TIFF", **packed), EXACT)
+    white = save(grey.convert("1"), "TIFF", compression="group4")
+    yield Case("tiff-fax.tif", "two levels, packed as a fax of group 4", white, EXACT)
+    deep = Image.fromarray(samples(grey, 16).astype(numpy.uint16))
+    yield Case("tiff-grey-16.tif", "grey, 16 bit", save(deep, "TIFF", **packed), EXACT)
+    yield Case("tiff-rgba.tif", "RGB with alpha", save(see_through(small), "TIFF", **packed), EXACT)
+    yield Case("tiff-cmyk.tif", "CMYK", save(encoders.cmyk(small), "TIFF", **packed), CHROMA)
+    inverted = ImageOps.invert(small)
+    yield Case("tiff-pages.tif", "two pages: the first one", save(small, "TIFF", save_all=True, append_images=[inverted], **packed), EXACT)
+    yield Case("tiff-6.tif", "orientation 6", save(scene(165, 250), "TIFF", tiffinfo={ORIENTATION: 6}, **packed), EXACT)
+    for name, shows, options in (
+        ("tiles", "in tiles, deflate", {}),
+        ("planes", "in planes", {"planes": True}),
+        ("big-endian", "in tiles, 16 bit, the high byte first", {"depth": 16, "order": ">"}),
+    ):
+        tolerance = HIGH_BYTE if options.get("depth") else EXACT
+        yield Case(f"tiff-{name}.tif", f"RGB, {shows}", encoders.tiff(samples(small, options.get("depth", 8)), **options), tolerance)
+    premultiplied = see_through(small).convert("RGBa")
+    data = encoders.tiff(numpy.asarray(premultiplied), extra=1)
+    yield Case("tiff-premultiplied.tif", "RGB multiplied by its alpha", data, EXACT)
+
+
+def heics() -> collections.abc.Iterator[Case]:
+    for name, shows, image, options in (
+        ("420", "4:2:0", PHOTO, {"chroma": 420}),
+        ("422", "4:2:2", PHOTO, {"chroma": 422}),
+        ("444", "4:4:4", PHOTO, {"chroma": 444}),
+        ("lossless", "without loss: RGB in 4:4:4", PHOTO, {"quality": -1, "chroma": 444}),
+        ("grey", "grey", PHOTO.convert("L"), {}),
+        ("alpha", "with alpha", see_through(PHOTO), {}),
+        ("odd", "odd sizes", scene(333, 251), {}),
+        ("large", "2016 x 1512, 4:4:4", scene(2016, 1512), {"quality": 50, "chroma": 444}),
+    ):
+        yield Case(f"heic-{name}.heic", shows, save(image, "HEIF", **{"quality": 80} | options), CHROMA)
+    deep = pillow_heif.from_bytes("RGB;16", PHOTO.size, samples(PHOTO, 16).astype("<u2").tobytes())
+    buffer = io.BytesIO()
+    pillow_heif.options.SAVE_HDR_TO_12_BIT = False
+    deep.save(buffer, quality=80)
+    yield Case("heic-10.heic", "10 bit", buffer.getvalue(), CUT)
+    yield from grids("HEIF", "heic", CHROMA, quality=80)
+
+
+def avifs() -> collections.abc.Iterator[Case]:
+    for name, shows, image, options in (
+        ("420", "4:2:0", PHOTO, {"subsampling": "4:2:0"}),
+        ("422", "4:2:2", PHOTO, {"subsampling": "4:2:2"}),
+        ("444", "4:4:4", PHOTO, {"subsampling": "4:4:4"}),
+        ("limited", "4:2:0, with values from 16 to 235", PHOTO, {"range": "limited"}),
+        ("grey", "grey", PHOTO, {"subsampling": "4:0:0"}),
+        ("alpha", "with alpha", see_through(PHOTO), {}),
+        ("odd", "odd sizes", scene(333, 251), {}),
+        ("large", "2016 x 1512, 4:4:4", scene(2016, 1512), {"quality": 50, "subsampling": "4:4:4", "speed": 9}),
+    ):
+        yield Case(f"avif-{name}.avif", shows, save(image, "AVIF", **{"quality": 80, "max_threads": 1} | options), CHROMA)
+    yield from grids("AVIF", "avif", SEAMS, quality=80, max_threads=1)
+
+
+def grids(kind: str, name: str, tolerance: tuple[float, int], **options) -> collections.abc.Iterator[Case]:
+    """Pictures of tiles, which phones write, in all the ways to turn and cut one."""
+    tiles = [save(PHOTO.crop((x, y, x + 192, y + 128)), kind, **options) for y in (0, 128, 256) for x in (0, 192, 384)]
+    for suffix, shows, transforms in (
+        ("", "", []),
+        ("-left", ", turned left", [(b"irot", b"\1")]),
+        ("-right", ", turned right", [(b"irot", b"\3")]),
+        ("-mirrored", ", top and bottom exchanged", [(b"imir", b"\0")]),
+        ("-turned-mirrored", ", turned left and then left and right exchanged", [(b"irot", b"\1"), (b"imir", b"\1")]),
+        ("-cut", ", cut to 300 x 200 in its middle", [(b"clap", (300, 1, 200, 1, 0, 1, 0, 1))]),
+    ):
+        if suffix == "-cut" and kind == "AVIF":
+            # Pillow leaves an AVIF whole, which browsers cut.
+            continue
+        transforms = [(box, content if isinstance(content, bytes) else encoders.numbers(content)) for box, content in transforms]
+        data = heif.grid(tiles, 3, PHOTO.size, transforms)
+        yield Case(f"{name}-grid{suffix}.{name}", f"nine tiles of 192 x 128{shows}", data, tolerance)
 
 
 def orientations() -> collections.abc.Iterator[Case]:

@@ -1,4 +1,4 @@
-//! Building the extension and the embedder.
+//! Building the extension, the embedder and the feeder.
 //!
 //! pgrx takes the server's headers from PGRX_PG_CONFIG_PATH, so `cargo pgrx init` is not needed; the libclang of the
 //! environment has no built-in headers and is given the compiler's.
@@ -17,6 +17,7 @@ use crate::workspace::Workspace;
 pub struct Built {
     pub library: PathBuf,
     pub embedder: PathBuf,
+    pub feeder: PathBuf,
 }
 
 pub fn build(workspace: &Workspace, environment: &Environment, postgres: &Postgres) -> Result<Built> {
@@ -26,9 +27,12 @@ pub fn build(workspace: &Workspace, environment: &Environment, postgres: &Postgr
     // On its own, so that it has the features that its tests are built with.
     let mut embedder = workspace.cargo();
     embedder.args(["build", "--release", "--package", "pg_clip_embedder"]);
+    let mut feeder = workspace.cargo();
+    feeder.args(["build", "--release", "--package", "pg_clip_feeder"]);
     Ok(Built {
         library: artifact(&mut extension, "pg_clip", "cdylib")?,
         embedder: artifact(&mut embedder, "pg_clip_embedder", "bin")?,
+        feeder: artifact(&mut feeder, "pg_clip_feeder", "bin")?,
     })
 }
 

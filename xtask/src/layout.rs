@@ -25,7 +25,7 @@ pub struct Layout {
     pub programs: PathBuf,
     pub models: PathBuf,
     pub licences: PathBuf,
-    /// On the PATH: of a link to the program.
+    /// On the PATH: of the feeder, and of a link to the embedder's program.
     pub commands: PathBuf,
 }
 
@@ -74,10 +74,10 @@ pub fn of_extension(workspace: &Workspace, library: &Path, layout: &Layout) -> R
     Ok(entries)
 }
 
-/// The files that any number of PostgreSQLs can share: the program, ONNX Runtime, the demo model, the licences.
+/// The files that any number of PostgreSQLs can share: the programs, ONNX Runtime, the demo model, the licences.
 pub fn of_embedder(
     workspace: &Workspace,
-    program: &Path,
+    built: &Built,
     runtime: &Runtime,
     layout: &Layout,
 ) -> Result<Vec<Entry>> {
@@ -89,7 +89,8 @@ pub fn of_embedder(
     }
     let installed = layout.programs.join("pg_clip_embedder");
     let mut entries = vec![
-        copy(program, installed.clone(), 0o755),
+        copy(&built.embedder, installed.clone(), 0o755),
+        copy(&built.feeder, layout.commands.join("pg_clip_feeder"), 0o755),
         copy(&runtime.library, layout.programs.join("libonnxruntime.so"), 0o755),
         link(layout.commands.join("pg_clip_embedder"), &installed),
         into(workspace.root.join("LICENSE"), &layout.licences),
@@ -112,7 +113,7 @@ pub fn of_both(
     layout: &Layout,
 ) -> Result<Vec<Entry>> {
     let mut entries = of_extension(workspace, &built.library, layout)?;
-    entries.extend(of_embedder(workspace, &built.embedder, runtime, layout)?);
+    entries.extend(of_embedder(workspace, built, runtime, layout)?);
     Ok(entries)
 }
 

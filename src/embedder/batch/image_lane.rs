@@ -141,15 +141,15 @@ impl Lane {
         let busy = self.watchdog.busy("decoding an image");
         let start = Instant::now();
         let values = decoder_memory.and_then(|_taken| {
-            image::prepare(image, job.max_pixels, &job.model.preprocessing, self.jpeg_scaling)
+            image::prepare_timed(image, job.max_pixels, &job.model.preprocessing, self.jpeg_scaling)
         });
         let decoding = start.elapsed();
         drop(busy);
-        job.reply.meter.decoded(image.len(), decoding);
+        job.reply.meter.prepared(image.len(), decoding, values.as_ref().ok().map(|(_, resizing)| *resizing));
         let ImageJob { model, frame, reply, memory, .. } = job;
         drop((frame, memory));
         match values {
-            Ok(values) => room.fill(Prepared { model, values, decoding, reply }),
+            Ok((values, _)) => room.fill(Prepared { model, values, decoding, reply }),
             Err(error) => reply.send(Err(error.into())),
         }
     }

@@ -23,7 +23,7 @@ impl Pace {
     /// How many inputs a run within this time can have, at least one; one before the first run.
     pub(crate) fn most_within(&self, time: Duration) -> usize {
         let each = self.0.load(Ordering::Relaxed);
-        let most = if each == 0 { 1 } else { nanoseconds(time) / each };
+        let most = nanoseconds(time).checked_div(each).unwrap_or(1);
         usize::try_from(most).unwrap_or(usize::MAX).max(1)
     }
 }

@@ -19,7 +19,16 @@ pub(crate) struct Reply {
     pub(super) meter: Arc<Meter>,
 }
 
-type Sender = oneshot::Sender<Result<Embedding, Failure>>;
+type Sender = oneshot::Sender<Answered>;
+
+/// What a request is answered with.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub outcome: Result<Embedding, Failure>,
+    pub ready: Instant,
+    /// Where it is counted.
+    pub meter: Arc<Meter>,
+}
 
 impl Reply {
     /// A reply to a request that was `asked` then, and is counted from now on.
@@ -48,7 +57,11 @@ impl Reply {
             self.meter.abandoned();
         } else {
             self.meter.answered(answer.as_ref().err().map(|failure| failure.kind), self.age());
-            let _ = sender.send(answer);
+            let _ = sender.send(Answered {
+                outcome: answer,
+                ready: Instant::now(),
+                meter: Arc::clone(&self.meter),
+            });
         }
     }
 }
@@ -74,7 +87,7 @@ mod tests {
         let stats = Stats::default();
         let (sender, mut answer) = oneshot::channel();
         drop(Reply::new(sender, Instant::now(), stats.meter(Lane::Text, "demo")));
-        assert_eq!(answer.try_recv().unwrap().unwrap_err().kind, FailureKind::Internal);
+        assert_eq!(answer.try_recv().unwrap().outcome.unwrap_err().kind, FailureKind::Internal);
         assert_eq!(stats.rows()[0]["failures"], json!({ "10": 1 }));
     }
 

@@ -159,7 +159,10 @@ impl Lane {
         if reply.is_abandoned() {
             return None;
         }
-        let ids: Arc<[u32]> = match model.tokenizer.encode(&text) {
+        let start = Instant::now();
+        let ids = model.tokenizer.encode(&text);
+        reply.meter.tokenized(start.elapsed());
+        let ids: Arc<[u32]> = match ids {
             Ok(ids) => ids.into(),
             Err(error) => {
                 reply.send(Err(error.into()));

@@ -1,13 +1,74 @@
-//! The run lengths of a BMP, counted before it is decoded.
+//! A BMP before it is decoded.
 //!
-//! The decoder leaves black what the runs do not reach: a picture that ends early, or whose header says more rows than it
-//! has, would be embedded as if it were whole. Source: MS-WMF 3.1.6.
+//! The decoder leaves black what run lengths do not reach: a picture that ends early, or whose header says more rows than it
+//! has, would be embedded as if it were whole. So they are counted. Deltas, which skip pixels, are refused: readers do not
+//! agree on what is there, and Pillow 11.3 reads their offsets wrong. Source: MS-WMF 3.1.6.
+
+use std::borrow::Cow;
 
 use super::format::Format;
+use super::memory;
 use crate::error::Error;
 
-/// Refuses a BMP in run lengths in which a row is not filled to its end.
-pub(super) fn check_runs(bytes: &[u8]) -> Result<(), Error> {
+/// Refuses a BMP of a size that `admit` refuses, or whose header is incomplete. Returns the memory that its decoding takes,
+/// in bytes.
+pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>) -> Result<u64, Error> {
+    let (width, height) = size(bytes).ok_or_else(|| broken("its header is incomplete"))?;
+    admit(width, height)?;
+    let copy = if place_of_pixels(bytes).is_some() { bytes.len() as u64 } else { 0 };
+    Ok(memory::bmp(u64::from(width) * u64::from(height)) + copy)
+}
+
+/// Refuses a BMP in run lengths in which a row is not filled to its end. Returns what the decoder reads right: the file, or
+/// one that says where the pixels are in place of one that says that they are the palette.
+pub(super) fn whole(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
+    let mut bytes = Cow::Borrowed(bytes);
+    if let Some(place) = place_of_pixels(&bytes) {
+        bytes.to_mut()[10..14].copy_from_slice(&place.to_le_bytes());
+    }
+    check_runs(&bytes)?;
+    Ok(bytes)
+}
+
+/// Where the pixels are of a file that does not say it, or says that they come right behind its header, where its palette
+/// is. Pillow reads such files.
+fn place_of_pixels(bytes: &[u8]) -> Option<u32> {
+    let header = u32_le(bytes, 14)?;
+    let (place, end) = (u32_le(bytes, 10)?, header.checked_add(14)?);
+    let (bits, colours, compression) = match header {
+        CORE_HEADER => (u16_le(bytes, 24)?, 0, 0),
+        _ => (u16_le(bytes, 28)?, u32_le(bytes, 46)?, u32_le(bytes, 30)?),
+    };
+    let in_palette = (1..=8).contains(&bits);
+    if place != 0 && (place != end || !in_palette) {
+        return None;
+    }
+    if !in_palette {
+        // The old header has the masks of colours behind it.
+        return end.checked_add(if header == 40 && compression == MASKS { 12 } else { 0 });
+    }
+    let colours = if colours == 0 { 1 << bits } else { colours };
+    // Where the place is wrong, Pillow takes four bytes for a colour even where there are three.
+    let colour = if header == CORE_HEADER && place == 0 { 3 } else { 4 };
+    end.checked_add(colours.checked_mul(colour)?)
+}
+
+/// The compression that is none, and says that there are masks of colours.
+const MASKS: u32 = 3;
+
+/// The length of the header of OS/2, which has no field for the colours.
+const CORE_HEADER: u32 = 12;
+
+fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+    if u32_le(bytes, 14)? == CORE_HEADER {
+        return Some((u16_le(bytes, 18)?, u16_le(bytes, 20)?));
+    }
+    // A negative height says that the rows are stored from the top down.
+    let [width, height] = [18, 22].map(|at| u32_le(bytes, at).map(u32::cast_signed));
+    Some((width?.unsigned_abs(), height?.unsigned_abs()))
+}
+
+fn check_runs(bytes: &[u8]) -> Result<(), Error> {
     let [data, width, height, compression] = [10, 18, 22, 30].map(|at| u32_le(bytes, at));
     let (Some(data), Some(width), Some(height)) = (data, width, height) else { return Ok(()) };
     let values_in_byte = match compression {
@@ -59,6 +120,10 @@ fn u32_le(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|value| u32::from_le_bytes(*value))
 }
 
+fn u16_le(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|value| u16::from_le_bytes(*value).into())
+}
+
 fn broken(reason: &str) -> Error {
     Error::BrokenImage { format: Format::Bmp.name(), reason: reason.to_owned() }
 }
@@ -72,6 +137,13 @@ mod tests {
         let mut bytes = vec![0; 54];
         (bytes[10], bytes[18], bytes[22], bytes[30]) = (54, 3, 2, 1);
         [bytes.as_slice(), runs].concat()
+    }
+
+    #[test]
+    fn the_size_is_read_from_the_header() {
+        let mut bytes = b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
+        bytes.extend([640_i32.to_le_bytes(), (-480_i32).to_le_bytes()].concat());
+        assert_eq!(size(&bytes), Some((640, 480)));
     }
 
     #[test]

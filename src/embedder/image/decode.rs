@@ -7,14 +7,13 @@ use std::io::Cursor;
 
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::jpeg::JpegDecoder;
-use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits, RgbImage};
 
 use super::format::Format;
-use super::memory::{MAX_DECODER_MEMORY, MAX_PNG_METADATA};
-use super::{bmp, gif, jpeg, jpeg_scaled, orientation};
+use super::memory::MAX_DECODER_MEMORY;
+use super::{bmp, gif, heif, jpeg, jpeg_scaled, orientation, png, tiff};
 use crate::error::Error;
 
 /// A decoded image.
@@ -37,18 +36,22 @@ impl Decoded {
 /// shorter side is resized to `side` pixels.
 pub(super) fn decode(format: Format, bytes: &[u8], side: Option<u32>) -> Result<Decoded, Error> {
     let orientation = orientation::orientation(format, bytes);
-    let source = Cursor::new(bytes);
+    let broken = |error| refusal(format.name(), error);
     let pixels = match format {
         Format::Jpeg => return decode_jpeg(&jpeg::whole(bytes)?, orientation, side),
-        Format::Png => PngDecoder::with_limits(source, limits(MAX_PNG_METADATA)).and_then(read),
-        Format::WebP => WebPDecoder::new(source).and_then(read),
-        Format::Gif => return Ok(Decoded::whole(gif::decode(bytes)?, orientation)),
+        Format::Png => png::decode(bytes)?,
+        Format::WebP => WebPDecoder::new(Cursor::new(bytes)).and_then(read).map_err(broken)?,
+        Format::Gif => gif::decode(bytes)?,
         Format::Bmp => {
-            bmp::check_runs(bytes)?;
-            BmpDecoder::new(source).and_then(read)
+            let bytes = bmp::whole(bytes)?;
+            BmpDecoder::new(Cursor::new(&*bytes)).and_then(read).map_err(broken)?
+        }
+        Format::Tiff => tiff::decode(bytes)?,
+        Format::Heic | Format::Avif => {
+            let (pixels, orientation) = heif::decode(format, bytes)?;
+            return Ok(Decoded::whole(pixels, orientation));
         }
     };
-    let pixels = pixels.map_err(|error| refusal(format.name(), error))?;
     Ok(Decoded::whole(pixels, orientation))
 }
 
@@ -70,13 +73,13 @@ fn read(mut decoder: impl ImageDecoder) -> ImageResult<RgbImage> {
     Ok(DynamicImage::from_decoder(decoder)?.into_rgb8())
 }
 
-fn limits(bytes: u64) -> Limits {
+pub(super) fn limits(bytes: u64) -> Limits {
     let mut limits = Limits::default();
     limits.max_alloc = Some(bytes);
     limits
 }
 
-fn refusal(format: &'static str, error: ImageError) -> Error {
+pub(super) fn refusal(format: &'static str, error: ImageError) -> Error {
     match error {
         ImageError::Limits(_) => Error::DecoderMemory { limit: MAX_DECODER_MEMORY },
         ImageError::Unsupported(error) => Error::UnsupportedFeature { format, reason: error.to_string() },

@@ -25,12 +25,68 @@ pub(super) fn orientation(mut data: &[u8]) -> Result<Option<u8>, Unreadable> {
     Ok(tiff.directory_orientation(at))
 }
 
+/// The first directory of a TIFF.
+pub(super) struct Directory<'a> {
+    tiff: Tiff<'a>,
+    at: u64,
+}
+
+impl<'a> Directory<'a> {
+    /// Nothing where the bytes are no TIFF.
+    pub(super) fn of(data: &'a [u8]) -> Option<Directory<'a>> {
+        let tiff = Tiff { data, big_endian: data.starts_with(b"MM") };
+        let at = tiff.number(4, 4)?;
+        Some(Directory { tiff, at })
+    }
+
+    pub(super) fn has(&self, tag: u16) -> bool {
+        self.entry(tag).is_some()
+    }
+
+    /// Whether two entries have the same tag. Of these, readers take one or the other.
+    pub(super) fn has_two_of_a_tag(&self) -> bool {
+        let places = (0..self.tiff.number(self.at, 2).unwrap_or(0)).map(|entry| self.at + 2 + 12 * entry);
+        let mut tags: Vec<u64> = places.map_while(|at| self.tiff.number(at, 2)).collect();
+        tags.sort_unstable();
+        tags.windows(2).any(|pair| pair[0] == pair[1])
+    }
+
+    /// The values of an entry, where they are whole numbers. The first `most` of them.
+    pub(super) fn numbers(&self, tag: u16, most: u64) -> Option<Vec<u64>> {
+        let at = self.entry(tag)?;
+        let (kind, count) = (self.tiff.number(at + 2, 2)?, self.tiff.number(at + 4, 4)?);
+        let width = width(kind)?;
+        let place = if count.checked_mul(width)? > 4 { self.tiff.number(at + 8, 4)? } else { at + 8 };
+        let number =
+            |index| u64::try_from(self.tiff.whole_number(kind, place.checked_add(index * width)?)?).ok();
+        (0..count.min(most)).map(number).collect()
+    }
+
+    /// What there is of a text, or of other bytes.
+    pub(super) fn text(&self, tag: u16) -> Option<&'a [u8]> {
+        let at = self.entry(tag)?;
+        let count = self.tiff.number(at + 4, 4)?;
+        let place = if count > 4 { self.tiff.number(at + 8, 4)? } else { at + 8 };
+        self.tiff.bytes(place, count)
+    }
+
+    /// Where an entry is.
+    fn entry(&self, tag: u16) -> Option<u64> {
+        let count = self.tiff.number(self.at, 2)?;
+        let places = (0..count).map(|entry| self.at + 2 + 12 * entry);
+        places
+            .map_while(|at| Some((at, self.tiff.number(at, 2)?)))
+            .find(|(_, found)| *found == u64::from(tag))
+            .map(|(at, _)| at)
+    }
+}
+
 struct Tiff<'a> {
     data: &'a [u8],
     big_endian: bool,
 }
 
-impl Tiff<'_> {
+impl<'a> Tiff<'a> {
     /// Entries are read until one leads beyond the data.
     fn directory_orientation(&self, at: u64) -> Option<u8> {
         let mut found = None;
@@ -76,7 +132,7 @@ impl Tiff<'_> {
         Some(if self.big_endian { bytes.iter().fold(0, add) } else { bytes.iter().rev().fold(0, add) })
     }
 
-    fn bytes(&self, at: u64, count: u64) -> Option<&[u8]> {
+    fn bytes(&self, at: u64, count: u64) -> Option<&'a [u8]> {
         self.data.get(at.try_into().ok()?..at.checked_add(count)?.try_into().ok()?)
     }
 }

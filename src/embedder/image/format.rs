@@ -4,6 +4,8 @@
 //! signatures: the formats' own specifications, as gathered in the IANA media type registrations and the WHATWG MIME
 //! Sniffing standard.
 
+use super::exif::Directory;
+use super::text;
 use crate::error::Error;
 
 /// The formats that are decoded.
@@ -14,6 +16,10 @@ pub(super) enum Format {
     WebP,
     Gif,
     Bmp,
+    Tiff,
+    /// Of HEVC, or of what its brand leaves open.
+    Heic,
+    Avif,
 }
 
 impl Format {
@@ -24,6 +30,9 @@ impl Format {
             Format::WebP => "WebP",
             Format::Gif => "GIF",
             Format::Bmp => "BMP",
+            Format::Tiff => "TIFF",
+            Format::Heic => "HEIC",
+            Format::Avif => "AVIF",
         }
     }
 }
@@ -40,8 +49,17 @@ pub(super) fn recognise(bytes: &[u8]) -> Result<Format, Error> {
         return Ok(*format);
     }
     let refused = REFUSED.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, name)| *name);
-    match refused.or_else(|| iso_media(bytes)).or_else(|| svg(bytes)) {
-        Some(format) => Err(Error::UnsupportedFormat { format }),
+    if let Some(format) = refused.or_else(|| raw_photo(bytes)).or_else(|| svg(bytes)) {
+        return Err(Error::UnsupportedFormat { format });
+    }
+    if bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*") {
+        return Ok(Format::Tiff);
+    }
+    if let Some(media) = iso_media(bytes) {
+        return media.map_err(|format| Error::UnsupportedFormat { format });
+    }
+    match text::recognise(bytes) {
+        Some(found) => Err(Error::TextForImage { found }),
         None => Err(Error::UnknownFormat),
     }
 }
@@ -54,11 +72,14 @@ const DECODED: [(&[u8], Format); 5] = [
     (b"BM", Format::Bmp),
 ];
 
-const REFUSED: [(&[u8], &str); 12] = [
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
+const REFUSED: [(&[u8], &str); 15] = [
+    (b"II+\0", "BigTIFF"),
+    (b"MM\0+", "BigTIFF"),
+    (b"II*\0\x10\0\0\0CR", "CR2 (Canon's raw photo)"),
+    (b"IIRO", "ORF (Olympus's raw photo)"),
+    (b"IIRS", "ORF (Olympus's raw photo)"),
+    (b"IIU\0", "RW2 (Panasonic's raw photo)"),
+    (b"FUJIFILMCCD-RAW", "RAF (Fujifilm's raw photo)"),
     (b"%PDF-", "PDF"),
     (b"8BPS", "PSD"),
     (b"\0\0\x01\0", "ICO"),
@@ -69,28 +90,76 @@ const REFUSED: [(&[u8], &str); 12] = [
     (b"v/1\x01", "OpenEXR"),
 ];
 
+/// A raw photo in the form of a TIFF: with a version of DNG, or with the name of a maker and further directories, which have
+/// the data of the sensor. What is in the first one is a small preview.
+fn raw_photo(bytes: &[u8]) -> Option<&'static str> {
+    if !bytes.starts_with(b"II*\0") && !bytes.starts_with(b"MM\0*") {
+        return None;
+    }
+    let directory = Directory::of(bytes)?;
+    if directory.has(DNG_VERSION) {
+        return Some("DNG (a raw photo)");
+    }
+    let maker = directory.text(MAKER).filter(|_| directory.has(DIRECTORIES))?;
+    RAW_PHOTOS.iter().find(|(name, _)| maker.starts_with(name)).map(|(_, format)| *format)
+}
+
+const MAKER: u16 = 271;
+const DIRECTORIES: u16 = 330;
+const DNG_VERSION: u16 = 50_706;
+
+const RAW_PHOTOS: [(&[u8], &str); 3] = [
+    (b"NIKON", "NEF (Nikon's raw photo)"),
+    (b"SONY", "ARW (Sony's raw photo)"),
+    (b"PENTAX", "PEF (Pentax's raw photo)"),
+];
+
 /// HEIC and AVIF are boxes of the ISO base media file format, of which the first names its brand and those that it is
-/// compatible with. The brand of HEIF itself, `mif1`, leaves open which of the two it is.
-fn iso_media(bytes: &[u8]) -> Option<&'static str> {
+/// compatible with. The brands of HEIF itself leave open how the picture is coded.
+fn iso_media(bytes: &[u8]) -> Option<Result<Format, &'static str>> {
     if bytes.get(4..8) != Some(b"ftyp") {
         return None;
     }
     let length = u32::from_be_bytes(*bytes.first_chunk()?) as usize;
-    let compatible = bytes.get(16..length.min(bytes.len())).unwrap_or_default();
-    let is_avif = || compatible.chunks_exact(4).any(|brand| brand == b"avif" || brand == b"avis");
-    match bytes.get(8..12)? {
-        b"avif" | b"avis" => Some("AVIF"),
-        b"mif1" | b"msf1" if is_avif() => Some("AVIF"),
-        b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1" => Some("HEIC"),
-        _ => Some("video"),
+    let brand: &[u8; 4] = bytes.get(8..)?.first_chunk()?;
+    let compatible = bytes.get(16..length.min(bytes.len())).unwrap_or_default().as_chunks::<4>().0;
+    let of = |brand: &[u8; 4]| {
+        BRANDS.iter().find(|(brands, _)| brands.contains(&brand)).map(|(_, format)| *format)
+    };
+    if HEIF.contains(&brand) {
+        return Some(compatible.iter().find_map(of).unwrap_or(Ok(Format::Heic)));
     }
+    of(brand).or(Some(Err("video")))
 }
+
+const HEIF: [&[u8; 4]; 5] = [b"mif1", b"mif2", b"msf1", b"miaf", b"heif"];
+
+const BRANDS: [(&[&[u8; 4]], Result<Format, &str>); 6] = [
+    (&[b"avif", b"avis"], Ok(Format::Avif)),
+    (&[b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"], Ok(Format::Heic)),
+    (&[b"avci", b"avcs"], Err("HEIF (with H.264)")),
+    (&[b"jpeg", b"jpgs"], Err("HEIF (with JPEG)")),
+    (&[b"j2ki", b"j2is"], Err("HEIF (with JPEG 2000)")),
+    (&[b"crx "], Err("CR3 (Canon's raw photo)")),
+];
 
 /// The first KiB of an SVG has its root element, after an XML declaration and comments at most.
 fn svg(bytes: &[u8]) -> Option<&'static str> {
     let head = &bytes[..bytes.len().min(1024)];
-    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
-    (text.starts_with(b"<") && text.windows(4).any(|window| window == b"<svg")).then_some("SVG")
+    let mut text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+    loop {
+        let end: &[u8] = match text {
+            [b'<', b'?', ..] => b"?>",
+            [b'<', b'!', b'-', b'-', ..] => b"-->",
+            [b'<', b'!', b'D', ..] => b">",
+            _ => break,
+        };
+        text = text[memchr::memmem::find(text, end)? + end.len()..].trim_ascii_start();
+    }
+    let name = text.strip_prefix(b"<")?;
+    let name = name.strip_prefix(b"svg:").unwrap_or(name);
+    let after = name.strip_prefix(b"svg")?;
+    after.first().is_none_or(|byte| !byte.is_ascii_alphanumeric()).then_some("SVG")
 }
 
 #[cfg(test)]
@@ -105,6 +174,16 @@ mod tests {
             (b"GIF89a", Format::Gif),
             (b"BM\0\0", Format::Bmp),
             (b"RIFF\0\0\0\0WEBPVP8 ", Format::WebP),
+            (b"II*\0\x08\0\0\0", Format::Tiff),
+            (b"MM\0*\0\0\0\x08", Format::Tiff),
+            (b"\0\0\0\x18ftypheic\0\0\0\0", Format::Heic),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0", Format::Heic),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", Format::Heic),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", Format::Avif),
+            (b"\0\0\0\x18ftypavif\0\0\0\0", Format::Avif),
+            (b"\0\0\0\x18ftypmif2\0\0\0\0miafheic", Format::Heic),
+            (b"\0\0\0\x18ftypheif\0\0\0\0heif", Format::Heic),
+            (b"\0\0\0\x18ftypmiaf\0\0\0\0miafavif", Format::Avif),
         ] {
             assert_eq!(recognise(bytes).unwrap(), format);
         }
@@ -113,13 +192,11 @@ mod tests {
     #[test]
     fn refused_formats_are_named() {
         for (bytes, name) in [
-            (&b"II*\0\x08\0\0\0"[..], "TIFF"),
-            (b"MM\0*\0\0\0\x08", "TIFF"),
-            (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
-            (b"\0\0\0\x18ftypmif1\0\0\0\0", "HEIC"),
-            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
-            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "AVIF"),
-            (b"\0\0\0\x18ftypavif\0\0\0\0", "AVIF"),
+            (&b"\0\0\0\x18ftypavci\0\0\0\0mif1avci"[..], "HEIF (with H.264)"),
+            (b"\0\0\0\x18ftypcrx \0\0\0\0crx isom", "CR3 (Canon's raw photo)"),
+            (b"II*\0\x10\0\0\0CR\x02\0", "CR2 (Canon's raw photo)"),
+            (b"II*\0\x08\0\0\0\x01\0\x12\xc6\x01\0\x04\0\0\0\x01\x04\0\0", "DNG (a raw photo)"),
+            (NEF, "NEF (Nikon's raw photo)"),
             (b"\0\0\0\x18ftypisom\0\0\0\0", "video"),
             (b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>", "SVG"),
             (b"\xef\xbb\xbf <?xml version=\"1.0\"?>\n<!-- drawn --><svg/>", "SVG"),
@@ -129,7 +206,8 @@ mod tests {
             (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
             (b"\xff\x4f\xff\x51\0", "JPEG 2000"),
             (b"v/1\x01\x02", "OpenEXR"),
-            (b"II+\0\x08\0\0\0", "TIFF"),
+            (b"<!DOCTYPE svg PUBLIC \"-//W3C//DTD SVG 1.1//EN\">\n<svg:svg>", "SVG"),
+            (b"II+\0\x08\0\0\0", "BigTIFF"),
             (b"8BPS\0\x01", "PSD"),
             (b"\0\0\x01\0\x01\0", "ICO"),
         ] {
@@ -140,10 +218,20 @@ mod tests {
         }
     }
 
+    /// A directory of TIFF with a maker, and with other directories.
+    const NEF: &[u8] = b"MM\0*\0\0\0\x08\0\x02\x01\x0f\0\x02\0\0\0\x06\0\0\0\x26\
+        \x01\x4a\0\x04\0\0\0\x01\0\0\0\x08\0\0\0\0NIKON\0";
+
+    #[test]
+    fn a_page_with_a_drawing_is_a_page() {
+        let found = recognise(b"<!DOCTYPE html><html><body><svg></svg></body></html>");
+        assert!(matches!(found, Err(Error::TextForImage { found: text::Text::Html })), "{found:?}");
+    }
+
     #[test]
     fn anything_else_is_no_image() {
         assert!(matches!(recognise(b""), Err(Error::EmptyImage)));
-        for bytes in [&b"hello"[..], b"<html></html>", b"\0", b"RIFF\0\0\0\0WAVE", b"\xff\xd8"] {
+        for bytes in [&b"\0"[..], b"RIFF\0\0\0\0WAVE", b"\xff\xd8"] {
             assert!(matches!(recognise(bytes), Err(Error::UnknownFormat)), "{bytes:?}");
         }
     }

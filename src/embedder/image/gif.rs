@@ -3,6 +3,8 @@
 //! A frame may cover a part of the canvas only, or lie beside it. As Pillow shows it, the canvas grows with its first frame,
 //! and is filled with the transparent colour of that frame, or else with the first one of its palette. Source: GIF89a.
 
+use std::borrow::Cow;
+
 use gif::{ColorOutput, DecodeOptions};
 use image::RgbImage;
 
@@ -19,14 +21,16 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
     let (width, height) = place.canvas(screen);
     admit(width, height)?;
     let pixels = |width, height| u64::from(width) * u64::from(height);
-    Ok(memory::gif(pixels(width, height), pixels(place.width, place.height)))
+    let copy = if place.palette { 0 } else { bytes.len() + GREY_PALETTE };
+    Ok(memory::gif(pixels(width, height), pixels(place.width, place.height)) + copy as u64)
 }
 
 /// Decodes the first frame of a GIF that was checked.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, Error> {
+    let bytes = with_palette(bytes, &first_frame(bytes)?);
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
-    let mut decoder = options.read_info(bytes).map_err(refusal)?;
+    let mut decoder = options.read_info(&*bytes).map_err(refusal)?;
     let frame = decoder.next_frame_info().map_err(refusal)?.ok_or_else(|| broken("it has no picture"))?;
     let (left, top) = (u32::from(frame.left), u32::from(frame.top));
     let (width, height) = (u32::from(frame.width), u32::from(frame.height));
@@ -41,7 +45,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, Error> {
         let colour = palette.as_chunks::<3>().0.get(index).copied();
         image::Rgb(colour.unwrap_or([index as u8; 3]))
     });
-    let place = Place { left, top, width, height };
+    let place = Place { left, top, width, height, palette: true };
     let (canvas_width, canvas_height) = place.canvas((decoder.width().into(), decoder.height().into()));
     let mut canvas = RgbImage::from_pixel(canvas_width, canvas_height, colours[usize::from(background)]);
     for (row, y) in indices.chunks_exact(width.max(1) as usize).zip(top..) {
@@ -58,6 +62,8 @@ struct Place {
     top: u32,
     width: u32,
     height: u32,
+    /// Whether there is a palette for it.
+    palette: bool,
 }
 
 impl Place {
@@ -74,13 +80,15 @@ fn screen(bytes: &[u8]) -> Result<(u32, u32), Error> {
 /// Finds the first frame, behind the palette and the extensions.
 fn first_frame(bytes: &[u8]) -> Result<Place, Error> {
     let flags = *bytes.get(10).ok_or_else(incomplete)?;
-    let palette = if flags & 0x80 > 0 { 3 << ((flags & 7) + 1) } else { 0 };
+    let palette = if flags & PALETTE > 0 { 3 << ((flags & 7) + 1) } else { 0 };
     let mut at = 13 + palette;
     loop {
         match *bytes.get(at).ok_or_else(incomplete)? {
             FRAME => {
                 let [left, top, width, height] = [1, 3, 5, 7].map(|place| u16_le(bytes, at + place));
-                return Ok(Place { left: left?, top: top?, width: width?, height: height? });
+                let own = *bytes.get(at + 9).ok_or_else(incomplete)?;
+                let palette = (flags | own) & PALETTE > 0;
+                return Ok(Place { left: left?, top: top?, width: width?, height: height?, palette });
             }
             EXTENSION => {
                 at += 2;
@@ -96,6 +104,25 @@ fn first_frame(bytes: &[u8]) -> Result<Place, Error> {
         }
     }
 }
+
+/// The file with a palette, which the decoder asks for. One that has none is grey.
+fn with_palette<'a>(bytes: &'a [u8], place: &Place) -> Cow<'a, [u8]> {
+    if place.palette {
+        return Cow::Borrowed(bytes);
+    }
+    let mut changed = Vec::with_capacity(bytes.len() + GREY_PALETTE);
+    changed.extend_from_slice(&bytes[..13]);
+    changed[10] |= PALETTE | 7;
+    changed.extend((0..=u8::MAX).flat_map(|level| [level; 3]));
+    changed.extend_from_slice(&bytes[13..]);
+    Cow::Owned(changed)
+}
+
+/// The bytes of a palette of 256 colours.
+const GREY_PALETTE: usize = 3 * 256;
+
+/// The flag that says that there is a palette.
+const PALETTE: u8 = 0x80;
 
 const EXTENSION: u8 = b'!';
 const FRAME: u8 = b',';
@@ -144,6 +171,13 @@ mod tests {
         }
         let picture = decode(&gif(&[TRANSPARENT, PIXEL])).unwrap();
         assert!(picture.pixels().all(|colour| *colour == second));
+    }
+
+    #[test]
+    fn a_file_without_a_palette_is_grey() {
+        let bytes = [b"GIF89a\x01\0\x01\0\0\0\0", &PIXEL[..1], &[0; 4], &PIXEL[5..]].concat();
+        check(&bytes, |_, _| Ok(())).unwrap();
+        assert_eq!(decode(&bytes).unwrap().into_raw(), [1; 3]);
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Files that are made to harm: small ones that ask for much.
 
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 
@@ -120,6 +124,47 @@ fn a_gif_frame_that_is_larger_than_its_canvas_is_held_against_the_limit() {
 }
 
 #[test]
+fn a_tiff_of_50_megapixels_is_decoded() {
+    let bytes = tiff(8_000, 6_250, &[]);
+    let reckoned = header::needed_memory(Format::Tiff, &bytes, MAX_PIXELS).unwrap();
+    let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
+    prepared.unwrap();
+    assert!(peak <= reckoned + bytes.len() as u64 + BESIDES, "{peak} bytes, {reckoned} reckoned");
+    assert!(peak <= MAX_DECODER_MEMORY, "{peak} bytes");
+}
+
+#[test]
+fn a_tiff_that_says_two_sizes_or_tiles_without_end_takes_no_memory() {
+    // Width and height once more, and tiles of as many pixels as can be said.
+    for entries in [&[(256, 60_000), (257, 60_000)][..], &[(322, u32::MAX), (323, 1)]] {
+        let bytes = tiff(16, 16, entries);
+        let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
+        if let Err(error) = prepared {
+            assert!(
+                matches!(error, Error::BrokenImage { .. } | Error::UnsupportedFeature { .. }),
+                "{error:?}"
+            );
+        }
+        assert!(peak <= BESIDES + 2 * bytes.len() as u64, "{peak} bytes");
+    }
+}
+
+#[test]
+fn a_heif_whose_lists_unfold_takes_no_memory() {
+    let infos = vec![0; 100 << 10];
+    // 1,000 items with 65,535 extents each, of which none takes a byte.
+    let places = [&b"\0\0\0\0\0\0\x03\xe8"[..], &b"\0\x01\0\0\xff\xff".repeat(1000)].concat();
+    for list in [heif_box(b"iinf", &infos), heif_box(b"iloc", &places)] {
+        let meta = heif_box(b"meta", &[&[0; 4], list.as_slice()].concat());
+        let bytes = [heif_box(b"ftyp", b"heic\0\0\0\0mif1heic"), meta].concat();
+        let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
+        let error = prepared.unwrap_err();
+        assert!(matches!(error, Error::BrokenImage { .. } | Error::UnsupportedFeature { .. }), "{error:?}");
+        assert!(peak <= BESIDES, "{peak} bytes");
+    }
+}
+
+#[test]
 fn only_the_first_frame_is_decoded() {
     for name in ["gif-animated.gif", "png-animated.png"] {
         let file = golden_files().into_iter().find(|file| file.name == name).unwrap();
@@ -128,6 +173,30 @@ fn only_the_first_frame_is_decoded() {
         let without_second = prepare_clip(&file.bytes[..file.bytes.len() * 2 / 3]).unwrap();
         assert!(whole == without_second, "{name}");
     }
+}
+
+/// A black RGB TIFF in one strip, packed with deflate, with `entries` (tag and number) behind its own.
+fn tiff(width: u32, height: u32, entries: &[(u16, u32)]) -> Vec<u8> {
+    let mut packed = ZlibEncoder::new(Vec::new(), Compression::fast());
+    let row = vec![0; 3 * width as usize];
+    (0..height).for_each(|_| packed.write_all(&row).unwrap());
+    let packed = packed.finish().unwrap();
+    let length = u32::try_from(packed.len()).unwrap();
+    let own = [(256, width), (257, height), (258, 8), (259, 8), (262, 2), (273, 8), (277, 3), (279, length)];
+    let count = (own.len() + entries.len()) as u16;
+    let mut bytes = [b"II*\0", (8 + length).to_le_bytes().as_slice(), &packed, &count.to_le_bytes()].concat();
+    for (tag, value) in own.iter().chain(entries) {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(b"\x04\0\x01\0\0\0");
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend([0; 4]);
+    bytes
+}
+
+fn heif_box(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(8 + content.len()).unwrap();
+    [&length.to_be_bytes(), name.as_slice(), content].concat()
 }
 
 /// One black pixel as PNG has it: zlib of a filter byte and a grey value.

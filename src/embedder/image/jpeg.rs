@@ -38,13 +38,18 @@ const MAX_SCANS: usize = 100;
 pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>) -> Result<u64, Error> {
     let mut seen: Option<Frame> = None;
     let mut scans = 0;
-    let mut several = false;
+    let (mut several, mut copied) = (false, true);
     for (marker, segment) in segments(bytes) {
         match marker {
             END_OF_IMAGE => match seen {
-                Some(frame) if scans > 0 => return Ok(frame.memory(bytes.len(), several)),
+                Some(frame) if scans > 0 => {
+                    let copy = if copied || frame.extended { 2 * bytes.len() as u64 } else { 0 };
+                    return Ok(frame.memory(bytes.len(), several) + copy);
+                }
                 _ => return Err(broken("it has no picture")),
             },
+            HUFFMAN_TABLES => copied = false,
+            NUMBER_OF_LINES | APPLICATION_14 => copied = true,
             START_OF_SCAN => {
                 scans += 1;
                 several |= seen.as_ref().is_some_and(|frame| {
@@ -91,6 +96,7 @@ const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 const STUFFED: u8 = 0x00;
 const TEMPORARY: u8 = 0x01;
 const FRAME_0: u8 = 0xc0;
+const FRAME_1: u8 = 0xc1;
 const HUFFMAN_TABLES: u8 = 0xc4;
 const EXTENSION: u8 = 0xc8;
 const ARITHMETIC_TABLES: u8 = 0xcc;
@@ -105,6 +111,7 @@ const NUMBER_OF_LINES: u8 = 0xdc;
 const RESTART_INTERVAL: u8 = 0xdd;
 const APPLICATION_0: u8 = 0xe0;
 const APPLICATION_1: u8 = 0xe1;
+const APPLICATION_14: u8 = 0xee;
 const APPLICATION_15: u8 = 0xef;
 
 fn is_frame(marker: u8) -> bool {
@@ -157,6 +164,7 @@ fn bad(part: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory;
     use super::*;
 
     const FRAME: &[u8] = b"\xff\xc0\0\x0b\x08\x01\xe0\x02\x80\x01\x01\x11\0";
@@ -210,24 +218,36 @@ mod tests {
             |marker| [0xff, marker, 0, 17, 8, 1, 0xe0, 2, 0x80, 3, 1, 0x22, 0, 2, 0x11, 0, 3, 0x11, 0];
         let scan = |components| [0xff, 0xda, 0, 6, components, 0, 0, 0];
         let memory = |marker, components| {
-            check(&jpeg(&[&frame(marker), &scan(components), b"\xff\xd9"]), any_size).unwrap()
+            let tables = b"\xff\xc4\0\x02";
+            check(&jpeg(&[tables, &frame(marker), &scan(components), b"\xff\xd9"]), any_size).unwrap()
         };
         let pixels = 640 * 480;
         assert_eq!(memory(FRAME_0, 3), pixels * 4);
         assert_eq!(memory(0xc2, 3), pixels * 4 + 7_200 * 128);
         // A file with 7,200 blocks, and a row of units with 240.
-        let written = 4 * (2 + 19 + 8 + 2 + 2 * 7_200 + 2048);
+        let written = 4 * (2 + 4 + 19 + 8 + 2 + 2 * 7_200 + 2048);
         assert_eq!(memory(FRAME_0, 1), pixels * 4 + written + 240 * rows::BLOCK_MEMORY as u64);
     }
 
     #[test]
+    fn what_is_read_otherwise_is_changed_in_a_copy() {
+        let memory = |parts: &[&[u8]]| {
+            let bytes = jpeg(&[parts, &[SCAN, b"\xff\xd9"]].concat());
+            (check(&bytes, any_size).unwrap() - memory::jpeg(640 * 480)) / bytes.len() as u64
+        };
+        let extended = [&[0xff, FRAME_1], &FRAME[2..]].concat();
+        let tables: &[u8] = b"\xff\xc4\0\x02";
+        assert_eq!(memory(&[tables, FRAME]), 0);
+        assert_eq!(memory(&[FRAME]), 2);
+        assert_eq!(memory(&[tables, &extended]), 2);
+        assert_eq!(memory(&[tables, b"\xff\xee\0\x02", FRAME]), 2);
+    }
+
+    #[test]
     fn frames_that_no_decoder_here_knows_are_named() {
-        for (marker, precision, name) in [
-            (0xc1, 8, "extended sequential JPEG"),
-            (0xc3, 8, "lossless JPEG"),
-            (0xc9, 8, "arithmetic-coded JPEG"),
-            (0xc0, 12, "12-bit JPEG"),
-        ] {
+        for (marker, precision, name) in
+            [(0xc3, 8, "lossless JPEG"), (0xc9, 8, "arithmetic-coded JPEG"), (0xc0, 12, "12-bit JPEG")]
+        {
             let mut frame = FRAME.to_vec();
             (frame[1], frame[4]) = (marker, precision);
             match check(&jpeg(&[&frame, SCAN, b"\xff\xd9"]), any_size) {

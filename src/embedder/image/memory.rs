@@ -57,6 +57,34 @@ pub(super) fn jpeg_in_scans(pixels: u64, length: u64, row: u64) -> u64 {
     jpeg(pixels) + 4 * length + row
 }
 
+/// A TIFF with so many bytes a pixel, which are copied once, and then become RGB or, where they were multiplied by their
+/// alpha, RGBA.
+pub(super) fn tiff(pixels: u64, bytes: u64) -> u64 {
+    pixels * (bytes + bytes.max(RGBA))
+}
+
+/// The picture of a HEIF, which may be cut, without its tiles.
+pub(super) fn heif(pixels: u64, cut: bool) -> u64 {
+    pixels * RGB * if cut { 2 } else { 1 }
+}
+
+/// A frame of HEVC: samples of two bytes, once more where its blocks reach beyond it, and what is known of its blocks, of
+/// which a frame may have one more a side.
+pub(super) fn hevc(pixels: u64, (width, height): (u32, u32), chroma: u8) -> u64 {
+    let blocks = pixels + 64 * (u64::from(width) + u64::from(height)) + 64 * 64;
+    blocks
+        * match chroma {
+            0 | 1 => 11,
+            2 => 13,
+            _ => 18,
+        }
+}
+
+/// A frame of AV1, with samples of two bytes in three planes, once without film grain and once with it.
+pub(super) fn av1(pixels: u64) -> u64 {
+    pixels * 16
+}
+
 /// What the first chunk of a WebP says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WebP {

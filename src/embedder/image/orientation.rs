@@ -8,14 +8,16 @@ use std::borrow::Cow;
 use image::metadata::Orientation;
 
 use super::format::Format;
-use super::{exif, jpeg, png, webp};
+use super::{exif, jpeg, png, tiff, webp};
 
 pub(super) fn orientation(format: Format, bytes: &[u8]) -> Orientation {
     let metadata = match format {
         Format::Jpeg => jpeg::metadata(bytes),
         Format::Png => png::metadata(bytes),
         Format::WebP => webp::metadata(bytes),
-        Format::Gif | Format::Bmp => Metadata::default(),
+        Format::Tiff => tiff::metadata(bytes),
+        // The container of HEIC and AVIF says it, and what EXIF says does not count.
+        Format::Gif | Format::Bmp | Format::Heic | Format::Avif => Metadata::default(),
     };
     let directory = metadata.exif.map_or(Ok(None), |directory| exif::orientation(&directory));
     let number = match directory {

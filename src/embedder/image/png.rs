@@ -1,196 +1,222 @@
-//! The metadata of a PNG, as Pillow gathers it: from the chunks before the picture and behind it.
+//! The pixels of a PNG, where Pillow shows them.
 //!
-//! Source: Portable Network Graphics (PNG) Specification (Third Edition), and what ImageMagick writes as a text.
+//! Pillow does not look at the checksums of the chunks that hold the picture, because the packed picture ends with a
+//! checksum of its own, and it does not miss the last chunk. The decoder does, and leaves out the checksum within. So here
+//! the checksum within counts, and those of the header and of the palette, without which the picture would be another one.
+
+mod metadata;
 
 use std::borrow::Cow;
+use std::io::Cursor;
 
-use miniz_oxide::inflate::TINFLStatus;
-use miniz_oxide::inflate::core::inflate_flags::{
-    TINFL_FLAG_COMPUTE_ADLER32, TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_PARSE_ZLIB_HEADER,
-    TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
-};
-use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+use image::RgbImage;
+use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
-use super::orientation::Metadata;
+pub(super) use self::metadata::metadata;
+use super::memory::{self, MAX_DECODER_MEMORY, MAX_PNG_METADATA};
+use crate::error::Error;
 
-pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
-    let mut texts = Texts::default();
-    let (mut animated, mut pictures) = (false, false);
+/// Refuses a PNG of a size that `admit` refuses, or whose header is incomplete. Returns the memory that its decoding takes,
+/// in bytes.
+pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>) -> Result<u64, Error> {
+    let header = bytes.get(8..).and_then(chunk_head).filter(|(name, ..)| *name == b"IHDR");
+    let fields = header.and_then(|(.., rest)| rest.first_chunk()).ok_or_else(incomplete)?;
+    let [w0, w1, w2, w3, h0, h1, h2, h3, depth, colour_type] = *fields;
+    let [width, height] = [[w0, w1, w2, w3], [h0, h1, h2, h3]].map(u32::from_be_bytes);
+    admit(width, height)?;
+    let copy = if end(bytes).is_some() { bytes.len() as u64 + 16 } else { 0 };
+    Ok(memory::png(u64::from(width) * u64::from(height), depth, colour_type) + copy)
+}
+
+/// Decodes a PNG that was checked, of an animation the first picture.
+pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, Error> {
+    check_sums(bytes)?;
+    let mut options = DecodeOptions::default();
+    options.set_ignore_crc(true);
+    options.set_ignore_adler32(false);
+    options.set_ignore_text_chunk(true);
+    options.set_ignore_iccp_chunk(true);
+    let mut decoder = Decoder::new_with_options(Cursor::new(closed(bytes)), options);
+    decoder.set_limits(Limits { bytes: MAX_PNG_METADATA as usize });
+    // Palettes become colours, and bits bytes.
+    decoder.set_transformations(Transformations::EXPAND);
+    let mut reader = decoder.read_info().map_err(refusal)?;
+    let size = reader.output_buffer_size().ok_or(Error::DecoderMemory { limit: MAX_DECODER_MEMORY })?;
+    let mut samples = vec![0; size];
+    let frame = reader.next_frame(&mut samples).map_err(refusal)?;
+    let pixels = match (frame.color_type, frame.bit_depth) {
+        (ColorType::Rgb, BitDepth::Eight) => samples,
+        (colours, depth) => {
+            let grey = matches!(colours, ColorType::Grayscale | ColorType::GrayscaleAlpha);
+            to_rgb(&samples, colours.samples(), grey, depth == BitDepth::Sixteen)
+        }
+    };
+    RgbImage::from_raw(frame.width, frame.height, pixels).ok_or_else(|| broken("it has too few pixels"))
+}
+
+/// Leaves out an alpha channel and rounds samples of 16 bits to 8.
+fn to_rgb(samples: &[u8], channels: usize, grey: bool, wide: bool) -> Vec<u8> {
+    let width = if wide { 2 } else { 1 };
+    let places = if grey { [0; 3] } else { [0, width, 2 * width] };
+    let mut pixels = Vec::with_capacity(samples.len() / (channels * width) * 3);
+    for pixel in samples.chunks_exact(channels * width) {
+        pixels.extend(places.map(|at| {
+            if wide {
+                ((u32::from(u16::from_be_bytes([pixel[at], pixel[at + 1]])) + 128) / 257) as u8
+            } else {
+                pixel[at]
+            }
+        }));
+    }
+    pixels
+}
+
+/// Refuses a wrong checksum of what comes before the picture and decides how it is read.
+fn check_sums(bytes: &[u8]) -> Result<(), Error> {
     let mut rest = bytes.get(8..).unwrap_or_default();
-    while let Some((name, data, after)) = chunk(rest) {
-        rest = after;
-        match name {
-            b"IEND" => break,
-            b"acTL" => animated = true,
-            b"IDAT" => pictures = true,
-            // The next frame of an animation, which is not read.
-            b"fcTL" if animated && pictures => break,
-            b"eXIf" => texts.exif = Some(Cow::Borrowed(data)),
-            b"tEXt" => texts.add_plain(data),
-            b"zTXt" => texts.add_packed(data),
-            b"iTXt" => texts.add_international(data),
-            _ => {}
-        }
-    }
-    texts.metadata()
-}
-
-/// The last text of each key that may say how the picture is turned.
-#[derive(Default)]
-struct Texts<'a> {
-    exif: Option<Cow<'a, [u8]>>,
-    profile: Option<Cow<'a, [u8]>>,
-    xmp: Option<Cow<'a, [u8]>>,
-    /// The same in any encoding.
-    xmp_bytes: Option<Cow<'a, [u8]>>,
-    /// The bytes that were unpacked.
-    unpacked: usize,
-}
-
-const EXIF: &[u8] = b"exif";
-const PROFILE: &[u8] = b"Raw profile type exif";
-const XMP: &[u8] = b"XML:com.adobe.xmp";
-/// Under this key Pillow has the packet of a chunk iTXt, and fails where it is a text of its own.
-const XMP_BYTES: &[u8] = b"xmp";
-
-/// What cannot be read as a directory of EXIF.
-const NO_DIRECTORY: &[u8] = b"none";
-
-impl<'a> Texts<'a> {
-    fn add_plain(&mut self, data: &'a [u8]) {
-        let (key, text) = split(data).unwrap_or((data, &[]));
-        match key {
-            EXIF => self.exif = Some(Cow::Borrowed(text)),
-            _ => self.add(key, Cow::Borrowed(text)),
-        }
-    }
-
-    /// Adds a text that Pillow has as characters, which no directory consists of.
-    fn add(&mut self, key: &[u8], text: Cow<'a, [u8]>) {
-        match key {
-            EXIF if text.is_empty() => self.exif = Some(text),
-            EXIF => self.exif = Some(Cow::Borrowed(NO_DIRECTORY)),
-            PROFILE => self.profile = Some(text),
-            XMP => self.xmp = Some(text),
-            XMP_BYTES => self.xmp_bytes = None,
-            _ => {}
-        }
-    }
-
-    fn add_packed(&mut self, data: &'a [u8]) {
-        let (key, text) = split(data).unwrap_or((data, &[]));
-        // What is broken is empty.
-        if let Some(text) = self.unpack(key, text.get(1..).unwrap_or_default()) {
-            self.add(key, Cow::Owned(text.unwrap_or_default()));
-        }
-    }
-
-    fn add_international(&mut self, data: &'a [u8]) {
-        let Some(text) = International::read(data) else { return };
-        let content = match text.packed {
-            false => Cow::Borrowed(text.content),
-            true => match self.unpack(text.key, text.content) {
-                Some(Some(content)) => Cow::Owned(content),
-                _ => return,
-            },
+    while let Some((name, data, after)) = chunk(rest).filter(|(name, ..)| *name != b"IDAT") {
+        let part = match name {
+            b"IHDR" => "header",
+            b"PLTE" => "palette",
+            _ => "",
         };
-        if text.key == XMP {
-            self.xmp_bytes = Some(content.clone());
+        let sum = rest.get(8 + data.len()..).and_then(|rest| rest.first_chunk()).copied();
+        if !part.is_empty() && sum.map(u32::from_be_bytes) != Some(crc32fast::hash(&rest[4..8 + data.len()]))
+        {
+            return Err(broken(&format!("its {part} has a wrong checksum")));
         }
-        if [text.language, text.translated_key, &*content].iter().all(|part| str::from_utf8(part).is_ok()) {
-            self.add(text.key, content);
-        }
+        rest = after;
     }
+    Ok(())
+}
 
-    /// Unpacks a text. None where its key does not matter or it is too long; nothing in it where it is broken.
-    fn unpack(&mut self, key: &[u8], text: &[u8]) -> Option<Option<Vec<u8>>> {
-        if ![EXIF, PROFILE, XMP, XMP_BYTES].contains(&key) || self.unpacked > MAX_TEXTS {
-            return None;
-        }
-        let text = inflate(text).ok()?;
-        self.unpacked += text.as_ref().map_or(MAX_TEXT, Vec::len);
-        Some(text)
-    }
-
-    fn metadata(self) -> Metadata<'a> {
-        let profile = || Some(unhex(&self.profile?).map_or(Cow::Borrowed(NO_DIRECTORY), Cow::Owned));
-        Metadata {
-            exif: self.exif.or_else(profile),
-            xmp: self.xmp.filter(|packet| !packet.is_empty()).or(self.xmp_bytes),
-        }
+/// The file with its last chunk.
+fn closed(bytes: &[u8]) -> Cow<'_, [u8]> {
+    const LAST: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+    match end(bytes) {
+        None => Cow::Borrowed(bytes),
+        Some(End { at, sum: true }) => Cow::Owned([&bytes[..at], LAST].concat()),
+        Some(End { at, sum: false }) => Cow::Owned([&bytes[..at], &[0; 4], LAST].concat()),
     }
 }
 
-/// A text of a chunk iTXt.
-struct International<'a> {
-    key: &'a [u8],
-    packed: bool,
-    language: &'a [u8],
-    translated_key: &'a [u8],
-    content: &'a [u8],
+/// Where a file ends that lacks its last chunk.
+struct End {
+    at: usize,
+    /// Whether the last chunk that there is has a checksum.
+    sum: bool,
 }
 
-impl International<'_> {
-    fn read(data: &[u8]) -> Option<International<'_>> {
-        let (key, rest) = split(data)?;
-        let ([packed, method], rest) = rest.split_first_chunk()?;
-        let (language, rest) = split(rest)?;
-        let (translated_key, content) = split(rest)?;
-        let packed = *packed != 0;
-        (!packed || *method == 0).then_some(International { key, packed, language, translated_key, content })
+fn end(bytes: &[u8]) -> Option<End> {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    while let Some((_, data, after)) = chunk(rest).filter(|(name, ..)| *name != b"IEND") {
+        if rest.len() < 12 + data.len() {
+            return Some(End { at: bytes.len() - (rest.len() - 8 - data.len()), sum: false });
+        }
+        rest = after;
     }
+    // Within a chunk nothing is added: what is missing there is a part of the picture.
+    (rest.len() < 8).then_some(End { at: bytes.len() - rest.len(), sum: true })
 }
 
 /// The name and data of the first chunk, and what follows it.
 fn chunk(bytes: &[u8]) -> Option<(&[u8; 4], &[u8], &[u8])> {
-    let (length, rest) = bytes.split_first_chunk()?;
-    let (name, rest) = rest.split_first_chunk()?;
-    let (data, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    let (name, length, rest) = chunk_head(bytes)?;
+    let (data, rest) = rest.split_at_checked(length)?;
     Some((name, data, rest.get(4..).unwrap_or_default()))
 }
 
-/// What is before the first zero, and behind it.
-fn split(data: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = memchr::memchr(0, data)?;
-    Some((&data[..at], &data[at + 1..]))
+/// The name of the first chunk and the length of its data, and what follows these.
+fn chunk_head(bytes: &[u8]) -> Option<(&[u8; 4], usize, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (name, rest) = rest.split_first_chunk()?;
+    Some((name, u32::from_be_bytes(*length) as usize, rest))
 }
 
-/// The most bytes that a text may have when it is unpacked, and all together.
-const MAX_TEXT: usize = 1 << 20;
-const MAX_TEXTS: usize = 64 << 20;
+fn incomplete() -> Error {
+    broken("its header is incomplete")
+}
 
-/// Unpacks what there is of zlib's data; nothing where it is broken.
-fn inflate(data: &[u8]) -> Result<Option<Vec<u8>>, TooLong> {
-    // No byte becomes more than 1,032.
-    let mut text = vec![0; MAX_TEXT.min(1032 * data.len() + 1)];
-    let flags = TINFL_FLAG_PARSE_ZLIB_HEADER
-        | TINFL_FLAG_COMPUTE_ADLER32
-        | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF
-        | TINFL_FLAG_HAS_MORE_INPUT;
-    let (status, _, length) = decompress(&mut DecompressorOxide::new(), data, &mut text, 0, flags);
-    text.truncate(length);
-    match status {
-        TINFLStatus::Done | TINFLStatus::NeedsMoreInput => Ok(Some(text)),
-        TINFLStatus::HasMoreOutput => Err(TooLong),
-        _ => Ok(None),
+fn refusal(error: DecodingError) -> Error {
+    match error {
+        DecodingError::LimitsExceeded => Error::DecoderMemory { limit: MAX_DECODER_MEMORY },
+        DecodingError::IoError(_) => broken("it ends early"),
+        DecodingError::Format(error) => broken(&plain(&error.to_string())),
+        DecodingError::Parameter(error) => broken(&error.to_string()),
     }
 }
 
-struct TooLong;
+/// The decoder's message without the names of its own types.
+fn plain(message: &str) -> String {
+    if message.contains("deflate") {
+        return "its picture cannot be unpacked".to_owned();
+    }
+    // A chunk is written as `ChunkType { type: IDAT, critical: true, … }`.
+    let named = message.split_once("ChunkType { type: ").and_then(|(before, rest)| {
+        let (name, rest) = rest.split_once(',')?;
+        Some(format!("{before}{name}{}", rest.split_once('}')?.1))
+    });
+    named.unwrap_or_else(|| message.to_owned())
+}
 
-/// The bytes of a profile: behind three lines pairs of hexadecimal digits, between which there may be spaces.
-fn unhex(profile: &[u8]) -> Option<Vec<u8>> {
-    let Some(third) = memchr::memchr_iter(b'\n', profile).nth(2) else { return Some(Vec::new()) };
-    let digits = &profile[third + 1..];
-    let mut bytes = Vec::with_capacity(digits.len() / 2);
-    let mut high = None;
-    for byte in digits.iter().filter(|byte| **byte != b'\n') {
-        match (char::from(*byte).to_digit(16), high.take()) {
-            (Some(digit), None) => high = Some(digit),
-            (Some(digit), Some(high)) => bytes.push((high << 4 | digit) as u8),
-            (None, None) if byte.is_ascii_whitespace() || *byte == b'\x0b' => {}
-            _ => return None,
+fn broken(reason: &str) -> Error {
+    Error::BrokenImage { format: "PNG", reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two grey pixels, and where the chunk of the picture begins.
+    fn png() -> (Vec<u8>, usize) {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+        encoder.set_color(ColorType::Grayscale);
+        encoder.write_header().unwrap().write_image_data(&[10, 200]).unwrap();
+        let at = memchr::memmem::find(&bytes, b"IDAT").unwrap() - 4;
+        (bytes, at)
+    }
+
+    fn pixels(bytes: &[u8]) -> Option<Vec<u8>> {
+        check(bytes, |_, _| Ok(())).ok()?;
+        decode(bytes).ok().map(RgbImage::into_raw)
+    }
+
+    #[test]
+    fn a_picture_is_whole_as_soon_as_its_data_is() {
+        let (whole, _) = png();
+        let picture = Some(vec![10, 10, 10, 200, 200, 200]);
+        // The last chunk has 12 bytes, and the checksum before it 4.
+        for length in 8..=whole.len() {
+            let expected = if length >= whole.len() - 16 { picture.clone() } else { None };
+            assert_eq!(pixels(&whole[..length]), expected, "{length} of {}", whole.len());
         }
     }
-    high.is_none().then_some(bytes)
+
+    #[test]
+    fn the_checksum_within_the_picture_counts() {
+        let (whole, at) = png();
+        let changed = |place: usize| {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1;
+            pixels(&bytes).is_some()
+        };
+        let length = u32::from_be_bytes(*whole[at..].first_chunk().unwrap()) as usize;
+        assert!(changed(at + 8 + length), "the checksum of the chunk");
+        assert!(!changed(at + 8 + length - 1), "the checksum within");
+        assert!(!changed(8 + 8 + 13), "the checksum of the header");
+    }
+
+    #[test]
+    fn messages_do_not_show_types() {
+        let (mut whole, at) = png();
+        whole[at + 10] ^= 0xff;
+        let error = decode(&whole).unwrap_err();
+        assert!(
+            matches!(&error, Error::BrokenImage { reason, .. } if reason == "its picture cannot be unpacked")
+        );
+        let written =
+            "Chunk ChunkType { type: PLTE, critical: true, private: false } is invalid after IDAT chunk.";
+        assert_eq!(plain(written), "Chunk PLTE is invalid after IDAT chunk.");
+    }
 }

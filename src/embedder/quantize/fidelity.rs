@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::image::{self, JpegScaling};
 use crate::install::Progress;
 use crate::model::Model;
+use crate::onnxruntime::Urgency;
 
 /// A mean cosine below this is not accepted, of images or of texts.
 pub(crate) const LEAST_MEAN: f64 = 0.99;
@@ -44,7 +45,7 @@ impl Vectors {
         let mut vectors = Vectors { images: Vec::new(), texts: Vec::new() };
         for (_, bytes) in PHOTOS {
             let values = image::prepare(bytes, u64::MAX, &model.preprocessing, JpegScaling::On)?;
-            vectors.images.push(only(model.embed_images(&[&values])?)?);
+            vectors.images.push(only(model.embed_images(&[&values], Urgency::Usual)?)?);
             progress.advance(1);
         }
         for text in &texts {

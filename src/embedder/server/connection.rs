@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pg_clip_wire::{Answer, Failure, FrameHeader, Kind, PROTOCOL, Party, Request, WireError};
+use pg_clip_wire::{Answer, FrameHeader, Kind, PROTOCOL, Party, Request, WireError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -18,7 +18,7 @@ use tokio::{task, time};
 
 use super::admission::{Member, Memory, Waiting};
 use super::{Server, status};
-use crate::batch::{Embedding, ImageJob, Reply, Source, TextJob};
+use crate::batch::{Answered, Embedding, ImageJob, Reply, Source, TextJob};
 use crate::error::Error;
 use crate::model::Model;
 use crate::stats::Lane;
@@ -48,7 +48,7 @@ const STALL: Duration = Duration::from_secs(30);
 /// A request that is to be answered.
 enum Pending {
     Ready(Answer),
-    Embedding { id: u32, answer: oneshot::Receiver<Result<Embedding, Failure>>, _waiting: Option<Waiting> },
+    Embedding { id: u32, answer: oneshot::Receiver<Answered>, _waiting: Option<Waiting> },
     Description { id: u32, answer: oneshot::Receiver<Answer> },
 }
 
@@ -189,12 +189,20 @@ async fn write_answers(
 ) -> io::Result<()> {
     let mut frame = Vec::new();
     while let Some(pending) = pending.recv().await {
+        let mut ready = None;
         let answer = match pending {
             Pending::Ready(answer) => answer,
             Pending::Description { id, answer } => answer.await.unwrap_or_else(|_| lost(id)),
             Pending::Embedding { id, answer, _waiting } => match answer.await {
-                Ok(Ok(Embedding { fingerprint, vector })) => Answer::Embedding { id, fingerprint, vector },
-                Ok(Err(failure)) => Answer::Failed { id, failure },
+                Ok(Answered { outcome, ready: at, meter }) => {
+                    ready = Some((at, meter));
+                    match outcome {
+                        Ok(Embedding { fingerprint, vector }) => {
+                            Answer::Embedding { id, fingerprint, vector }
+                        }
+                        Err(failure) => Answer::Failed { id, failure },
+                    }
+                }
                 Err(_) => lost(id),
             },
         };
@@ -204,6 +212,9 @@ async fn write_answers(
         frame.clear();
         answer.encode(&mut frame).map_err(io::Error::other)?;
         writer.write_all(&frame).await?;
+        if let Some((at, meter)) = ready {
+            meter.delivered(at.elapsed());
+        }
     }
     Ok(())
 }

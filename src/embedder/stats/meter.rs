@@ -28,7 +28,10 @@ pub(super) struct Counts {
     image_bytes: u64,
     wait: Latencies,
     decode: Latencies,
+    resize: Latencies,
+    tokenize: Latencies,
     inference: Latencies,
+    answer: Latencies,
     total: Latencies,
 }
 
@@ -37,11 +40,19 @@ impl Meter {
         self.counts().requests += 1;
     }
 
-    /// An image of so many bytes was decoded.
-    pub(crate) fn decoded(&self, bytes: usize, time: Duration) {
-        let mut counts = self.counts();
+    /// An image of so many bytes was decoded and, unless it was refused, resized, which is part of the time.
+    pub(crate) fn prepared(&self, bytes: usize, time: Duration, resizing: Option<Duration>) {
+        let (mut counts, now) = (self.counts(), Instant::now());
         counts.image_bytes += bytes as u64;
-        counts.decode.record(Instant::now(), time);
+        counts.decode.record(now, time.saturating_sub(resizing.unwrap_or_default()));
+        if let Some(resizing) = resizing {
+            counts.resize.record(now, resizing);
+        }
+    }
+
+    /// A text was made token ids.
+    pub(crate) fn tokenized(&self, time: Duration) {
+        self.counts().tokenize.record(Instant::now(), time);
     }
 
     /// A request was answered without a run of the network, after it had waited.
@@ -74,6 +85,11 @@ impl Meter {
         counts.total.record(Instant::now(), time);
     }
 
+    /// An answer was written so long after it was ready: answers to one connection keep the order of its requests.
+    pub(crate) fn delivered(&self, time: Duration) {
+        self.counts().answer.record(Instant::now(), time);
+    }
+
     /// The backend of a request has gone before its answer.
     pub(crate) fn abandoned(&self) {
         self.counts().abandoned += 1;
@@ -103,7 +119,10 @@ impl Counts {
         for (name, latencies) in [
             ("wait", &mut self.wait),
             ("decode", &mut self.decode),
+            ("resize", &mut self.resize),
+            ("tokenize", &mut self.tokenize),
             ("inference", &mut self.inference),
+            ("answer", &mut self.answer),
             ("total", &mut self.total),
         ] {
             for percent in [50, 95, 99] {
@@ -124,8 +143,10 @@ mod tests {
         let meter = Meter::default();
         let ms = Duration::from_millis;
         (0..6).for_each(|_| meter.requested());
-        meter.decoded(1000, ms(3));
-        meter.decoded(500, ms(3));
+        meter.prepared(1000, ms(5), Some(ms(2)));
+        meter.prepared(500, ms(3), None);
+        meter.tokenized(ms(4));
+        meter.delivered(ms(6));
         meter.ran(&[ms(1), ms(1)], ms(20));
         meter.hit(ms(1));
         (0..3).for_each(|_| meter.answered(None, ms(30)));
@@ -146,7 +167,15 @@ mod tests {
         ] {
             assert_eq!(report[name], value, "{name}");
         }
-        for (name, milliseconds) in [("wait", 1.0), ("decode", 3.0), ("inference", 20.0), ("total", 30.0)] {
+        for (name, milliseconds) in [
+            ("wait", 1.0),
+            ("decode", 3.0),
+            ("resize", 2.0),
+            ("tokenize", 4.0),
+            ("inference", 20.0),
+            ("answer", 6.0),
+            ("total", 30.0),
+        ] {
             let p95 = report[&format!("{name}_p95_ms")].as_f64().unwrap();
             assert!((p95 / milliseconds - 1.0).abs() <= 0.01, "{name}: {p95}");
         }

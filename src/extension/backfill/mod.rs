@@ -80,7 +80,7 @@ impl<'a> Call<'a> {
     /// The first step: whether the table can be filled, and how much there is to do.
     fn begin(procedure: &'a Procedure, source: pg_sys::Oid, verify: bool) -> Result<Call<'a>, Error> {
         let (name, total) = procedure.step(|spi| {
-            let home = Home::of(spi, procedure.function())?;
+            let home = Home::of(procedure.function())?;
             let pair = watched(spi, &home, source)?;
             if (Calls { spi, home: &home, source }).is_subscribed()? {
                 return Err(refuse(
@@ -130,7 +130,7 @@ impl<'a> Call<'a> {
             }
         }
         self.procedure.step(|spi| {
-            let home = Home::of(spi, self.procedure.function())?;
+            let home = Home::of(self.procedure.function())?;
             Calls { spi, home: &home, source: self.source }.end()
         })?;
         let Call { wrong, failed, name, .. } = &self;
@@ -145,7 +145,7 @@ impl<'a> Call<'a> {
     /// to do at once.
     fn step(&mut self, spi: &Spi) -> Result<bool, Error> {
         check_owner(self.source)?;
-        let home = Home::of(spi, self.procedure.function())?;
+        let home = Home::of(self.procedure.function())?;
         let queue = Calls { spi, home: &home, source: self.source };
         self.settle(&queue)?;
         let has_room = self.waiting.len() < MOST_WAITING;

@@ -81,32 +81,68 @@ impl Connection {
         requests: &[Request],
         patience: Duration,
     ) -> Result<Vec<Answer>, Error> {
-        let mut outgoing = Outgoing::new(if self.welcomed { None } else { Some(hello()) }, requests);
+        let mut outgoing = Outgoing::default();
+        self.greet(&mut outgoing)?;
+        for request in requests {
+            outgoing.add(request, request.payload())?;
+        }
+        let mut expected = requests.iter().map(id_of).collect();
         let mut answers = Vec::with_capacity(requests.len());
         let mut deadline = Instant::now() + patience;
         while answers.len() < requests.len() {
-            let sent = outgoing.send(&mut self.stream)?;
-            let received = self.receive()?;
-            while let Some(answer) = self.next_answer()? {
-                let request = requests.get(answers.len()).ok_or(Error::OutOfTurn)?;
-                self.admit(answer, request, &mut answers)?;
-            }
-            if sent || received {
+            if self.advance(&mut outgoing, &mut expected, &mut answers)? {
                 deadline = Instant::now() + patience;
                 pgrx::check_for_interrupts!();
-                continue;
-            }
-            let interest = if outgoing.is_done() { Interest::Readable } else { Interest::ReadableOrWritable };
-            if !wait(self.stream.as_fd(), interest, Some(deadline)) {
-                let waited = patience.as_millis();
-                return Err(if self.welcomed { Error::TimedOut(waited) } else { Error::NotRunning(waited) });
+            } else {
+                self.wait(&outgoing, deadline, patience)?;
             }
         }
         if self.inbox.is_empty() { Ok(answers) } else { Err(Error::OutOfTurn) }
     }
 
+    /// Has the first frame on this connection say for which role this process asks, unless it was sent.
+    pub(super) fn greet<P: Default>(&self, outgoing: &mut Outgoing<P>) -> Result<(), Error> {
+        if self.welcomed { Ok(()) } else { outgoing.add(&hello(), P::default()) }
+    }
+
+    /// Sends what the socket takes and reads what is there, without waiting. The answers to the `expected` requests, whose
+    /// numbers are in the order in which they were sent, come off them. Returns whether a byte was sent or received.
+    pub(super) fn advance<P: AsRef<[u8]>>(
+        &mut self,
+        outgoing: &mut Outgoing<P>,
+        expected: &mut VecDeque<u32>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<bool, Error> {
+        let sent = outgoing.send(&mut self.stream)?;
+        let received = self.receive()?;
+        while let Some(answer) = self.next_answer()? {
+            self.admit(answer, expected, answers)?;
+        }
+        Ok(sent || received)
+    }
+
+    /// Waits until [`Connection::advance`] may have something to do.
+    pub(super) fn wait<P>(
+        &self,
+        outgoing: &Outgoing<P>,
+        deadline: Instant,
+        patience: Duration,
+    ) -> Result<(), Error> {
+        let interest = if outgoing.is_done() { Interest::Readable } else { Interest::ReadableOrWritable };
+        if wait(self.stream.as_fd(), interest, Some(deadline)) {
+            return Ok(());
+        }
+        let waited = patience.as_millis();
+        Err(if self.welcomed { Error::TimedOut(waited) } else { Error::NotRunning(waited) })
+    }
+
     /// Takes an answer for the request whose turn it is, or the `Welcome` before all answers.
-    fn admit(&mut self, answer: Answer, request: &Request, answers: &mut Vec<Answer>) -> Result<(), Error> {
+    fn admit(
+        &mut self,
+        answer: Answer,
+        expected: &mut VecDeque<u32>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), Error> {
         let id = match &answer {
             Answer::Welcome { .. } if self.welcomed => return Err(Error::OutOfTurn),
             Answer::Welcome { protocol, version } => {
@@ -124,7 +160,7 @@ impl Connection {
             | Answer::StatusReport { id, .. }
             | Answer::Description { id, .. } => *id,
         };
-        if !self.welcomed || id != id_of(request) {
+        if !self.welcomed || expected.pop_front() != Some(id) {
             return Err(Error::OutOfTurn);
         }
         answers.push(answer);
@@ -172,44 +208,48 @@ fn hello() -> Request<'static> {
     Request::Hello { protocol: PROTOCOL, party: Party { database: database.into(), role: role.into() } }
 }
 
-/// The frames that are still to be sent. Payloads are borrowed: an image is not copied to be sent.
-struct Outgoing<'a> {
-    waiting: VecDeque<Request<'a>>,
-    head: Vec<u8>,
-    payload: &'a [u8],
-    /// How much of `head` and `payload`, taken together, has been sent.
+/// The frames that are still to be sent. Payloads are not copied to be sent.
+pub(super) struct Outgoing<P> {
+    waiting: VecDeque<(Vec<u8>, P)>,
+    /// How much of the first frame has been sent.
     sent: usize,
 }
 
-impl<'a> Outgoing<'a> {
-    fn new(first: Option<Request<'a>>, requests: &[Request<'a>]) -> Outgoing<'a> {
-        let waiting = first.into_iter().chain(requests.iter().cloned()).collect();
-        Outgoing { waiting, head: Vec::new(), payload: &[], sent: 0 }
+impl<P> Default for Outgoing<P> {
+    fn default() -> Outgoing<P> {
+        Outgoing { waiting: VecDeque::new(), sent: 0 }
+    }
+}
+
+impl<P> Outgoing<P> {
+    /// Adds a frame: the head of a request, and what follows it.
+    pub(super) fn add(&mut self, request: &Request, payload: P) -> Result<(), Error> {
+        let mut head = Vec::new();
+        request.encode_head(&mut head)?;
+        self.waiting.push_back((head, payload));
+        Ok(())
     }
 
     fn is_done(&self) -> bool {
-        self.waiting.is_empty() && self.sent == self.head.len() + self.payload.len()
+        self.waiting.is_empty()
     }
+}
 
+impl<P: AsRef<[u8]>> Outgoing<P> {
     /// Sends what the socket takes. Returns whether it took anything.
     fn send(&mut self, stream: &mut UnixStream) -> Result<bool, Error> {
         let mut progress = false;
-        loop {
-            if self.sent == self.head.len() + self.payload.len() {
-                let Some(request) = self.waiting.pop_front() else {
-                    return Ok(progress);
-                };
-                self.head.clear();
-                request.encode_head(&mut self.head)?;
-                self.payload = request.payload();
-                self.sent = 0;
-            }
-            let head = &self.head[self.sent.min(self.head.len())..];
-            let payload = &self.payload[self.sent.saturating_sub(self.head.len())..];
-            match stream.write_vectored(&[IoSlice::new(head), IoSlice::new(payload)]) {
+        while let Some((head, payload)) = self.waiting.front() {
+            let payload = payload.as_ref();
+            let rest = [&head[self.sent.min(head.len())..], &payload[self.sent.saturating_sub(head.len())..]];
+            match stream.write_vectored(&rest.map(IoSlice::new)) {
                 Ok(length) => {
                     self.sent += length;
                     progress = true;
+                    if self.sent == head.len() + payload.len() {
+                        self.waiting.pop_front();
+                        self.sent = 0;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(progress),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -218,6 +258,7 @@ impl<'a> Outgoing<'a> {
                 Err(error) => return Err(Error::system("write to the embedder", error)),
             }
         }
+        Ok(progress)
     }
 }
 

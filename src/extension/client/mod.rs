@@ -9,6 +9,7 @@ mod arrival;
 mod connection;
 mod latch;
 mod place;
+mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ pub(crate) use self::arrival::ring_all;
 use self::connection::Connection;
 pub(crate) use self::latch::{Interest, run_while_waiting, wait};
 pub(crate) use self::place::{ASKED, LOCK, SOCKET, STAGED_SOCKET};
+pub(crate) use self::stream::Stream;
 use crate::error::Error;
 use crate::settings;
 
@@ -56,17 +58,18 @@ pub(crate) fn embed(
             Input::Image(image) => Request::EmbedImage { id, model, priority, max_pixels, image },
         })
         .collect();
-    converse_in_turns(&requests, settings::request_timeout())?
-        .into_iter()
-        .map(|answer| match answer {
-            Answer::Embedding { vector, fingerprint, .. } => {
-                check_normalised(&vector)?;
-                Ok(Ok(Embedding { vector, fingerprint }))
-            }
-            Answer::Failed { failure, .. } => Ok(Err(failure)),
-            _ => Err(Error::OutOfTurn),
-        })
-        .collect()
+    converse_in_turns(&requests, settings::request_timeout())?.into_iter().map(embedding_of).collect()
+}
+
+fn embedding_of(answer: Answer) -> Result<Result<Embedding, Failure>, Error> {
+    match answer {
+        Answer::Embedding { vector, fingerprint, .. } => {
+            check_normalised(&vector)?;
+            Ok(Ok(Embedding { vector, fingerprint }))
+        }
+        Answer::Failed { failure, .. } => Ok(Err(failure)),
+        _ => Err(Error::OutOfTurn),
+    }
 }
 
 /// Embeds one input while a session waits.

@@ -24,7 +24,7 @@ sql_function! {
         };
         let spi = Spi::connect()?;
         let table = Table::of_caller(target, ALONE)?;
-        let home = Home::of(&spi, function)?;
+        let home = Home::of(function)?;
         if Next::of(&spi, &home, target)?.is_none() {
             return Err(refuse(Reason::NotReady, format!("table {} is not being migrated", table.name)));
         }

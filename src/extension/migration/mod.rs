@@ -15,6 +15,7 @@
 
 mod abandon;
 mod batch;
+mod by_reference;
 mod check;
 mod column;
 mod hold;

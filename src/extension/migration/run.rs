@@ -9,7 +9,7 @@ use super::check::{Needed, announce, check};
 use super::left_over::{self, LeftOver};
 use super::switch::Switch;
 use super::task::{Task, name_of};
-use super::{column, hold, progress, stale, switch, wait};
+use super::{by_reference, column, hold, progress, stale, switch, wait};
 use crate::error::Error;
 use crate::owned::{Key, notice};
 use crate::procedure::{Procedure, pause};
@@ -135,8 +135,9 @@ impl Migration<'_> {
 
     /// Fills the second column until it takes the place of the first.
     fn move_all(&self, patience: &mut u32) -> Result<(), Error> {
+        let is_by_reference = self.step(|spi| Ok(self.task(spi)?.pair.is_by_reference))?;
         loop {
-            let round = self.round()?;
+            let round = if is_by_reference { self.wait_for_feeder()? } else { self.round()? };
             if round.filled < round.seen {
                 match self.step(|spi| left_over::check(spi, &self.task(spi)?, round.failure.as_deref()))? {
                     LeftOver::Queued => {
@@ -155,6 +156,7 @@ impl Migration<'_> {
             let function = self.procedure.function();
             match self.step(|spi| switch::switch(spi, function, tables, self.set_default, *patience))? {
                 Switch::Done => return Ok(()),
+                Switch::RowsLeft if is_by_reference => {}
                 Switch::RowsLeft => {
                     self.step(|spi| left_over::check(spi, &self.task(spi)?, None))?;
                 }
@@ -187,6 +189,19 @@ impl Migration<'_> {
                 reported = Instant::now();
             }
         }
+    }
+
+    /// Waits until a feeder has brought all photos.
+    fn wait_for_feeder(&self) -> Result<Round, Error> {
+        let mut reported = Instant::now();
+        while self.step(|spi| by_reference::queue(spi, &self.task(spi)?))? > 0 {
+            pause(QUEUE_POLL);
+            if reported.elapsed() > REPORT_EVERY {
+                self.report()?;
+                reported = Instant::now();
+            }
+        }
+        Ok(Round::default())
     }
 
     fn report(&self) -> Result<(), Error> {

@@ -25,7 +25,7 @@ pub(super) struct Task {
 impl Task {
     /// `function` is the running one of the extension.
     pub(super) fn of(spi: &Spi, function: pg_sys::Oid, target: pg_sys::Oid) -> Result<Task, Error> {
-        let home = Home::of(spi, function)?;
+        let home = Home::of(function)?;
         let Some(pair) = Pair::of_caller(spi, &home, Side::Target(target))? else {
             let name = name_of(target);
             return Err(refuse(

@@ -26,7 +26,7 @@ use pgrx::{PgLogLevel, pg_sys};
 pub(crate) use self::columns::{Column, columns};
 pub(crate) use self::keys::{Key, KeyType, text_array};
 pub(crate) use self::pair::{Pair, Side, check_same_type, find};
-pub(crate) use self::record::record;
+pub(crate) use self::record::{record, record_of};
 use crate::encoding::{c_string, to_server};
 use crate::error::Error;
 use crate::refusal::{Reason, refuse};

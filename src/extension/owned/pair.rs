@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use super::{Column, KeyType, LOOK, Table, check_one_owner, columns};
-use crate::catalog::identifier;
+use crate::catalog::{identifier, is_text};
 use crate::error::Error;
 use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
@@ -14,7 +14,9 @@ use crate::watch::role::act_as;
 pub(crate) struct Pair {
     pub(crate) source: Table,
     pub(crate) target: Table,
+    /// The photo, or its reference where `is_by_reference`.
     pub(crate) image: String,
+    pub(crate) is_by_reference: bool,
     pub(crate) key: String,
     /// The columns of source and target, where the project is carried over, and the operator that compares them.
     pub(crate) project: Option<Project>,
@@ -50,7 +52,7 @@ impl Pair {
         let asked_for = Table::of_caller(table, LOOK)?;
         let query = format!(
             "SELECT source::oid, target::oid, image_column, key_column, project_column, target_project_column,
-                target_key_column, embedding_column, checksum_column, model_column, model
+                target_key_column, embedding_column, checksum_column, model_column, model, by_reference
             FROM {}.clip_watches WHERE {column} = $1::oid",
             home.schema
         );
@@ -59,7 +61,7 @@ impl Pair {
             Ok::<_, Error>(if rows.len() == 0 {
                 Vec::new()
             } else {
-                (1..=11).map(|column| rows.printed(column)).collect()
+                (1..=12).map(|column| rows.printed(column)).collect()
             })
         })?;
         if row.is_empty() {
@@ -77,7 +79,12 @@ impl Pair {
         let into = |number| find(&target, &of_target, text(number).unwrap_or_default());
         let (key, target_key) = (from(4)?, into(7)?);
         check_same_type(&source, key, &target, target_key)?;
-        check_type(&source, from(3)?, pg_sys::BYTEAOID, "bytea")?;
+        let is_by_reference = text(12).as_deref() == Some("t");
+        if !is_by_reference {
+            check_type(&source, from(3)?, pg_sys::BYTEAOID, "bytea")?;
+        } else if !is_text(from(3)?.type_oid) {
+            check_type(&source, from(3)?, pg_sys::TEXTOID, "text")?;
+        }
         check_type(&target, into(8)?, home.vector_type, "vector")?;
         check_type(&target, into(9)?, pg_sys::BYTEAOID, "bytea")?;
         check_type(&target, into(10)?, pg_sys::TEXTOID, "text")?;
@@ -94,6 +101,7 @@ impl Pair {
         };
         Ok(Some(Pair {
             image: identifier(&from(3)?.name),
+            is_by_reference,
             key: identifier(&key.name),
             project,
             target_key: identifier(&target_key.name),

@@ -13,12 +13,26 @@ pub(crate) unsafe fn record(
     fcinfo: pg_sys::FunctionCallInfo,
     counts: &[Option<i64>],
 ) -> Result<pg_sys::Datum, Error> {
+    let values: Vec<Option<pg_sys::Datum>> =
+        counts.iter().map(|count| count.and_then(IntoDatum::into_datum)).collect();
+    // SAFETY: the caller vouches for the result's type.
+    unsafe { record_of(fcinfo, &values) }
+}
+
+/// The result of a function that is declared to return a row. A value of none is NULL.
+///
+/// # Safety
+/// `fcinfo` is that of a running function whose OUT parameters are of the types of the values, if they are as many.
+pub(crate) unsafe fn record_of(
+    fcinfo: pg_sys::FunctionCallInfo,
+    values: &[Option<pg_sys::Datum>],
+) -> Result<pg_sys::Datum, Error> {
     // SAFETY: the caller vouches for the result's type; both arrays have an entry for each of its columns.
     unsafe {
         let mut descriptor = std::ptr::null_mut();
         let class = pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
         if class != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
-            || usize::try_from((*descriptor).natts) != Ok(counts.len())
+            || usize::try_from((*descriptor).natts) != Ok(values.len())
         {
             return Err(refuse(
                 Reason::NotReady,
@@ -27,9 +41,8 @@ pub(crate) unsafe fn record(
             .with_hint("ALTER EXTENSION pg_clip UPDATE"));
         }
         let descriptor = pg_sys::BlessTupleDesc(descriptor);
-        let mut values: Vec<pg_sys::Datum> =
-            counts.iter().map(|count| count.and_then(IntoDatum::into_datum).unwrap_or(0.into())).collect();
-        let mut nulls: Vec<bool> = counts.iter().map(Option::is_none).collect();
+        let mut nulls: Vec<bool> = values.iter().map(|value| value.is_none()).collect();
+        let mut values: Vec<pg_sys::Datum> = values.iter().map(|value| value.unwrap_or(0.into())).collect();
         let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
         Ok(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
     }

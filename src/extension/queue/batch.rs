@@ -1,31 +1,31 @@
 //! Embedding the photos of claimed jobs: reading them, sending them, and writing what comes back.
 //!
-//! Each step has a transaction of its own, and none is open while the embedder works. A step that fails is tried again
-//! with one photo at a time: what is wrong with one decides what becomes of its job, and of no other.
+//! Each step has a transaction of its own, and none waits for the embedder. While the embedder has one batch, the next one is
+//! claimed, read and sent behind it, and the one before is written. A step that fails is tried again with one photo at a time:
+//! what is wrong with one decides what becomes of its job, and of no other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use pg_clip_wire::Priority;
 use pgrx::pg_sys;
 
-use super::claim::Job;
-use super::failure::{Fate, is_away, is_of_table, is_passing, try_settle};
-use super::finish::{self, Done, Finished, Outcome, is_of_bytes};
+use super::begun::{Begun, Model, Undone};
+use super::claim::{Claimed, Job};
+use super::failure::{Fate, is_of_table, is_passing, try_settle};
+use super::finish::{self, Done, Finished, Outcome};
 use super::lane::Lane;
 use super::pause::{self, Pauses};
 use super::read::{self, Found, Photo};
-use super::sql::MOST_ATTEMPTS;
-use super::transaction::{Failure, LONGEST, transaction};
+use super::transaction::{Failure, LONGEST, transaction, transaction_on};
 use super::wake;
-use crate::client::{self, Embedding, Input};
+use crate::client::{self, Stream};
 use crate::encoding;
 use crate::error::Error;
 use crate::settings;
 use crate::spi::Spi;
 use crate::watch::home::Home;
-use crate::watch::next::Next;
 use crate::watch::provenance::{self, identity, name_of};
 use crate::watch::target::{Checksum, Known};
 use crate::watch::watched::{Patience, Watched};
@@ -43,6 +43,9 @@ pub(super) struct Batches {
     pub(super) home: Home,
     pub(super) pauses: Pauses,
     lane: Lane,
+    /// The batches that the embedder has, in their order.
+    begun: VecDeque<Begun>,
+    stream: Stream,
     /// What could not be written down yet.
     unsettled: Vec<(Job, Fate)>,
     /// Until when nothing is tried because the embedder is away, and how long the pause was.
@@ -56,21 +59,14 @@ pub(super) struct Batches {
 
 type Read = (Vec<Found>, HashMap<Checksum, Known>);
 
-/// Which model photos are embedded with.
-struct Model {
-    name: String,
-    /// As the target's model column has it.
-    identity: String,
-    /// The model that the target is being moved to.
-    next: Option<Next>,
-}
-
 impl Batches {
     pub(super) fn new(home: Home, lane: Lane) -> Batches {
         Batches {
             home,
             pauses: Pauses::default(),
             lane,
+            begun: VecDeque::new(),
+            stream: Stream::default(),
             unsettled: Vec::new(),
             pause: None,
             missing_models: HashMap::new(),
@@ -95,60 +91,85 @@ impl Batches {
         }
     }
 
-    /// Embeds the claimed photos of one source.
-    pub(super) fn embed(&mut self, jobs: Vec<Job>) {
+    /// Whether another batch may be begun: behind those that the embedder has, unless one of these is alone.
+    pub(super) fn has_room(&self) -> bool {
+        self.begun.len() < self.lane.batches_at_once() && !self.begun.iter().any(|begun| begun.is_alone)
+    }
+
+    /// Whether the embedder has no batch.
+    pub(super) fn is_idle(&self) -> bool {
+        self.begun.is_empty()
+    }
+
+    /// Whether the first batch has come back.
+    pub(super) fn is_first_back(&mut self) -> bool {
+        self.stream.advance();
+        self.stream.is_first_answered()
+    }
+
+    /// Reads the claimed photos of one source, and sends them to the embedder.
+    pub(super) fn begin(&mut self, Claimed { jobs, is_alone }: Claimed) {
         let Some(source) = jobs.first().map(|job| job.source) else {
             return;
         };
         let home = &self.home;
-        let found = transaction(self.lane.patience(), |spi| {
+        let found = transaction_on(source, self.lane.patience(), |spi| {
             match Watched::registered(spi, home, source, Patience::None)? {
                 Some(watched) => {
                     let model = model_of(spi, &watched)?;
-                    Ok(Some((watched.source.table.name, model, watched.next)))
+                    Ok(Some((watched.source, model, watched.next)))
                 }
                 None => Ok(None),
             }
         });
-        let (table, model, next) = match found {
+        let (watched, name, next) = match found {
+            // It has become a table of references, and the jobs a feeder's.
+            Ok(Some((source, ..))) if source.is_by_reference => {
+                return self.settle_all(jobs, &finish::LOCKED);
+            }
             Ok(Some(found)) => found,
             Ok(None) => return self.settle_all(jobs, &Fate::Retire),
             Err(failure) => return self.put_aside(jobs, failure),
         };
-        let activity = format!("embedding {} photos of {table}", jobs.len());
-        report(pg_sys::BackendState::STATE_RUNNING, &activity);
-        match self.model(model, next) {
-            Ok(model) => self.embed_with(&model, jobs),
+        let table = watched.table.name;
+        report_embedding(jobs.len(), &table);
+        match self.identity(&name) {
+            Ok(identity) => {
+                let model = Rc::new(Model { name, identity, next, table });
+                self.begin_with(&model, jobs, is_alone);
+            }
             Err(error) => self.give_back(jobs, &error.into()),
         }
     }
 
-    fn model(&mut self, name: String, next: Option<Next>) -> Result<Model, Error> {
-        let fingerprint = match client::describe(&name) {
+    /// Which model this name means now.
+    fn identity(&mut self, name: &str) -> Result<String, Error> {
+        let fingerprint = match client::describe(name) {
             Ok(description) => description.fingerprint,
-            Err(error @ Error::Embedder(_)) => return Err(Error::ModelAway(name, Box::new(error))),
+            Err(error @ Error::Embedder(_)) => {
+                return Err(Error::ModelAway(name.to_owned(), Box::new(error)));
+            }
             Err(error) => return Err(error),
         };
-        self.missing_models.remove(&name);
-        let identity = identity(&name, &fingerprint);
-        Ok(Model { name, identity, next })
+        self.missing_models.remove(name);
+        Ok(identity(name, &fingerprint))
     }
 
-    fn embed_with(&mut self, model: &Model, jobs: Vec<Job>) {
+    fn begin_with(&mut self, model: &Rc<Model>, jobs: Vec<Job>, is_alone: bool) {
         match self.read(model, &jobs) {
-            Ok(Some((found, known))) => self.embed_found(model, found, known),
+            Ok(Some((found, known))) => self.send(model, found, known, is_alone),
             Ok(None) => self.settle_all(jobs, &Fate::Retire),
-            Err(failure) => {
-                self.one_by_one(jobs, failure, |batches, job| batches.embed_with(model, vec![job]))
-            }
+            Err(failure) => self.one_by_one(jobs, failure, |batches, job| {
+                batches.begin_with(model, vec![job], is_alone);
+            }),
         }
     }
 
     /// The photos of the jobs, and the vectors that some of them have already. Nothing where the table is watched no more.
     fn read(&self, model: &Model, jobs: &[Job]) -> Result<Option<Read>, Failure> {
         let home = &self.home;
-        transaction(self.lane.patience(), |spi| {
-            let source = jobs.first().map_or(pg_sys::InvalidOid, |job| job.source);
+        let source = jobs.first().map_or(pg_sys::InvalidOid, |job| job.source);
+        transaction_on(source, self.lane.patience(), |spi| {
             let Some(watched) = Watched::registered(spi, home, source, Patience::None)? else {
                 return Ok(None);
             };
@@ -165,125 +186,83 @@ impl Batches {
         })
     }
 
-    fn embed_found(&mut self, model: &Model, found: Vec<Found>, known: HashMap<Checksum, Known>) {
-        let mut vectors: HashMap<Checksum, Result<Known, Failure>> =
-            known.into_iter().map(|(checksum, vectors)| (checksum, Ok(vectors))).collect();
-        let mut fresh: Vec<(Checksum, &[u8])> = Vec::new();
-        for found in &found {
-            let Photo::Whole { checksum, image, .. } = &found.photo else {
-                continue;
-            };
-            if vectors.contains_key(checksum) || fresh.iter().any(|(other, _)| other == checksum) {
-                continue;
-            }
-            match self.unwritten.get(&(model.identity.clone(), *checksum)) {
-                Some(vector) => {
-                    vectors.insert(*checksum, Ok(Known { vector: vector.clone(), next: None }));
-                }
-                None => fresh.push((*checksum, image)),
-            }
+    /// Sends the photos that have no vector yet, and that no batch before them has.
+    fn send(
+        &mut self,
+        model: &Rc<Model>,
+        found: Vec<Found>,
+        known: HashMap<Checksum, Known>,
+        is_alone: bool,
+    ) {
+        let mut begun = Begun::new(model, found, known, is_alone);
+        let kept = |checksum| self.unwritten.get(&(model.identity.clone(), checksum)).cloned();
+        let on_their_way = |checksum| self.begun.iter().any(|other| other.brings(model, checksum));
+        let images = begun.take_fresh(kept, on_their_way);
+        if !images.is_empty() {
+            // Should the embedder die, it may be because of any of them.
+            let mut others: Vec<&mut Begun> =
+                self.begun.iter_mut().filter(|other| !other.fresh.is_empty()).collect();
+            begun.is_blameless |= !others.is_empty();
+            others.iter_mut().for_each(|other| other.is_blameless = true);
         }
-        let inputs: Vec<Input> = fresh.iter().map(|(_, image)| Input::Image(image)).collect();
-        match client::embed(&model.name, &inputs, Priority::Bulk) {
-            Ok(answers) => {
-                self.pause = None;
-                for ((checksum, _), answer) in fresh.iter().zip(answers) {
-                    let answer = answer.map_err(Error::from).and_then(|embedding| model.vector(embedding));
-                    let vectors_of = |vector| Known { vector, next: None };
-                    vectors.insert(*checksum, answer.map(vectors_of).map_err(Failure::from));
-                }
-            }
-            // A photo may have done it. Alone, it counts; in a batch, it is not known which.
-            Err(error @ (Error::Died | Error::TimedOut(_))) => {
-                let failure = Failure::from(error);
-                match fresh.as_slice() {
-                    [(checksum, _)] => {
-                        vectors.insert(*checksum, Err(failure));
-                    }
-                    _ => {
-                        let jobs = found.into_iter().map(|found| found.job).collect();
-                        return self.settle_all(jobs, &Fate::GiveBack { seconds: 0.0, alone: true });
-                    }
-                }
-            }
-            Err(error) => {
-                let jobs = found.into_iter().map(|found| found.job).collect();
-                return self.give_back(jobs, &error.into());
-            }
-        }
-        if let Some(next) = &model.next {
-            self.add_next(next, &found, &mut vectors);
-        }
-        let mut finished = Vec::new();
-        for Found { job, photo } in found {
-            let outcome = match photo {
-                Photo::Whole { version, checksum, .. } => match vectors.get(&checksum) {
-                    Some(Ok(vectors)) => Outcome::Embedded { version, checksum, vectors: vectors.clone() },
-                    Some(Err(failure)) if is_away(failure.code) => {
-                        self.give_back(vec![job], &failure.clone());
-                        continue;
-                    }
-                    Some(Err(failure)) => {
-                        let dead = is_of_bytes(failure.code) || job.attempts >= MOST_ATTEMPTS;
-                        Outcome::Failed { failure: failure.clone(), dead }
-                    }
-                    None => {
-                        self.settle(job, finish::LOCKED);
-                        continue;
-                    }
-                },
-                Photo::TooLarge(bytes) => {
-                    let error = Error::ImageTooLarge { bytes, limit: settings::max_image_bytes() };
-                    Outcome::Failed { failure: error.into(), dead: true }
-                }
-                Photo::Absent => Outcome::Absent,
-                Photo::Unread => {
-                    self.settle(job, Fate::GiveBack { seconds: 0.0, alone: false });
-                    continue;
-                }
-            };
-            finished.push(Finished { job, outcome });
-        }
-        self.finish(model, finished);
+        self.begun.push_back(begun);
+        self.stream.send(model.name.clone(), images);
     }
 
-    /// Adds the vectors of the model that the target is being moved to, where there are none yet.
-    fn add_next(
-        &self,
-        next: &Next,
-        found: &[Found],
-        vectors: &mut HashMap<Checksum, Result<Known, Failure>>,
-    ) {
-        let mut without: Vec<(Checksum, &[u8])> = Vec::new();
-        for found in found {
-            let Photo::Whole { checksum, image, .. } = &found.photo else {
-                continue;
-            };
-            let Some(Ok(known @ Known { next: None, .. })) = vectors.get_mut(checksum) else {
-                continue;
-            };
-            match self.unwritten.get(&(next.identity.clone(), *checksum)) {
-                Some(vector) => known.next = Some(vector.clone()),
-                None if without.iter().any(|(other, _)| other == checksum) => {}
-                None => without.push((*checksum, image)),
+    /// Waits for the first batch that the embedder has, and writes what comes back.
+    pub(super) fn finish_first(&mut self) {
+        let Some(mut begun) = self.begun.pop_front() else {
+            return;
+        };
+        report_embedding(begun.found.len(), &begun.model.table);
+        match self.stream.finish() {
+            Ok(answers) => {
+                if !begun.fresh.is_empty() {
+                    self.pause = None;
+                }
+                begun.take_answers(answers);
+            }
+            // A photo may have done it. Alone, it counts; beside others, it is not known which.
+            Err(error @ (Error::Died | Error::TimedOut(_))) => {
+                if begun.is_blameless || begun.fresh.len() != 1 {
+                    return self.settle_all(begun.jobs(), &Fate::GiveBack { seconds: 0.0, alone: true });
+                }
+                begun.take_failure(&error.into());
+            }
+            Err(error) => {
+                let failure = error.into();
+                self.give_back(begun.jobs(), &failure);
+                for other in std::mem::take(&mut self.begun) {
+                    self.give_back(other.jobs(), &failure);
+                }
+                self.stream = Stream::default();
+                return;
             }
         }
-        let images: Vec<&[u8]> = without.iter().map(|(_, image)| *image).collect();
-        for ((checksum, _), vector) in without.iter().zip(next.embed(&images, Priority::Bulk)) {
-            if let Some(Ok(known)) = vectors.get_mut(checksum) {
-                known.next = vector;
+        for other in &mut self.begun {
+            other.take_from(&begun);
+        }
+        begun.add_next(|identity, checksum| self.unwritten.get(&(identity.to_owned(), checksum)).cloned());
+        let model = Rc::clone(&begun.model);
+        let (finished, undone) = begun.outcomes();
+        for undone in undone {
+            match undone {
+                Undone::Again(job) => self.settle(job, Fate::GiveBack { seconds: 0.0, alone: false }),
+                Undone::Away(job, failure) => self.give_back(vec![job], &failure),
             }
         }
+        self.finish(&model, finished);
     }
 
     fn finish(&mut self, model: &Model, finished: Vec<Finished>) {
         let Some(source) = finished.first().map(|finished| finished.job.source) else {
             return;
         };
-        let home = &self.home;
-        let done = transaction(self.lane.patience(), |spi| {
-            finish::finish(spi, home, &finished, &model.identity, model.next.as_ref())
-        });
+        let mut done = self.write(source, model, &finished);
+        // A table that was slow once may have been so for the machine, and the vectors would be lost to the slow lane.
+        if done.as_ref().is_err_and(|failure| failure.took_too_long) && self.lane == Lane::Prompt {
+            done = self.write(source, model, &finished);
+        }
         match done {
             Ok(Done { settled, locked, unheld, table }) => {
                 if locked > 0 {
@@ -305,6 +284,12 @@ impl Batches {
                 });
             }
         }
+    }
+
+    fn write(&self, source: pg_sys::Oid, model: &Model, finished: &[Finished]) -> Result<Done, Failure> {
+        transaction_on(source, self.lane.patience(), |spi| {
+            finish::finish(spi, &self.home, finished, &model.identity, model.next.as_ref())
+        })
     }
 
     /// Remembers vectors that could not be written.
@@ -419,7 +404,7 @@ impl Batches {
 
 /// The model whose vectors the target holds, or else the one that `clip.model` names: what is set for the database can be
 /// read in a transaction only.
-fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
+pub(super) fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
     let pinned = watched.registration.as_ref().and_then(|registration| registration.model.as_deref());
     match pinned.map(name_of) {
         Some(pinned) if watched.read(|| provenance::holds_vectors(spi, watched))? => Ok(pinned.to_owned()),
@@ -428,14 +413,8 @@ fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
     }
 }
 
-impl Model {
-    fn vector(&self, embedding: Embedding) -> Result<Vec<f32>, Error> {
-        if identity(&self.name, &embedding.fingerprint) == self.identity {
-            Ok(embedding.vector)
-        } else {
-            Err(Error::ModelChanged)
-        }
-    }
+fn report_embedding(photos: usize, table: &str) {
+    report(pg_sys::BackendState::STATE_RUNNING, &format!("embedding {photos} photos of {table}"));
 }
 
 /// Says in `pg_stat_activity` what the worker does.

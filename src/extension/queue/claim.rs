@@ -34,12 +34,17 @@ impl Job {
     }
 }
 
-/// Gives up the claims of workers before this one. Only the one that has the lane's lock may call this. `was_slow` says
-/// that a table held the last one up until its end: then the tables that it was at work on count as slow.
-pub(super) fn recover(spi: &Spi, home: &Home, lane: Lane, was_slow: bool) -> Result<(), Error> {
+/// Gives up the claims of workers before this one. Only the one that has the lane's lock may call this. `was_slow` is the table
+/// that held the last one up until its end: it counts as slow from now on.
+pub(super) fn recover(
+    spi: &Spi,
+    home: &Home,
+    lane: Lane,
+    was_slow: Option<pg_sys::Oid>,
+) -> Result<(), Error> {
     act_as(home.owner, || {
-        if was_slow {
-            spi.run(&sql::note_claimed_slow(&home.schema, lane), &[])?;
+        if let Some(source) = was_slow {
+            spi.run(&sql::note_slow(&home.schema), &[Argument::oid(source)])?;
         }
         spi.run(&sql::recover(&home.schema, lane), &[])
     })?;
@@ -66,37 +71,61 @@ pub(super) fn waiting(spi: &Spi, home: &Home, lane: Lane) -> Result<Vec<Waiting>
     Ok(waiting.collect())
 }
 
-/// Claims the next jobs of a table: one that is to be embedded alone, or as many others as the lane takes at once. None where
-/// other transactions have them locked.
-pub(super) fn claim(spi: &Spi, home: &Home, lane: Lane, source: pg_sys::Oid) -> Result<Vec<Job>, Error> {
+/// Jobs of one table that the worker has claimed.
+pub(super) struct Claimed {
+    pub(super) jobs: Vec<Job>,
+    /// Whether it is one that is to be embedded without another beside it.
+    pub(super) is_alone: bool,
+}
+
+/// What a claim came to.
+pub(super) enum Claim {
+    Jobs(Claimed),
+    /// Other transactions have the jobs locked.
+    Locked,
+    /// The next job is to be embedded alone, and the embedder has others.
+    Later,
+}
+
+/// Claims the next jobs of a table: one that is to be embedded alone, if that `may_be_alone`, or as many others as the lane takes
+/// at once.
+pub(super) fn claim(
+    spi: &Spi,
+    home: &Home,
+    lane: Lane,
+    source: pg_sys::Oid,
+    may_be_alone: bool,
+) -> Result<Claim, Error> {
     act_as(home.owner, || {
         let due = sql::due(&home.schema, lane);
         let due = spi.run_kept(&due, &[Argument::oid(source), Argument::int8(lane.batch())])?;
         let suspects = due.all_printed(2).into_iter().map(|suspect| suspect.as_deref() == Some("t"));
         let suspects: Vec<bool> = suspects.collect();
-        let count = match suspects.first() {
-            None => return Ok(Vec::new()),
-            Some(true) => 1,
-            Some(false) => suspects.iter().take_while(|suspect| !**suspect).count(),
+        let (count, is_alone) = match suspects.first() {
+            None => return Ok(Claim::Locked),
+            Some(true) if !may_be_alone => return Ok(Claim::Later),
+            Some(true) => (1, true),
+            Some(false) => (suspects.iter().take_while(|suspect| !**suspect).count(), false),
         };
         let keys: Vec<String> = due.all_printed(1).into_iter().take(count).flatten().collect();
         let taken = [Argument::oid(source), Argument::texts(&keys)];
-        let claimed = spi.run_kept(&sql::claim(&home.schema), &taken)?;
+        let claimed = spi.run_by_index(&sql::claim(&home.schema), &taken)?;
         let [keys, generations, attempts] = [1, 2, 3].map(|column| claimed.all_printed(column));
         let jobs = keys.into_iter().zip(generations).zip(attempts);
-        Ok(jobs
+        let jobs: Vec<Job> = jobs
             .map(|((key, generation), attempts)| Job {
                 source,
                 key: key.unwrap_or_default(),
                 generation: generation.unwrap_or_default(),
                 attempts: attempts.and_then(|attempts| attempts.parse().ok()).unwrap_or_default(),
             })
-            .collect())
+            .collect();
+        Ok(if jobs.is_empty() { Claim::Locked } else { Claim::Jobs(Claimed { jobs, is_alone }) })
     })
 }
 
 /// Whose turn it is.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Turns {
     owner: u32,
     /// The table of each owner that had the last turn.

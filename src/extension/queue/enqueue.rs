@@ -19,6 +19,7 @@ pub(crate) struct Jobs<'a> {
     spi: &'a Spi,
     home: &'a Home,
     source: pg_sys::Oid,
+    is_by_reference: bool,
 }
 
 /// So many keys go into one statement.
@@ -26,14 +27,16 @@ const KEYS_A_STATEMENT: usize = 10_000;
 
 impl<'a> Jobs<'a> {
     pub(crate) fn of(spi: &'a Spi, home: &'a Home, source: &Source) -> Jobs<'a> {
-        Jobs { spi, home, source: source.table.oid }
+        Jobs { spi, home, source: source.table.oid, is_by_reference: source.is_by_reference }
     }
 
     /// Has the photos embedded once the transaction is committed.
     pub(crate) fn add(&self, keys: Vec<String>) -> Result<(), Error> {
         if !keys.is_empty() {
             self.run(&sql::add(&self.home.schema), keys)?;
-            wake::at_commit();
+            if !self.is_by_reference {
+                wake::at_commit();
+            }
         }
         Ok(())
     }

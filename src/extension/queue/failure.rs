@@ -1,6 +1,8 @@
 //! What becomes of a job that failed.
 
-use pgrx::PgSqlErrorCode as Code;
+use std::collections::HashSet;
+
+use pgrx::{PgSqlErrorCode as Code, pg_sys};
 
 use super::claim::Job;
 use super::sql;
@@ -71,6 +73,37 @@ pub(super) fn try_settle(spi: &Spi, home: &Home, job: &Job, fate: &Fate) -> Resu
         return Ok(true);
     }
     Ok(!has_rows(&sql::exists(&home.schema))?)
+}
+
+/// Has this transaction hold jobs of one source, and returns which of them it does: not one that has changed, or that
+/// another transaction has locked.
+pub(super) fn hold_all(
+    spi: &Spi,
+    home: &Home,
+    source: pg_sys::Oid,
+    jobs: &[&Job],
+) -> Result<Vec<bool>, Error> {
+    let rows =
+        act_as(home.owner, || spi.run_by_index(&sql::hold_all(&home.schema), &arguments(source, jobs)))?;
+    let held: HashSet<(String, String)> =
+        rows.all_printed(1).into_iter().flatten().zip(rows.all_printed(2).into_iter().flatten()).collect();
+    Ok(jobs.iter().map(|job| held.contains(&(job.key.clone(), job.generation.clone()))).collect())
+}
+
+/// Deletes jobs of one source that this transaction holds.
+pub(super) fn retire_all(spi: &Spi, home: &Home, source: pg_sys::Oid, jobs: &[&Job]) -> Result<(), Error> {
+    if !jobs.is_empty() {
+        act_as(home.owner, || spi.run_by_index(&sql::retire_all(&home.schema), &arguments(source, jobs)))?;
+    }
+    Ok(())
+}
+
+/// The parameters `$1` to `$3` of the statements on several jobs.
+fn arguments(source: pg_sys::Oid, jobs: &[&Job]) -> [Argument; 3] {
+    let texts =
+        |text: fn(&Job) -> &String| -> Vec<String> { jobs.iter().map(|job| text(job).clone()).collect() };
+    let (keys, generations) = (texts(|job| &job.key), texts(|job| &job.generation));
+    [Argument::oid(source), Argument::texts(&keys), Argument::texts(&generations)]
 }
 
 /// Writes the fate of a job down that this transaction holds.

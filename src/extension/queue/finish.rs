@@ -4,23 +4,23 @@
 //! embedded. A row that another transaction has locked is left for later: nothing here waits for a user. So a vector is
 //! always that of the committed bytes, whatever happens beside it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use pgrx::PgSqlErrorCode as Code;
 
 use super::claim::Job;
-use super::failure::{Fate, settle};
-use super::read::{IMAGE, PROJECT, VERSION};
-use super::sql as queue_sql;
+use super::failure::{Fate, hold_all, retire_all, settle};
+use super::read::{IMAGE, PROJECT, VERSION, keys_of};
 use super::transaction::Failure;
 use crate::error::Error;
 use crate::partition_tree;
-use crate::spi::{Argument, Bytea, Plan, Rows, Spi};
+use crate::spi::{Argument, Plan, Rows, Spi};
 use crate::watch::home::Home;
 use crate::watch::key::Key;
 use crate::watch::next::Next;
 use crate::watch::provenance;
-use crate::watch::role::{PortableOutput, act_as};
+use crate::watch::role::act_as;
 use crate::watch::sql;
 use crate::watch::target::{self, Checksum, Known, Row, Target, checksum_of};
 use crate::watch::watched::{Patience, Watched};
@@ -34,10 +34,13 @@ pub(super) struct Finished {
 
 #[derive(Clone)]
 pub(super) enum Outcome {
-    /// The photo in this version of its row has this vector.
+    /// The photo in this version of its row, see [`Write::version_in`], has this vector.
     Embedded { version: String, checksum: Checksum, vectors: Known },
     /// The photo cannot be embedded, and will not be tried again if `dead`.
     Failed { failure: Failure, dead: bool },
+    /// The photo that a feeder was to bring cannot be had or embedded, and will not be tried again if `dead`.
+    /// `checksum` is that of its bytes, where it came to those.
+    Unfed { reference: String, checksum: Option<Checksum>, failure: Failure, dead: bool },
     /// There is no photo.
     Absent,
 }
@@ -71,37 +74,39 @@ pub(super) fn finish(
     let Some(first) = finished.first() else {
         return Ok(Done::default());
     };
-    let watched = Watched::registered(spi, home, first.job.source, Patience::None)?;
+    let source = first.job.source;
+    let watched = Watched::registered(spi, home, source, Patience::None)?;
     // A crash loses a vector together with the end of its job.
-    spi.run("SET LOCAL synchronous_commit = off", &[])?;
+    spi.run_kept("SET LOCAL synchronous_commit = off", &[])?;
     // What is deferred would run at the commit, as the worker.
-    spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+    spi.run_kept("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
     let table = watched.as_ref().map(|watched| watched.source.table.name.clone()).unwrap_or_default();
     let mut done = Done { table, ..Done::default() };
-    let mut write = None;
-    for Finished { job, outcome } in finished {
-        let held = act_as(home.owner, || spi.run_kept(&queue_sql::hold(&home.schema), &job.identity()))?;
-        if held.len() == 0 {
-            // It has changed, or is about to. Should nothing come of that, it is there to be tried again.
-            done.unheld.push(job.clone());
-            continue;
+    let jobs: Vec<&Job> = finished.iter().map(|finished| &finished.job).collect();
+    let are_held = hold_all(spi, home, source, &jobs)?;
+    let is_held = are_held.iter().copied();
+    let (held, unheld): (Vec<_>, Vec<_>) = finished.iter().zip(is_held).partition(|(_, is_held)| *is_held);
+    // They have changed, or are about to. Should nothing come of that, they are there to be tried again.
+    done.unheld = unheld.into_iter().map(|(Finished { job, .. }, _)| job.clone()).collect();
+    let held: Vec<&Finished> = held.into_iter().map(|(finished, _)| finished).collect();
+    let fates = match &watched {
+        Some(watched) if !held.is_empty() => {
+            watched.read(|| Write::prepare(spi, home, watched, model, next)?.all(&held))?
         }
-        let fate = match &watched {
-            None => Fate::Retire,
-            Some(watched) => {
-                if write.is_none() {
-                    write = Some(Write::prepare(spi, home, watched, model, next)?);
-                }
-                let write = write.as_ref().ok_or(Error::OutOfTurn)?;
-                watched.read(|| write.one(job, outcome))?
-            }
-        };
-        match &fate {
+        _ => held.iter().map(|_| Fate::Retire).collect(),
+    };
+    let mut retired = Vec::new();
+    for (Finished { job, .. }, fate) in held.into_iter().zip(&fates) {
+        match fate {
             Fate::GiveBack { seconds, .. } if *seconds > 0.0 => done.locked += 1,
             _ => done.settled += 1,
         }
-        settle(spi, home, job, &fate)?;
+        match fate {
+            Fate::Retire => retired.push(job),
+            fate => settle(spi, home, job, fate)?,
+        }
     }
+    retire_all(spi, home, source, &retired)?;
     Ok(done)
 }
 
@@ -111,10 +116,14 @@ struct Write<'a> {
     watched: &'a Watched,
     model: &'a str,
     next: Option<&'a Next>,
+    target: Target<'a>,
     lock: Plan<'a>,
     look: Plan<'a>,
+    /// Whether the target takes vectors of the model, up to the transaction's end.
+    is_of_model: Cell<bool>,
 }
 
+/// To be used inside of [`Watched::read`].
 impl<'a> Write<'a> {
     fn prepare(
         spi: &'a Spi,
@@ -124,33 +133,38 @@ impl<'a> Write<'a> {
         next: Option<&'a Next>,
     ) -> Result<Write<'a>, Error> {
         let key = [watched.source.key_type.oid];
-        watched.read(|| {
-            let lock = spi.prepare(&sql::lock_photo(watched), &key)?;
-            let look = spi.prepare(&sql::photo(watched), &key)?;
-            Ok(Write { spi, home, watched, model, next, lock, look })
-        })
+        let target = Target::prepare(spi, home, watched, model)?;
+        let lock = spi.prepare_look_up(&sql::lock_photo(watched), &key)?;
+        let look = spi.prepare_look_up(&sql::photo(watched), &key)?;
+        Ok(Write { spi, home, watched, model, next, target, lock, look, is_of_model: Cell::new(false) })
     }
 
-    fn one(&self, job: &Job, outcome: &Outcome) -> Result<Fate, Error> {
-        let key = self.watched.source.key_type.read(&job.key, &PortableOutput::begin());
+    fn all(&self, finished: &[&Finished]) -> Result<Vec<Fate>, Error> {
+        let keys = keys_of(self.watched, finished.iter().map(|finished| &finished.job));
+        keys.into_iter().zip(finished).map(|(key, finished)| self.one(&key, finished)).collect()
+    }
+
+    fn one(&self, key: &Key, Finished { job, outcome }: &Finished) -> Result<Fate, Error> {
         let row = self.lock.run(&[Some(key.datum())])?;
         if row.len() == 0 {
-            return if has_image(&self.look.run(&[Some(key.datum())])?)? {
+            return if self.has_image(&self.look.run(&[Some(key.datum())])?)? {
                 Ok(LOCKED)
             } else {
-                self.clear(&key)
+                self.clear(key)
             };
         }
-        let Some(image) = row.bytea(IMAGE)? else {
-            return self.clear(&key);
+        let Some(image) = self.watched.source.image_in(&row, IMAGE)? else {
+            return self.clear(key);
         };
         match outcome {
             // It came after it was looked for.
             Outcome::Absent => Ok(AGAIN),
+            // The bytes that failed are in the table no more.
+            Outcome::Failed { .. } if self.watched.source.is_by_reference => Ok(AGAIN),
             Outcome::Failed { failure, dead } => {
                 if *dead {
                     let checksum = checksum_of(image.copy().as_slice());
-                    target::delete_stale(self.spi, self.watched, &key, &checksum)?;
+                    target::delete_stale(self.spi, self.watched, key, &checksum)?;
                 }
                 Ok(Fate::Fail { failure: failure.clone(), dead: *dead })
             }
@@ -159,24 +173,58 @@ impl<'a> Write<'a> {
                 let moved_to = self.next.map(|next| &next.identity);
                 // A row without its second vector would hold the migration up.
                 let lacks_next = target_moves_to.is_some() && target_moves_to != moved_to;
-                if lacks_next || !is_same(&row, image, version, checksum) {
+                let is_same = || {
+                    self.version_in(&row).as_ref() == Some(version)
+                        || checksum_of(image.copy().as_slice()) == *checksum
+                };
+                if lacks_next || !is_same() {
                     return Ok(AGAIN);
                 }
-                self.put(&key, &row, checksum, vectors)?;
+                self.put(key, &row, checksum, vectors)?;
                 Ok(Fate::Retire)
+            }
+            Outcome::Unfed { reference, checksum, failure, dead } => {
+                if self.version_in(&row).as_ref() != Some(reference) {
+                    return Ok(AGAIN);
+                }
+                match checksum {
+                    Some(checksum) if *dead => target::delete_stale(self.spi, self.watched, key, checksum)?,
+                    None if *dead && self.has_changed(job)? => {
+                        target::delete_embedding(self.spi, self.watched, key)?;
+                    }
+                    _ => {}
+                }
+                Ok(Fate::Fail { failure: failure.clone(), dead: *dead })
             }
         }
     }
 
+    /// Which version of a photo's row was found: that of the row, or the reference that is in it.
+    fn version_in(&self, row: &Rows) -> Option<String> {
+        row.printed(if self.watched.source.is_by_reference { IMAGE } else { VERSION })
+    }
+
+    fn has_image(&self, row: &Rows) -> Result<bool, Error> {
+        Ok(row.len() > 0 && self.watched.source.image_in(row, IMAGE)?.is_some())
+    }
+
+    /// Whether the photo of a job may be another than the one that its embedding is of.
+    fn has_changed(&self, job: &Job) -> Result<bool, Error> {
+        let statement = super::sql::has_changed(&self.home.schema);
+        Ok(act_as(self.home.owner, || self.spi.run_kept(&statement, &job.identity()))?.len() > 0)
+    }
+
     fn put(&self, key: &Key, row: &Rows, checksum: &Checksum, vectors: &Known) -> Result<(), Error> {
-        provenance::check(self.spi, self.home, self.watched, self.model)?;
+        if !self.is_of_model.get() {
+            provenance::check(self.spi, self.home, self.watched, self.model)?;
+            self.is_of_model.set(true);
+        }
         let project = match &self.watched.project {
             Some((project, _)) => row.value(PROJECT, project.type_oid)?,
             None => None,
         };
-        let target = Target::prepare(self.spi, self.home, self.watched, self.model)?;
         let Known { vector, next } = vectors;
-        target.put(&Row { key, checksum, vector, next: next.as_deref(), project })
+        self.target.put(&Row { key, checksum, vector, next: next.as_deref(), project })
     }
 
     /// Deletes the embedding under a key that has no photo. It is locked first and the photo looked for after: a
@@ -192,7 +240,7 @@ impl<'a> Write<'a> {
         if !is_locked && run(&sql::embedding_exists(watched))?.len() > 0 {
             return Ok(LOCKED);
         }
-        if has_image(&self.look.run(&[Some(key.datum())])?)? {
+        if self.has_image(&self.look.run(&[Some(key.datum())])?)? {
             return Ok(AGAIN);
         }
         if is_locked {
@@ -200,14 +248,6 @@ impl<'a> Write<'a> {
         }
         Ok(Fate::Retire)
     }
-}
-
-fn has_image(row: &Rows) -> Result<bool, Error> {
-    Ok(row.len() > 0 && row.bytea(IMAGE)?.is_some())
-}
-
-fn is_same(row: &Rows, image: Bytea, version: &str, checksum: &Checksum) -> bool {
-    row.printed(VERSION).as_deref() == Some(version) || checksum_of(image.copy().as_slice()) == *checksum
 }
 
 /// Copies of what the same bytes have already.

@@ -32,6 +32,15 @@ impl Lane {
         }
     }
 
+    /// The most batches that the embedder has at once: the next one where time counts. Where a transaction may take long, the
+    /// answers would wait for it.
+    pub(super) fn batches_at_once(self) -> usize {
+        match self {
+            Lane::Prompt => 2,
+            Lane::Slow => 1,
+        }
+    }
+
     /// The jobs that wait in this lane, as a condition of SQL.
     pub(super) fn condition(self) -> &'static str {
         match self {

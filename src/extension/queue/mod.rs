@@ -3,23 +3,26 @@
 //! A trigger writes a job into `clip_queue` in the photo's own transaction ([`enqueue`]): one job a photo, however
 //! often it changes. When that commits, a bell rings ([`wake`]). The launcher starts a worker in each database that has
 //! work ([`launcher`]); the worker claims jobs, embeds the photos, and writes each vector and retires its job in one
-//! transaction ([`worker`]). Always true:
+//! transaction ([`worker`]). While the embedder has one batch, the worker reads the next one ([`batch`]). Always true:
 //!
 //! * a photo is embedded from the bytes that it has when its vector is written, or its job stays;
 //! * a photo's row is locked while its vector is written; a row or a table that another transaction has locked is left
 //!   for later, and so is a table that is slow or broken: nothing that a user does holds up the photos of another;
-//! * no transaction is open while the embedder works;
+//! * no transaction waits for the embedder;
 //! * an attempt is committed before the photo is sent, so that one that ends processes counts;
 //! * photos are read as the owner of their table, vectors are written as the owner of theirs, in restricted
 //!   operations: the worker itself runs no code of a user's;
+//! * photos of a table of references are left to a feeder, a program outside the server ([`feeding`]);
 //! * a worker leaves within a second when another session waits to drop, rename or copy its database.
 
 pub(crate) mod backfill;
 mod batch;
+mod begun;
 mod bell;
 mod claim;
 pub(crate) mod enqueue;
 mod failure;
+mod feeding;
 mod finish;
 mod lane;
 mod launcher;

@@ -1,9 +1,12 @@
 //! Reading the photos of claimed jobs, as the owner of their table.
 
+use std::rc::Rc;
+
 use super::claim::Job;
 use crate::client;
 use crate::error::Error;
 use crate::spi::{Plan, Spi};
+use crate::watch::key::Key;
 use crate::watch::role::PortableOutput;
 use crate::watch::sql;
 use crate::watch::target::{Checksum, checksum_of};
@@ -20,7 +23,7 @@ pub(super) enum Photo {
         /// Which version of the row it was.
         version: String,
         checksum: Checksum,
-        image: Vec<u8>,
+        image: Rc<[u8]>,
     },
     /// There is none, or its image is NULL.
     Absent,
@@ -30,7 +33,7 @@ pub(super) enum Photo {
     Unread,
 }
 
-/// What a batch holds at most, beside one photo.
+/// What a batch holds at most, beside one photo. The worker has two of them at most.
 const BATCH_BYTES: usize = 64 << 20;
 
 /// The columns of [`sql::photo`].
@@ -41,11 +44,11 @@ pub(super) const VERSION: i32 = 3;
 /// Reads the photos of jobs of one source.
 pub(super) fn read(spi: &Spi, watched: &Watched, jobs: &[Job]) -> Result<Vec<Found>, Error> {
     watched.read(|| {
-        let plan = spi.prepare(&sql::photo(watched), &[watched.source.key_type.oid])?;
+        let plan = spi.prepare_look_up(&sql::photo(watched), &[watched.source.key_type.oid])?;
         let mut bytes = 0;
         let mut found = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let photo = if bytes >= BATCH_BYTES { Photo::Unread } else { read_one(&plan, watched, job)? };
+        for (job, key) in jobs.iter().zip(keys_of(watched, jobs.iter())) {
+            let photo = if bytes >= BATCH_BYTES { Photo::Unread } else { read_one(&plan, &key)? };
             if let Photo::Whole { image, .. } = &photo {
                 bytes += image.len();
             }
@@ -55,8 +58,13 @@ pub(super) fn read(spi: &Spi, watched: &Watched, jobs: &[Job]) -> Result<Vec<Fou
     })
 }
 
-fn read_one(plan: &Plan, watched: &Watched, job: &Job) -> Result<Photo, Error> {
-    let key = watched.source.key_type.read(&job.key, &PortableOutput::begin());
+/// The keys of jobs. To be used inside of [`Watched::read`].
+pub(super) fn keys_of<'a>(watched: &Watched, jobs: impl Iterator<Item = &'a Job>) -> Vec<Key> {
+    let settings = PortableOutput::begin();
+    jobs.map(|job| watched.source.key_type.read(&job.key, &settings)).collect()
+}
+
+fn read_one(plan: &Plan, key: &Key) -> Result<Photo, Error> {
     let row = plan.run(&[Some(key.datum())])?;
     let image = if row.len() > 0 { row.bytea(IMAGE)? } else { None };
     let Some(image) = image else {
@@ -65,7 +73,7 @@ fn read_one(plan: &Plan, watched: &Watched, job: &Job) -> Result<Photo, Error> {
     if client::check_image_size(image.size()).is_err() {
         return Ok(Photo::TooLarge(image.size()));
     }
-    let image = image.copy().as_slice().to_vec();
+    let image: Rc<[u8]> = Rc::from(image.copy().as_slice());
     let version = row.printed(VERSION).unwrap_or_default();
     Ok(Photo::Whole { version, checksum: checksum_of(&image), image })
 }

@@ -22,7 +22,7 @@ sql_function! {
         }
         // SAFETY: a plain read of the current role.
         let caller = unsafe { pg_sys::GetUserId() };
-        let home = Home::of(&spi, function)?;
+        let home = Home::of(function)?;
         let arguments = [
             Argument { oid: pg_sys::OIDOID, value: source },
             Argument { oid: pg_sys::TEXTOID, value: key },

@@ -22,15 +22,16 @@ pub(super) fn add(schema: &str) -> String {
         ON CONFLICT (source, key) DO UPDATE SET generation = EXCLUDED.generation,
             run_at = CASE WHEN job.dead THEN EXCLUDED.run_at ELSE job.enqueued_at END,
             enqueued_at = CASE WHEN job.dead THEN EXCLUDED.enqueued_at ELSE job.enqueued_at END,
-            attempts = 0, claimed = false, suspect = false, dead = false,
+            attempts = 0, claimed = false, suspect = false, dead = false, changed = true,
             sqlstate = NULL, message = NULL, failed_at = NULL"
     )
 }
 
-/// Writes jobs for the keys `$2` of source `$1` that have none, not even a dead one.
+/// Writes jobs for the keys `$2` of source `$1` that have none, not even a dead one. The photos are the same as before.
 pub(super) fn add_missing(schema: &str) -> String {
     format!(
-        "INSERT INTO {schema}.clip_queue (source, key) SELECT $1, key FROM unnest($2) AS key ORDER BY key
+        "INSERT INTO {schema}.clip_queue (source, key, changed)
+        SELECT $1, key, false FROM unnest($2) AS key ORDER BY key
         ON CONFLICT (source, key) DO NOTHING RETURNING true"
     )
 }
@@ -83,6 +84,7 @@ pub(super) fn clear(schema: &str) -> String {
 /// that has been alone already, as often as it may, is dead.
 pub(super) fn recover(schema: &str, lane: Lane) -> String {
     let condition = lane.condition();
+    let not_fed = not_fed(schema);
     format!(
         "UPDATE {schema}.clip_queue SET claimed = false, suspect = true, run_at = now(),
             attempts = CASE WHEN suspect THEN attempts ELSE attempts - 1 END,
@@ -90,14 +92,20 @@ pub(super) fn recover(schema: &str, lane: Lane) -> String {
             sqlstate = CASE WHEN suspect THEN '57P02' ELSE sqlstate END,
             message = CASE WHEN suspect THEN 'the queue worker ended while it embedded this photo' ELSE message END,
             failed_at = CASE WHEN suspect THEN now() ELSE failed_at END
-        WHERE claimed AND {condition}"
+        WHERE claimed AND {condition} AND {not_fed}"
     )
 }
 
-/// The sources that have jobs in a lane, their owners, and in how many seconds the next job of each is due. The index
+/// That a job is not one of a table of references, whose photos a feeder brings.
+fn not_fed(schema: &str) -> String {
+    format!("source NOT IN (SELECT fed.source FROM {schema}.clip_watches AS fed WHERE fed.by_reference)")
+}
+
+/// The sources that have jobs for the worker of a lane, their owners, and in how many seconds the next job of each is due. The index
 /// is asked for one source after the other: what it costs grows with their number, and not with that of the jobs.
 pub(super) fn waiting(schema: &str, lane: Lane) -> String {
     let condition = lane.condition();
+    let not_fed = not_fed(schema);
     format!(
         "WITH RECURSIVE present (source) AS (
             (SELECT source::oid FROM {schema}.clip_queue WHERE {condition} ORDER BY source LIMIT 1)
@@ -110,7 +118,7 @@ pub(super) fn waiting(schema: &str, lane: Lane) -> String {
             SELECT run_at FROM {schema}.clip_queue
             WHERE {condition} AND source = present.source ORDER BY run_at LIMIT 1) - clock_timestamp()), 0)::float8
         FROM present LEFT JOIN pg_class AS class ON class.oid = present.source
-        WHERE present.source IS NOT NULL"
+        WHERE present.source IS NOT NULL AND present.{not_fed}"
     )
 }
 
@@ -159,16 +167,6 @@ pub(super) fn note_slow(schema: &str) -> String {
     )
 }
 
-/// Writes down that the sources of claimed jobs of a lane are slow.
-pub(super) fn note_claimed_slow(schema: &str, lane: Lane) -> String {
-    let condition = lane.condition();
-    format!(
-        "INSERT INTO {schema}.clip_queue_pauses (source, slow_until)
-        SELECT DISTINCT source, now() + interval '{SLOW}' FROM {schema}.clip_queue WHERE claimed AND {condition}
-        ON CONFLICT (source) DO UPDATE SET slow_until = EXCLUDED.slow_until"
-    )
-}
-
 /// Whether source `$1` is known to be slow.
 pub(super) fn is_slow(schema: &str) -> String {
     format!("SELECT FROM {schema}.clip_queue_pauses WHERE source = $1 AND slow_until > now()")
@@ -193,6 +191,31 @@ pub(super) fn hold(schema: &str) -> String {
     format!(
         "SELECT FROM {schema}.clip_queue WHERE source = $1 AND key = $2 AND generation = $3::xid8
         FOR UPDATE SKIP LOCKED"
+    )
+}
+
+/// A row where the photo of the job of source `$1`, key `$2` and generation `$3` may be another than the one that its embedding
+/// is of.
+pub(super) fn has_changed(schema: &str) -> String {
+    format!(
+        "SELECT FROM {schema}.clip_queue WHERE source = $1 AND key = $2 AND generation = $3::xid8 AND changed"
+    )
+}
+
+/// Locks jobs of source `$1`, those that have one of the keys `$2` and one of the generations `$3`, unless another session has
+/// the lock. Returns their keys and generations: which of them belong together is for the caller to compare.
+pub(super) fn hold_all(schema: &str) -> String {
+    format!(
+        "SELECT key, generation FROM {schema}.clip_queue
+        WHERE source = $1 AND key = ANY ($2) AND generation = ANY ($3::xid8[])
+        FOR UPDATE SKIP LOCKED"
+    )
+}
+
+/// Deletes jobs of source `$1` that this transaction holds: those of the keys `$2`, whose generations are `$3`.
+pub(super) fn retire_all(schema: &str) -> String {
+    format!(
+        "DELETE FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2) AND generation = ANY ($3::xid8[])"
     )
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::{CString, c_int};
 use std::panic::AssertUnwindSafe;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
@@ -70,23 +71,31 @@ const USER_TIMEOUT: c_int = 13;
 
 static MARK: OnceLock<CString> = OnceLock::new();
 
-/// Has this process leave a file under this name if a transaction has to end it. Returns whether the one before did.
-pub(super) fn mark_a_slow_end(path: &str) -> bool {
-    let was_marked = std::fs::remove_file(path).is_ok();
+/// The table that a transaction is at work on, or 0.
+static AT_WORK_ON: AtomicU32 = AtomicU32::new(0);
+
+/// Has this process leave a file under this name if a transaction has to end it. Returns the table that the process before this
+/// one was at work on, where it was ended so.
+pub(super) fn mark_a_slow_end(path: &str) -> Option<pg_sys::Oid> {
+    let mark = std::fs::read(path).unwrap_or_default();
+    let _ = std::fs::remove_file(path);
     // Set once: a process has one lane.
     let _ = CString::new(path).map(|path| MARK.set(path));
-    was_marked
+    <[u8; 4]>::try_from(mark).ok().map(u32::from_ne_bytes).filter(|table| *table != 0).map(pg_sys::Oid::from)
 }
 
 /// The timeout that ends the process.
 fn end_of_process() -> c_int {
     /// As SIGTERM does it: the next check for interrupts is the last. The mark is for the process after this one.
     unsafe extern "C-unwind" fn end() {
-        // SAFETY: a system call that a signal handler may make, with a string that ends with a zero byte; plain writes
-        // of this process's flags, and a set latch, as the server's own handlers do it.
+        // SAFETY: system calls that a signal handler may make, with a string that ends with a zero byte and an array of
+        // this length; plain writes of this process's flags, and a set latch, as the server's own handlers do it.
         unsafe {
             if let Some(mark) = MARK.get() {
-                libc::close(libc::open(mark.as_ptr(), libc::O_CREAT | libc::O_CLOEXEC, 0o600));
+                let table = AT_WORK_ON.load(Ordering::Relaxed).to_ne_bytes();
+                let file = libc::open(mark.as_ptr(), libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC, 0o600);
+                libc::write(file, table.as_ptr().cast(), table.len());
+                libc::close(file);
             }
             pg_sys::ProcDiePending = 1;
             pg_sys::InterruptPending = 1;
@@ -97,6 +106,18 @@ fn end_of_process() -> c_int {
     static TIMEOUT: OnceLock<c_int> = OnceLock::new();
     // SAFETY: registered once in a process, with a handler that does what a signal handler may.
     *TIMEOUT.get_or_init(|| unsafe { RegisterTimeout(USER_TIMEOUT, end) })
+}
+
+/// As [`transaction`], where code of a user's may run that belongs to the table `source` or to its target.
+pub(super) fn transaction_on<R>(
+    source: pg_sys::Oid,
+    patience: Duration,
+    body: impl FnOnce(&Spi) -> Result<R, Error>,
+) -> Result<R, Failure> {
+    AT_WORK_ON.store(source.into(), Ordering::Relaxed);
+    let done = transaction(patience, body);
+    AT_WORK_ON.store(0, Ordering::Relaxed);
+    done
 }
 
 /// Runs `body` in a transaction of its own and commits it; an error rolls it back, and so does the end of `patience`. A

@@ -7,7 +7,7 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::batch::{Batches, report};
 use super::bell::{Bell, ring};
-use super::claim::{self, Job, Turns, Waiting};
+use super::claim::{self, Claim, Claimed, Turns, Waiting};
 use super::failure::is_passing;
 use super::lane::Lane;
 use super::message::{Message, Place, Start};
@@ -48,7 +48,7 @@ fn work(start: Start) -> Result<(), Error> {
     connect(place.database);
     let was_slow = mark_a_slow_end(&slow_mark(place.database, place.lane));
     let installed = transaction(LONGEST, |spi| {
-        let installed = Home::installed(spi)?;
+        let installed = Home::installed();
         if let Installed::Here(home) = &installed {
             claim::recover(spi, home, place.lane, was_slow)?;
         }
@@ -113,7 +113,9 @@ struct Worker {
 
 /// What a look at the queue found.
 enum Look {
-    Jobs(Vec<Job>),
+    Jobs(Claimed),
+    /// A job that is to be embedded alone, once the embedder has no other.
+    Later,
     /// No job that is to be done now, and in how long to look again.
     Due(Option<Duration>),
     /// Another session has locked it.
@@ -134,11 +136,20 @@ impl Worker {
             }
             leave_if_wanted();
             self.batches.settle_rest();
+            if self.batches.is_first_back() || !self.batches.has_room() {
+                self.batches.finish_first();
+                last_work = Some(Instant::now());
+                continue;
+            }
             let pause_ends = self.batches.pause_ends();
             let due = match self.look(pause_ends.is_some())? {
-                Look::Jobs(jobs) => {
+                Look::Jobs(claimed) => {
                     last_work = Some(Instant::now());
-                    self.batches.embed(jobs);
+                    self.batches.begin(claimed);
+                    continue;
+                }
+                Look::Later | Look::Busy | Look::Due(_) if !self.batches.is_idle() => {
+                    self.batches.finish_first();
                     continue;
                 }
                 Look::Gone => {
@@ -149,7 +160,7 @@ impl Worker {
                     say_other_version(self.place, version, false);
                     return Ok(());
                 }
-                Look::Busy => Some(Instant::now() + LOCKED),
+                Look::Busy | Look::Later => Some(Instant::now() + LOCKED),
                 Look::Due(left) => left.map(|left| Instant::now() + left),
             };
             report(pg_sys::BackendState::STATE_IDLE, &self.batches.pauses.reasons());
@@ -169,26 +180,28 @@ impl Worker {
     fn look(&mut self, pausing: bool) -> Result<Look, Failure> {
         report(pg_sys::BackendState::STATE_RUNNING, "claiming photos");
         let lane = self.place.lane;
+        let may_be_alone = self.batches.is_idle();
         let turns = &mut self.turns;
         let pauses = &mut self.batches.pauses;
         let looked = transaction(LONGEST, |spi| {
             // The extension may have been dropped, moved to another schema or updated meanwhile.
-            let home = match Home::installed(spi)? {
+            let home = match Home::installed() {
                 Installed::Here(home) => home,
                 Installed::OtherVersion(version) => return Ok(Err(Look::OtherVersion(version))),
                 Installed::Nothing => return Ok(Err(Look::Gone)),
             };
             let waiting = claim::waiting(spi, &home, lane)?;
             pauses.retain(|source| waiting.iter().any(|waiting| waiting.source == source));
-            let mut jobs = Vec::new();
+            let mut claimed = None;
             let mut locked = Vec::new();
-            while jobs.is_empty() && !pausing {
+            while claimed.is_none() && !pausing {
                 let is_free = |waiting: &&Waiting| {
                     waiting.due_in.is_zero()
                         && pauses.until(waiting.source).is_none()
                         && !locked.contains(&waiting.source)
                 };
                 let due: Vec<&Waiting> = waiting.iter().filter(is_free).collect();
+                let before = turns.clone();
                 let Some(source) = turns.next(&due) else {
                     break;
                 };
@@ -197,9 +210,14 @@ impl Worker {
                     locked.push(source);
                     continue;
                 }
-                jobs = claim::claim(spi, &home, lane, source)?;
-                if jobs.is_empty() {
-                    locked.push(source);
+                match claim::claim(spi, &home, lane, source, may_be_alone)? {
+                    Claim::Jobs(jobs) => claimed = Some(jobs),
+                    Claim::Locked => locked.push(source),
+                    Claim::Later => {
+                        // It is this table's turn still when the embedder is free.
+                        *turns = before;
+                        return Ok(Err(Look::Later));
+                    }
                 }
             }
             let next = waiting.iter().map(|waiting| {
@@ -209,16 +227,16 @@ impl Worker {
             });
             let next = next.min();
             let other = lane == Lane::Prompt && !claim::waiting(spi, &home, Lane::Slow)?.is_empty();
-            Ok(Ok((home, jobs, next, other)))
+            Ok(Ok((home, claimed, next, other)))
         });
         match looked {
-            Ok(Ok((home, jobs, next, other))) => {
+            Ok(Ok((home, claimed, next, other))) => {
                 self.batches.home = home;
                 if other && !self.has_woken_other {
                     wake::want(self.place.database, Lane::Slow);
                 }
                 self.has_woken_other = other;
-                Ok(if jobs.is_empty() { Look::Due(next) } else { Look::Jobs(jobs) })
+                Ok(claimed.map_or(Look::Due(next), Look::Jobs))
             }
             Ok(Err(look)) => Ok(look),
             // Dropped while the worker waited for it: the next look finds that out.

@@ -31,7 +31,7 @@ use crate::encoding::c_string;
 use crate::error::Error;
 use crate::queue::enqueue::Jobs;
 use crate::settings;
-use crate::spi::Spi;
+use crate::spi::{Cursor, Spi};
 use crate::sql_function;
 
 sql_function! {
@@ -140,7 +140,7 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
     let spi = Spi::connect()?;
     // SAFETY: `firing` was made from the running trigger.
     unsafe { spi.register_transition_tables(firing.data)? };
-    let home = Home::of(&spi, function)?;
+    let home = Home::of(function)?;
     let watch = Watch::find(&spi, &home, firing)?;
     let gone = || Error::NotWatched(catalog::name_of(firing.table));
     let source = watch.source(Patience::Wait)?.ok_or_else(gone)?;
@@ -151,13 +151,21 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
     if firing.event == Event::Insert && mode != Some(Mode::Sync) {
         // Without a look at the target: a photo is stored, whatever its state is.
         return match mode {
-            Some(_) => source.read(|| enqueue_inserted(&spi, &home, &source, &firing.new_rows()?)),
+            Some(_) => source.read(|| {
+                let keys = inserted_keys(&spi, &source, firing)?;
+                Jobs::of(&spi, &home, &source).add(printed_keys(keys, &source)?)
+            }),
             None => Ok(()),
         };
     }
     let watched = watch.with_target(source, Patience::Wait)?.ok_or_else(gone)?;
     watched.read(|| match firing.event {
-        Event::Insert => inserted(&spi, &home, &watched, &firing.new_rows()?),
+        Event::Insert => {
+            let mut photos = Photos::new(&spi, &home, &watched)?;
+            let keys = inserted_keys(&spi, &watched.source, firing)?;
+            photos::each_key(keys, &watched.source, |key| photos.touch(key))?;
+            photos.finish()
+        }
         Event::Update => updated(&spi, &home, &watched, mode, firing),
         Event::Delete => {
             let keys = sql::all_keys(&watched.source, &firing.old_rows()?);
@@ -172,16 +180,9 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
     })
 }
 
-fn inserted(spi: &Spi, home: &Home, watched: &Watched, new: &str) -> Result<(), Error> {
-    let mut photos = Photos::new(spi, home, watched)?;
-    let keys = sql::inserted_keys(&watched.source, new);
-    photos::each_key(spi, &watched.source, &keys, |key| photos.touch(key))?;
-    photos.finish()
-}
-
-fn enqueue_inserted(spi: &Spi, home: &Home, source: &Source, new: &str) -> Result<(), Error> {
-    let keys = printed_keys(spi, source, &sql::inserted_keys(source, new))?;
-    Jobs::of(spi, home, source).add(keys)
+/// The keys of the photos that an INSERT brought.
+fn inserted_keys<'a>(spi: &'a Spi, source: &Source, firing: &Firing) -> Result<Cursor<'a>, Error> {
+    spi.open_kept(&sql::inserted_keys(source, &firing.new_rows()?), firing.table)
 }
 
 /// `mode` is nothing where photos are not to be embedded. What is copied to a key that is new comes before what is
@@ -268,7 +269,7 @@ fn remove_gone(
 ) -> Result<(), Error> {
     let jobs = Jobs::of(spi, home, &watched.source);
     if jobs.have_failed()? {
-        jobs.forget_failed(printed_keys(spi, &watched.source, keys)?)?;
+        jobs.forget_failed(printed_keys(spi.open(keys)?, &watched.source)?)?;
     }
     target::delete(spi, watched, &sql::delete_gone(watched, keys))?;
     if watched.source.is_unique_at_once {
@@ -278,21 +279,21 @@ fn remove_gone(
     match mode {
         Some(Mode::Sync) => {
             let mut photos = Photos::new(spi, home, watched)?;
-            photos::each_key(spi, &watched.source, &left, |key| photos.touch(key))?;
+            photos::each_key(spi.open(&left)?, &watched.source, |key| photos.touch(key))?;
             photos.finish()
         }
-        Some(Mode::Async) => jobs.add(printed_keys(spi, &watched.source, &left)?),
-        None => {
-            photos::each_key(spi, &watched.source, &left, |key| target::delete_embedding(spi, watched, &key))
-        }
+        Some(Mode::Async) => jobs.add(printed_keys(spi.open(&left)?, &watched.source)?),
+        None => photos::each_key(spi.open(&left)?, &watched.source, |key| {
+            target::delete_embedding(spi, watched, &key)
+        }),
     }
 }
 
 /// The keys that a query returns, as their type prints them. To be used inside of [`Source::read`].
-pub(crate) fn printed_keys(spi: &Spi, source: &Source, query: &str) -> Result<Vec<String>, Error> {
+pub(crate) fn printed_keys(rows: Cursor, source: &Source) -> Result<Vec<String>, Error> {
     let mut keys = Vec::new();
     let settings = PortableOutput::begin();
-    photos::each_key(spi, source, query, |key| {
+    photos::each_key(rows, source, |key| {
         keys.push(source.key_type.print(&key, &settings));
         Ok(())
     })?;

@@ -17,7 +17,7 @@ use super::watched::{Source, Watched};
 use crate::client::{self, Input};
 use crate::error::Error;
 use crate::settings;
-use crate::spi::{Plan, Rows, Spi};
+use crate::spi::{Cursor, Plan, Rows, Spi};
 use crate::varlena::Bytes;
 
 /// What a statement did under a key that it left.
@@ -32,12 +32,10 @@ pub(super) struct Change {
 
 /// Goes through the keys that a query returns as its first column, see [`sql::inserted_keys`].
 pub(super) fn each_key(
-    spi: &Spi,
+    mut rows: Cursor,
     source: &Source,
-    query: &str,
     mut then: impl FnMut(Key) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut rows = spi.open(query)?;
     while let Some(row) = rows.next() {
         // A photo without a key has no place in the target.
         if let Some(key) = key_of(&row, source)? {
@@ -61,7 +59,8 @@ pub(super) fn each_change(
     const PROJECT_CHANGED: i32 = 5;
     let mut rows = spi.open(query)?;
     while let Some(row) = rows.next() {
-        let has_new_image = match (row.bytea(IMAGE)?, row.bytea(IMAGE_BEFORE)?) {
+        let image_in = |column| watched.source.image_in(&row, column);
+        let has_new_image = match (image_in(IMAGE)?, image_in(IMAGE_BEFORE)?) {
             (Some(now), Some(before)) => !now.is_same_as(before),
             (Some(_), None) => true,
             (None, _) => false,
@@ -122,7 +121,7 @@ const PROJECT: i32 = 2;
 
 impl<'a> Photos<'a> {
     pub(super) fn new(spi: &'a Spi, home: &'a Home, watched: &'a Watched) -> Result<Photos<'a>, Error> {
-        let read = spi.prepare(&sql::photo(watched), &[watched.source.key_type.oid])?;
+        let read = spi.prepare_look_up(&sql::photo(watched), &[watched.source.key_type.oid])?;
         Ok(Photos { spi, home, watched, read, writing: None, batch: Vec::new(), bytes: 0 })
     }
 
@@ -236,17 +235,17 @@ pub(super) struct Renamed<'a> {
 }
 
 impl<'a> Renamed<'a> {
-    /// Nothing where the target has no vectors of a known model.
+    /// Nothing where the target has no vectors of a known model, or where the photos are not in the table.
     pub(super) fn new(
         spi: &'a Spi,
         home: &'a Home,
         watched: &'a Watched,
     ) -> Result<Option<Renamed<'a>>, Error> {
-        let Some(model) = watched.registration.as_ref().and_then(|registration| registration.model.as_ref())
-        else {
+        let model = watched.registration.as_ref().and_then(|registration| registration.model.as_ref());
+        let Some(model) = model.filter(|_| !watched.source.is_by_reference) else {
             return Ok(None);
         };
-        let read = spi.prepare(&sql::photo(watched), &[watched.source.key_type.oid])?;
+        let read = spi.prepare_look_up(&sql::photo(watched), &[watched.source.key_type.oid])?;
         Ok(Some(Renamed { watched, read, target: Target::prepare(spi, home, watched, model)? }))
     }
 

@@ -33,13 +33,13 @@ pub(crate) fn forget_jobs_of_dropped(schema: &str) -> String {
 /// Writes the row of a watch, in place of one of the same source. The parameters are the columns.
 pub(crate) fn register(schema: &str) -> String {
     format!(
-        "INSERT INTO {schema}.clip_watches VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        "INSERT INTO {schema}.clip_watches VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
         ON CONFLICT (source) DO UPDATE SET target = EXCLUDED.target, mode = EXCLUDED.mode,
             image_column = EXCLUDED.image_column, key_column = EXCLUDED.key_column,
             project_column = EXCLUDED.project_column, target_key_column = EXCLUDED.target_key_column,
             embedding_column = EXCLUDED.embedding_column, checksum_column = EXCLUDED.checksum_column,
             model_column = EXCLUDED.model_column, target_project_column = EXCLUDED.target_project_column,
-            model = EXCLUDED.model"
+            model = EXCLUDED.model, by_reference = EXCLUDED.by_reference"
     )
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn unregister(schema: &str) -> String {
 pub(crate) fn registration(schema: &str) -> String {
     format!(
         "SELECT target, mode, image_column, key_column, project_column, target_key_column, embedding_column,
-            checksum_column, model_column, target_project_column, model
+            checksum_column, model_column, target_project_column, model, by_reference
         FROM {schema}.clip_watches WHERE source = $1"
     )
 }

@@ -76,8 +76,9 @@ impl<'a> Target<'a> {
         watched.write(|| {
             Ok(Target {
                 vector_type: home.vector_type,
-                find: spi.prepare(&sql::find_vector(watched), &[pg_sys::BYTEAOID, pg_sys::TEXTOID])?,
-                write: spi.prepare(&sql::write_vector(watched), &types)?,
+                find: spi
+                    .prepare_look_up(&sql::find_vector(watched), &[pg_sys::BYTEAOID, pg_sys::TEXTOID])?,
+                write: spi.prepare_insert(&sql::write_vector(watched), &types)?,
                 spi,
                 watched,
                 // SAFETY: a text that was made for this value.

@@ -14,16 +14,19 @@ use super::{Firing, sql};
 use crate::catalog::{self, Column, Lock, Table};
 use crate::error::Error;
 use crate::partition_tree;
-use crate::spi::{Argument, Rows, Spi};
+use crate::spi::{Argument, Rows, Spi, Varlena};
 
 /// A watched table, locked.
 pub(crate) struct Source {
     pub(crate) table: Table,
+    /// The photo, or its reference: see [`Source::is_by_reference`].
     pub(crate) image: Column,
     pub(crate) key: Column,
     pub(crate) key_type: KeyType,
     /// Whether two rows cannot have the same key in the middle of a transaction either.
     pub(crate) is_unique_at_once: bool,
+    /// Whether a row says where its photo lies. No process of the server fetches it: a feeder brings its bytes.
+    pub(crate) is_by_reference: bool,
 }
 
 /// A watched table and its target, both locked.
@@ -82,6 +85,7 @@ pub(crate) struct Watch<'a> {
     target: pg_sys::Oid,
     /// Nothing for a trigger that a user wrote by hand.
     pub(crate) registration: Option<Registration>,
+    is_by_reference: bool,
 }
 
 impl<'a> Watch<'a> {
@@ -115,7 +119,9 @@ impl<'a> Watch<'a> {
             mode: if row.printed(2).as_deref() == Some("async") { Mode::Async } else { Mode::Sync },
             model: row.printed(11),
         };
-        Ok(Some(Watch { spi, home, row, source, target, registration: Some(registration) }))
+        let is_by_reference = row.get::<bool>(12)?.unwrap_or_default();
+        let registration = Some(registration);
+        Ok(Some(Watch { spi, home, row, source, target, registration, is_by_reference }))
     }
 
     fn from_arguments(spi: &'a Spi, home: &'a Home, firing: &Firing) -> Result<Watch<'a>, Error> {
@@ -137,7 +143,8 @@ impl<'a> Watch<'a> {
         if allowed != pg_sys::AclResult::ACLCHECK_OK {
             return Err(Error::NoPrivilege(named()));
         }
-        Ok(Watch { spi, home, row, source: firing.table, target, registration: None })
+        let source = firing.table;
+        Ok(Watch { spi, home, row, source, target, registration: None, is_by_reference: false })
     }
 
     /// Looks the watched table up. Nothing where it is gone.
@@ -146,11 +153,16 @@ impl<'a> Watch<'a> {
         let Some(table) = Table::find(self.source)? else {
             return Ok(None);
         };
-        let image = table.column_of(&self.name(3), pg_sys::BYTEAOID)?;
+        let is_by_reference = self.is_by_reference;
+        let image = if is_by_reference {
+            table.text_column(&self.name(3))?
+        } else {
+            table.column_of(&self.name(3), pg_sys::BYTEAOID)?
+        };
         let key = table.column(&self.name(4))?;
         let is_unique_at_once = table.check_unique(&key)?;
         let key_type = KeyType::new(key.type_oid)?;
-        Ok(Some(Source { table, image, key, key_type, is_unique_at_once }))
+        Ok(Some(Source { table, image, key, key_type, is_unique_at_once, is_by_reference }))
     }
 
     /// Looks the target up, and refuses what does not fit: a value is of one type in the source and in the target, and
@@ -236,6 +248,15 @@ impl Watched {
 }
 
 impl Source {
+    /// The photo, or its reference, in the first of some rows.
+    pub(crate) fn image_in<'rows>(
+        &self,
+        rows: &'rows Rows,
+        column: i32,
+    ) -> Result<Option<Varlena<'rows>>, Error> {
+        rows.varlena(column, self.image.type_oid)
+    }
+
     /// Runs `read` as the owner of the table.
     pub(crate) fn read<R>(&self, read: impl FnOnce() -> R) -> R {
         read_as(self.table.owner, read)

@@ -42,7 +42,7 @@ const ALONE: u32 = pg_sys::AccessExclusiveLock;
 sql_function! {
     /// `clip_watch(source regclass, target text, mode text, image_column name, key_column name, project_column name,
     /// target_key_column name, embedding_column name, checksum_column name, model_column name,
-    /// target_project_column name) → regclass`
+    /// target_project_column name, reference_column name) → regclass`
     fn clip_watch(fcinfo) {
         // SAFETY: SQL declares the function with these arguments; `flinfo` is that of the running function.
         let (request, function) = unsafe {
@@ -50,7 +50,7 @@ sql_function! {
             (Request::read(fcinfo)?, (*(*fcinfo).flinfo).fn_oid)
         };
         let spi = Spi::connect()?;
-        let home = Home::of(&spi, function)?;
+        let home = Home::of(function)?;
         // Never a stronger lock later than at first: two calls would wait for one another.
         let lock = if triggers::are_there(&spi, &home, request.source)? { ALONE } else { WITHOUT_WRITERS };
         let table = Table::of_caller(request.source, lock)?;
@@ -77,7 +77,7 @@ sql_function! {
         };
         let source = source.map_or(pg_sys::InvalidOid, oid_of);
         let spi = Spi::connect()?;
-        let home = Home::of(&spi, function)?;
+        let home = Home::of(function)?;
         let table = Table::of_caller(source, ALONE)?;
         enqueue::clear(&spi, &home, source)?;
         let deleted = act_as(home.owner, || spi.run(&sql::unregister(&home.schema), &[Argument::oid(source)]))?.len();
@@ -126,6 +126,7 @@ fn register(
         text(Some(&request.model)),
         text(project.map(|(_, project)| project)),
         text(model.as_deref()),
+        Argument::bool(request.is_by_reference),
     ];
     let is_taken = |code: pgrx::PgSqlErrorCode| code == pgrx::PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION;
     let registered = attempt(is_taken, || {

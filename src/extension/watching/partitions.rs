@@ -34,7 +34,7 @@ sql_function! {
             (event, (*(*fcinfo).flinfo).fn_oid)
         };
         let spi = Spi::connect()?;
-        let home = Home::of(&spi, function)?;
+        let home = Home::of(function)?;
         let query = if event == "sql_drop" { roots_of_dropped(&home.schema) } else { roots_of_altered(&home.schema) };
         let roots = act_as(home.owner, || Ok::<_, Error>(spi.run_now(&query, &[])?.all_printed(1)))?;
         for root in roots.into_iter().flatten() {
@@ -82,7 +82,7 @@ fn follow(spi: &Spi, home: &Home, root: pg_sys::Oid) -> Result<(), Error> {
         watched.read(|| {
             let rows = format!("ONLY {}", catalog::name_of(part));
             let keys =
-                watch::printed_keys(spi, &watched.source, &sql::inserted_keys(&watched.source, &rows))?;
+                watch::printed_keys(spi.open(&sql::inserted_keys(&watched.source, &rows))?, &watched.source)?;
             Jobs::of(spi, home, &watched.source).add(keys)
         })?;
     }

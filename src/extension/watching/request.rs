@@ -15,7 +15,9 @@ pub(super) struct Request {
     /// The name of the target, as SQL has it.
     pub(super) target: String,
     pub(super) mode: String,
+    /// The column of the photos, or of their references.
     pub(super) image: String,
+    pub(super) is_by_reference: bool,
     pub(super) key: Option<String>,
     pub(super) project: Option<String>,
     pub(super) target_key: String,
@@ -29,7 +31,7 @@ impl Request {
     /// # Safety
     /// `fcinfo` is that of `clip_watch`.
     pub(super) unsafe fn read(fcinfo: pg_sys::FunctionCallInfo) -> Result<Request, Error> {
-        // SAFETY: the caller vouches for the arguments: a regclass, two texts and eight names, each perhaps NULL.
+        // SAFETY: the caller vouches for the arguments: a regclass, two texts and nine names, each perhaps NULL.
         let (text, name) = unsafe {
             (
                 |index| {
@@ -45,17 +47,29 @@ impl Request {
         let Some(source) = (unsafe { argument(fcinfo, 0) }) else {
             return Err(refuse(Reason::UndefinedTable, "the table to watch must be named"));
         };
-        let mode = text(2)?;
-        let Some(mode) = mode.clone().filter(|mode| mode == "sync" || mode == "async") else {
-            let mode = mode.map_or("NULL".to_owned(), |mode| format!("\"{mode}\""));
-            return Err(refuse(Reason::InvalidParameter, format!("mode {mode} is not known"))
+        let reference = name(11);
+        let default = if reference.is_some() { ASYNC } else { SYNC };
+        let mode = text(2)?.unwrap_or_else(|| default.to_owned());
+        if mode != SYNC && mode != ASYNC {
+            return Err(refuse(Reason::InvalidParameter, format!("mode \"{mode}\" is not known"))
                 .with_hint("The modes are 'sync' and 'async'."));
-        };
+        }
+        if reference.is_some() && mode == SYNC {
+            return Err(refuse(Reason::NotSupported, "a table of references cannot be watched in sync mode")
+                .with_detail("No process of the server fetches a photo: a feeder brings its bytes later.")
+                .with_hint("Leave the mode out."));
+        }
+        let image = required(name(3), "image_column")?;
+        if reference.is_some() && image != IMAGE {
+            let message = "image_column and reference_column must not both be named";
+            return Err(refuse(Reason::InvalidParameter, message));
+        }
         Ok(Request {
             source: oid_of(source),
             target: required(text(1)?, "target")?,
             mode,
-            image: required(name(3), "image_column")?,
+            is_by_reference: reference.is_some(),
+            image: reference.unwrap_or(image),
             key: name(4),
             project: name(5),
             target_key: required(name(6), "target_key_column")?,
@@ -67,6 +81,11 @@ impl Request {
     }
 
     pub(super) fn is_async(&self) -> bool {
-        self.mode == "async"
+        self.mode == ASYNC
     }
 }
+
+const SYNC: &str = "sync";
+const ASYNC: &str = "async";
+/// What SQL passes where no column is named.
+const IMAGE: &str = "image";

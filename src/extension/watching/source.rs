@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 
 use super::request::Request;
+use crate::catalog::is_text;
 use crate::error::Error;
 use crate::owned::{Column, KeyType, Table, columns, find};
 use crate::refusal::{Reason, refuse};
@@ -38,17 +39,14 @@ impl Source {
                 .with_hint("Watch it with mode => 'sync'."));
         }
         let columns = columns(spi, &table)?;
-        let image = find(&table, &columns, request.image.clone())
-            .map_err(|error| error.with_hint("Name the column of the photos with image_column => '...'."))?;
-        if image.type_oid != pg_sys::BYTEAOID {
-            return Err(refuse(
-                Reason::WrongType,
-                format!(
-                    "column \"{}\" of table {} is of type {}, not bytea",
-                    image.name, table.name, image.declaration
-                ),
-            ));
-        }
+        let image = find(&table, &columns, request.image.clone()).map_err(|error| {
+            error.with_hint(if request.is_by_reference {
+                "Name the column that says where the photos lie with reference_column => '...'."
+            } else {
+                "Name the column of the photos with image_column => '...', or the one that says where they lie with reference_column => '...'."
+            })
+        })?;
+        check_type(&table, image, request)?;
         let key = find(&table, &columns, key_name(spi, &table, request)?)?;
         let project = match &request.project {
             Some(name) => Some(find(&table, &columns, name.clone())?),
@@ -82,6 +80,26 @@ impl Source {
         let (image, key, project) = (image.clone(), key.clone(), project.cloned());
         Ok(Source { table, image, key, project })
     }
+}
+
+/// Refuses a column of another type than that of photos, or of references.
+fn check_type(table: &Table, image: &Column, request: &Request) -> Result<(), Error> {
+    let (is_right, wanted) = if request.is_by_reference {
+        (is_text(image.type_oid), "text")
+    } else {
+        (image.type_oid == pg_sys::BYTEAOID, "bytea")
+    };
+    if is_right {
+        return Ok(());
+    }
+    let Column { name, declaration, type_oid, .. } = image;
+    let message = format!("column \"{name}\" of table {} is of type {declaration}, not {wanted}", table.name);
+    let error = refuse(Reason::WrongType, message);
+    Err(if !request.is_by_reference && is_text(*type_oid) {
+        error.with_hint("A column that says where the photos lie is named with reference_column => '...'.")
+    } else {
+        error
+    })
 }
 
 fn key_name(spi: &Spi, table: &Table, request: &Request) -> Result<String, Error> {

@@ -23,8 +23,8 @@ use crate::psql::Database;
 use packages::Packages;
 
 /// As measure.py has them; a name that is none of these is refused before anything is fetched.
-const PARTS: [&str; 10] =
-    ["text", "cached", "photo", "search", "bulk", "clients", "mixed", "start", "memory", "peak"];
+const PARTS: [&str; 11] =
+    ["text", "cached", "photo", "search", "bulk", "clients", "mixed", "start", "memory", "cores", "peak"];
 
 /// Builds, installs, makes the model, and measures: all, or the part of this name.
 pub fn measure(

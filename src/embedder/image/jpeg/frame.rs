@@ -3,7 +3,7 @@
 use super::super::memory;
 use super::interleave::usual_length;
 use super::rows::BLOCK_MEMORY;
-use super::{FRAME_0, bad, broken};
+use super::{FRAME_0, FRAME_1, bad, broken};
 use crate::error::Error;
 
 const FRAME_2: u8 = 0xc2;
@@ -12,6 +12,8 @@ pub(super) struct Frame {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) progressive: bool,
+    /// Whether it is an extended sequential one, which is decoded as a baseline one.
+    pub(super) extended: bool,
     pub(super) components: Vec<Component>,
     /// Units of all components, interleaved, in a row and in a column.
     pub(super) units: (u32, u32),
@@ -50,16 +52,16 @@ impl Frame {
         };
         let format = match marker {
             _ if precision != 8 => "12-bit JPEG",
-            FRAME_0 | FRAME_2 => {
+            FRAME_0 | FRAME_1 | FRAME_2 => {
                 let [width, height] = [[width_high, width_low], [height_high, height_low]]
                     .map(|side| u32::from(u16::from_be_bytes(side)));
                 let (components, rest) = components.as_chunks::<3>();
                 if !(1..=4).contains(&count) || components.len() != usize::from(count) || !rest.is_empty() {
                     return Err(bad("frame header"));
                 }
-                return Frame::new(marker == FRAME_2, width, height, components);
+                let frame = Frame::new(marker == FRAME_2, width, height, components)?;
+                return Ok(Frame { extended: marker == FRAME_1, ..frame });
             }
-            0xc1 => "extended sequential JPEG",
             0xc3 | 0xc7 | 0xcb | 0xcf => "lossless JPEG",
             0xc5 | 0xc6 => "hierarchical JPEG",
             _ => "arithmetic-coded JPEG",
@@ -93,7 +95,7 @@ impl Frame {
                 padded: (units.0 * across, units.1 * down),
             }
         });
-        Ok(Frame { width, height, progressive, components: components.collect(), units })
+        Ok(Frame { width, height, progressive, extended: false, components: components.collect(), units })
     }
 
     /// The memory that decoding a file of `length` bytes takes. `several_scans` where the first one lacks a component.

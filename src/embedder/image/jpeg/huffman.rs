@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::bad;
 use super::bits::Bits;
+use super::written::write_segment;
+use super::{HUFFMAN_TABLES, bad};
 use crate::error::Error;
 
 /// The bits that a table looks at in one step. Nearly all codes are shorter.
@@ -146,6 +147,19 @@ impl Tables {
     pub(super) fn ac(&self, number: u8) -> Result<&Rc<Table>, Error> {
         find(&self.ac, number)
     }
+}
+
+/// Writes a segment with the usual tables.
+pub(super) fn write_usual(file: &mut Vec<u8>) {
+    let mut content = Vec::new();
+    for (class, tables) in [(0, &USUAL_DC), (1, &USUAL_AC)] {
+        for (number, (counts, values)) in (0..).zip(tables) {
+            content.push(class << 4 | number);
+            content.extend_from_slice(counts);
+            content.extend_from_slice(values);
+        }
+    }
+    write_segment(file, HUFFMAN_TABLES, &content);
 }
 
 fn find(tables: &[Option<Rc<Table>>; 4], number: u8) -> Result<&Rc<Table>, Error> {

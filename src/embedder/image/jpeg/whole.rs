@@ -5,25 +5,26 @@
 //! read, but no pixel is computed from them: that costs a fraction of the decoding.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::frame::Frame;
-use super::huffman::Tables;
+use super::huffman::{Tables, write_usual};
 use super::interleave::{OneScan, Scans};
 use super::progressive::Progress;
 use super::quantization;
 use super::scan::{Scan, walk};
 use super::sequential::{BLOCK, Passed, ScanTables};
 use super::{
-    END_OF_IMAGE, HUFFMAN_TABLES, NUMBER_OF_LINES, QUANTIZATION_TABLES, RESTART_0, RESTART_7,
-    RESTART_INTERVAL, START_OF_IMAGE, START_OF_SCAN, STUFFED, TEMPORARY, bad, broken, is_frame, next_marker,
-    segment,
+    APPLICATION_0, APPLICATION_14, END_OF_IMAGE, FRAME_0, FRAME_1, HUFFMAN_TABLES, NUMBER_OF_LINES,
+    QUANTIZATION_TABLES, RESTART_0, RESTART_7, RESTART_INTERVAL, START_OF_IMAGE, START_OF_SCAN, STUFFED,
+    TEMPORARY, bad, broken, is_frame, next_marker, segment,
 };
 use crate::error::Error;
 
 /// Refuses a JPEG whose picture is not whole. Returns what the decoder reads right: the file, or one that it makes of it.
 pub(in super::super) fn whole(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
     let mut file = File::default();
-    let mut lines = None;
+    let mut changes = Changes::default();
     let mut rest = &bytes[2..];
     loop {
         let before = rest;
@@ -34,25 +35,77 @@ pub(in super::super) fn whole(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
         }
         rest = match marker {
             END_OF_IMAGE => {
-                return Ok(match (file.end(bytes)?, lines) {
-                    (Some(made), _) => Cow::Owned(made),
-                    (None, Some((from, to))) => Cow::Owned([&bytes[..from], &bytes[to..]].concat()),
-                    (None, None) => Cow::Borrowed(bytes),
-                });
+                if let Some(made) = file.end(bytes)? {
+                    return Ok(Cow::Owned(made));
+                }
+                return Ok(changes.made(bytes, &file));
             }
             START_OF_IMAGE => return Err(broken("another picture starts within it")),
             RESTART_0..=RESTART_7 | TEMPORARY | STUFFED => after,
             _ => {
                 let (content, next) = segment(after).ok_or_else(|| broken("it ends early"))?;
-                if marker == NUMBER_OF_LINES {
-                    // The frame said it already, and the decoder does not know the segment.
-                    lines = Some((bytes.len() - before.len(), bytes.len() - next.len()));
-                }
+                let at = bytes.len() - after.len();
+                changes.note(marker, content, at..bytes.len() - next.len());
                 file.segment(marker, content, next)?
             }
         };
     }
 }
+
+/// What the decoder would read otherwise than libjpeg does.
+#[derive(Default)]
+struct Changes {
+    /// A segment with the height, which the frame said already. The decoder does not know it.
+    lines: Option<Range<usize>>,
+    /// The marker of an extended sequential frame. A baseline one says the same to the decoder, which knows no other.
+    extended: Option<usize>,
+    /// A segment of JFIF, whose colours are YCbCr whatever another one says.
+    jfif: bool,
+    /// Where Adobe's segment says how colours are coded.
+    adobe: Option<usize>,
+    /// Whether there are Huffman tables. Motion JPEG leaves out the usual ones, which the decoder does not have.
+    tables: bool,
+}
+
+impl Changes {
+    /// Takes up a segment and its place, behind its marker.
+    fn note(&mut self, marker: u8, segment: &[u8], place: Range<usize>) {
+        match marker {
+            NUMBER_OF_LINES => self.lines = Some(place.start - 2..place.end),
+            FRAME_1 => self.extended = Some(place.start - 1),
+            HUFFMAN_TABLES => self.tables = true,
+            APPLICATION_0 => self.jfif |= segment.len() >= 16 && segment[2..].starts_with(b"JFIF\0"),
+            APPLICATION_14 if segment.len() >= 14 && segment[2..].starts_with(b"Adobe") => {
+                self.adobe = Some(place.start + 13);
+            }
+            _ => {}
+        }
+    }
+
+    fn made<'a>(self, bytes: &'a [u8], file: &File) -> Cow<'a, [u8]> {
+        let mut bytes = Cow::Borrowed(bytes);
+        let colours = file.frame.as_ref().map_or(0, |frame| frame.components.len());
+        if let Some(at) = self.adobe.filter(|at| self.jfif && colours == 3 && bytes[*at] != YCBCR) {
+            bytes.to_mut()[at] = YCBCR;
+        }
+        if let Some(at) = self.extended {
+            bytes.to_mut()[at] = FRAME_0;
+        }
+        if let Some(place) = self.lines {
+            bytes.to_mut().drain(place);
+        }
+        if !self.tables {
+            let mut all = bytes[..2].to_vec();
+            write_usual(&mut all);
+            all.extend_from_slice(&bytes[2..]);
+            bytes = Cow::Owned(all);
+        }
+        bytes
+    }
+}
+
+/// How Adobe's segment says that colours are YCbCr.
+const YCBCR: u8 = 1;
 
 /// What the segments of a file said so far.
 struct File<'a> {

@@ -1,0 +1,22 @@
+//! Lines to standard error, for whoever runs the feeder. They do not break a progress bar.
+
+use std::sync::Mutex;
+
+use indicatif::ProgressBar;
+
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// The bar that lines are printed above, where there is one.
+pub(crate) fn print_above(bar: Option<ProgressBar>) {
+    if let Ok(mut kept) = BAR.lock() {
+        *kept = bar;
+    }
+}
+
+pub(crate) fn line(text: &str) {
+    let bar = BAR.lock().ok().and_then(|bar| bar.clone());
+    match bar {
+        Some(bar) => bar.suspend(|| eprintln!("{text}")),
+        None => eprintln!("{text}"),
+    }
+}

@@ -1,0 +1,5 @@
+//! Stores as they misbehave: web servers on loopback, and folders.
+
+mod faults;
+mod folder;
+mod server;
