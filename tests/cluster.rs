@@ -1,7 +1,8 @@
 //! Clusters for tests: started on demand, gone when dropped.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
@@ -130,6 +131,25 @@ impl ServerCopy {
         let (places, postgres) = &*GROUND;
         ServerCopy::new(places, postgres, name)
     }
+
+    /// Cargo's target folder.
+    pub fn target() -> PathBuf {
+        GROUND.0.workspace.target.clone()
+    }
+}
+
+/// A program that runs cargo, in the checkout. What cargo and the runner of the tests have set would make it build
+/// everything anew.
+pub fn cargo_of_the_checkout(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        let is_cargos = name.as_encoded_bytes().starts_with(b"CARGO_");
+        if is_cargos && !["CARGO_HOME", "CARGO_TARGET_DIR"].iter().any(|kept| name == *kept) {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(&GROUND.0.workspace.root).env_remove(PG_CONFIG_VARIABLE);
+    command
 }
 
 /// The PostgreSQL to test.

@@ -10,6 +10,7 @@ use xtask::install;
 use xtask::layout::{self, Layout};
 use xtask::places::Places;
 use xtask::postgres::Postgres;
+use xtask::template;
 
 /// The copy and the folder, which are removed when it is dropped.
 pub struct ServerCopy {
@@ -22,6 +23,8 @@ pub struct ServerCopy {
 
 impl ServerCopy {
     pub(crate) fn new(places: &Places, installed: &Postgres, name: &str) -> ServerCopy {
+        // The copy has no initdb that runs: libraries of the original's clients lie outside of its folders.
+        template::ready(places, installed).expect("the original has a template");
         let root = places.base.join(format!("temporary-{}-{name}", process::id()));
         let postgres = Postgres {
             bindir: install::beneath(&root, &installed.bindir),
@@ -40,16 +43,28 @@ impl ServerCopy {
         install::beneath(&self.root, &self.postgres.pkglibdir)
     }
 
-    /// Links library and SQL into the copy: a server before PostgreSQL 18 has no search path for extensions.
-    pub fn link_into_server(&self) {
-        let link = |from: PathBuf, folder: PathBuf| {
+    /// Links the library and the SQL into the copy, in place of those before: a server before PostgreSQL 18 has no
+    /// search path for extensions.
+    pub fn link_into_server(&self, library: &Path, extension: &Path) {
+        let (libraries, extensions) = (self.pkglibdir(), self.postgres.sharedir.join("extension"));
+        for folder in [&libraries, &extensions] {
+            remove_pg_clip(folder);
+        }
+        let link = |from: PathBuf, folder: &Path| {
             let to = folder.join(from.file_name().expect("a file has a name"));
             std::os::unix::fs::symlink(&from, to).expect("a link is made");
         };
-        link(self.pg_clip.join("lib/pg_clip.so"), self.pkglibdir());
-        for entry in fs::read_dir(self.pg_clip.join("share/extension")).expect("the SQL is listed") {
-            link(entry.expect("an entry is read").path(), self.postgres.sharedir.join("extension"));
+        link(library.join("pg_clip.so"), &libraries);
+        for entry in fs::read_dir(extension).expect("the SQL is listed") {
+            link(entry.expect("an entry is read").path(), &extensions);
         }
+    }
+
+    /// A new folder beside the copy.
+    pub fn another_folder(&self, name: &str) -> PathBuf {
+        let folder = self.root.join(name);
+        fs::create_dir(&folder).expect("a folder is made");
+        folder
     }
 
     /// Another copy of the embedder's program, outside of pg_clip's folder.

@@ -35,6 +35,8 @@ mod migration_under_writers;
 mod models;
 mod one_inference;
 mod own_folder;
+#[cfg(feature = "dpkg")]
+mod packages;
 mod partitions;
 mod pid_one;
 #[cfg(feature = "pgbouncer")]

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 
-use pg_clip_tests::{repository, tested_postgres};
+use pg_clip_tests::{cargo_of_the_checkout, repository, tested_postgres};
 use xtask::install::beneath;
 
 #[test]
@@ -69,16 +69,9 @@ fn is_script(file: &Path) -> bool {
 
 #[track_caller]
 fn make(goal: &str, destdir: &Path) {
-    let mut make = Command::new("make");
-    make.current_dir(repository()).arg(goal).arg(format!("DESTDIR={}", destdir.display()));
+    let mut make = cargo_of_the_checkout("make");
+    make.arg(goal).arg(format!("DESTDIR={}", destdir.display()));
     make.arg(format!("PG_CONFIG={}", tested_postgres().pg_config.display()));
-    // What cargo and the tests' runner have set would make it build everything anew.
-    for (name, _) in env::vars_os() {
-        let name_text = name.to_string_lossy().into_owned();
-        if name_text.starts_with("CARGO_") && !["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&&*name_text) {
-            make.env_remove(name);
-        }
-    }
     let output = make.output().expect("make is on the PATH");
     let err = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{}{err}", String::from_utf8_lossy(&output.stdout));

@@ -15,7 +15,7 @@ fn it_runs_from_a_read_only_folder() {
     if copy.postgres.major >= 18 {
         settings.push(("extension_control_path", &extensions));
     } else {
-        copy.link_into_server();
+        copy.link_into_server(&copy.pg_clip.join("lib"), &copy.pg_clip.join("share/extension"));
     }
     let cluster = TestCluster::on(&copy.postgres, &settings);
     let mut client = cluster.database().connect();
@@ -32,8 +32,8 @@ fn it_runs_from_a_read_only_folder() {
     assert_eq!(value::<i32>(&mut client, nearest), 1);
 
     let processes = cluster.processes();
-    let serve = processes.iter().find(|process| process.command_line.contains(" serve "));
-    let line = &serve.expect("an embedder runs").command_line;
+    let guardian = processes.iter().find(|process| process.command_line.contains(" guard "));
+    let line = &guardian.expect("a guardian runs").command_line;
     let own = fs::canonicalize(&copy.pg_clip).expect("the folder is there");
     for part in ["pg_clip_embedder", "libonnxruntime.so", "models"] {
         let path = line.split([' ', '=']).find(|word| word.ends_with(&format!("/{part}")));
@@ -48,7 +48,7 @@ fn a_setting_comes_before_what_lies_beside_the_library() {
     let chosen = copy.copy_program();
     let program = chosen.to_str().expect("a path in UTF-8");
     let settings = [("shared_preload_libraries", "pg_clip"), ("clip.embedder_program", program)];
-    copy.link_into_server();
+    copy.link_into_server(&copy.pg_clip.join("lib"), &copy.pg_clip.join("share/extension"));
     let cluster = TestCluster::on(&copy.postgres, &settings);
     let mut client = cluster.database().connect();
     run(&mut client, "SELECT clip_embed_text('a cat')");

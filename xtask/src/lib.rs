@@ -18,6 +18,7 @@ pub mod install;
 pub mod layout;
 pub mod lint;
 pub mod lock;
+pub mod package;
 pub mod peers;
 pub mod places;
 pub mod playground;

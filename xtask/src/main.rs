@@ -15,7 +15,7 @@ use xtask::layout::{self, Layout};
 use xtask::lock::Lock;
 use xtask::places::Places;
 use xtask::postgres::Postgres;
-use xtask::{bench, build, demo, fuzz, install, lint, peers, playground, psql, test_run};
+use xtask::{bench, build, demo, fuzz, install, lint, package, peers, playground, psql, test_run};
 
 /// The tasks of the pg_clip checkout
 #[derive(Parser)]
@@ -75,6 +75,8 @@ enum Task {
         #[arg(long, value_name = "DIR")]
         destdir: Option<PathBuf>,
     },
+    /// Build, and make Debian's packages and an archive
+    Package,
     /// Check formatting and run clippy on every crate
     Lint,
 }
@@ -198,6 +200,12 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
                 postgres.pg_config.display(),
                 root.display()
             );
+        }
+        Task::Package => {
+            let postgres = postgres()?;
+            let built = build::build(&places.workspace, &environment, &postgres)?;
+            let folder = package::package(&places.workspace, &environment, &postgres, &built)?;
+            println!("made {}", folder.display());
         }
         Task::Lint => lint::lint(&places, &environment, &postgres()?)?,
     }
