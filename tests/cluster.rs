@@ -1,7 +1,8 @@
 //! Clusters for tests: started on demand, gone when dropped.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
@@ -13,6 +14,7 @@ use xtask::test_run::PG_CONFIG_VARIABLE;
 
 use crate::database::TestDatabase;
 use crate::process::{Process, descendants};
+use crate::server_copy::ServerCopy;
 
 /// A cluster with pg_clip installed.
 pub struct TestCluster {
@@ -109,13 +111,50 @@ impl TestCluster {
     }
 
     fn new(settings: &[Setting]) -> TestCluster {
-        let (places, postgres) = &*GROUND;
+        TestCluster::on(&GROUND.1, settings)
+    }
+
+    /// A cluster of this server.
+    pub fn on(postgres: &Postgres, settings: &[Setting]) -> TestCluster {
+        let (places, _) = &*GROUND;
         let server = match Cluster::temporary(places, postgres, settings) {
             Ok(server) => server,
             Err(error) => panic!("{error:#}"),
         };
         TestCluster { server, databases: AtomicU32::new(0) }
     }
+}
+
+impl ServerCopy {
+    /// A copy of the server to test.
+    pub fn of_the_tested(name: &str) -> ServerCopy {
+        let (places, postgres) = &*GROUND;
+        ServerCopy::new(places, postgres, name)
+    }
+
+    /// Cargo's target folder.
+    pub fn target() -> PathBuf {
+        GROUND.0.workspace.target.clone()
+    }
+}
+
+/// A program that runs cargo, in the checkout. What cargo and the runner of the tests have set would make it build
+/// everything anew.
+pub fn cargo_of_the_checkout(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        let is_cargos = name.as_encoded_bytes().starts_with(b"CARGO_");
+        if is_cargos && !["CARGO_HOME", "CARGO_TARGET_DIR"].iter().any(|kept| name == *kept) {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(&GROUND.0.workspace.root).env_remove(PG_CONFIG_VARIABLE);
+    command
+}
+
+/// The PostgreSQL to test.
+pub fn tested_postgres() -> &'static Postgres {
+    &GROUND.1
 }
 
 static GROUND: LazyLock<(Places, Postgres)> = LazyLock::new(ground);

@@ -16,12 +16,13 @@ mod photos;
 mod process;
 mod queue;
 mod s3;
+mod server_copy;
 mod stop;
 mod truth;
 mod wait;
 
 pub use account::as_servers_user;
-pub use cluster::TestCluster;
+pub use cluster::{TestCluster, cargo_of_the_checkout, tested_postgres};
 pub use database::{TestDatabase, failure, run, sqlstate, value};
 pub use feeder::{FEEDER, PhotoFolder, RunningFeeder, drain, feeder, feeder_as, refer, watched_by_reference};
 pub use memory::pss_of_embedding;
@@ -32,6 +33,7 @@ pub use queue::{
     PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched, watched_async, working_worker,
 };
 pub use s3::S3Server;
+pub use server_copy::ServerCopy;
 pub use stop::StopOnDrop;
 pub use truth::{ROUND, Truth, rows};
 pub use wait::{wait_for, wait_until};

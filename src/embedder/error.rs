@@ -82,8 +82,10 @@ pub(crate) enum Error {
     Unquantizable { name: String, reason: String },
     #[error("model \"{name}\" loses too much in 8 bits")]
     TooUnlike { name: String, images: f64, texts: f64 },
-    #[error("no pg_config beside this program tells where PostgreSQL's files are")]
-    NoPgConfig { option: &'static str },
+    #[error("{name} is not beside this program")]
+    NotBeside { name: &'static str, option: &'static str },
+    #[error("models directory {} cannot be written: {source}", path.display())]
+    Unwritable { path: PathBuf, source: io::Error },
 
     #[error("embedder has {limit} requests waiting and takes no more")]
     Overloaded { limit: usize },
@@ -135,7 +137,8 @@ impl Error {
             | Error::BadRecord { .. }
             | Error::Unquantizable { .. }
             | Error::TooUnlike { .. }
-            | Error::NoPgConfig { .. }
+            | Error::NotBeside { .. }
+            | Error::Unwritable { .. }
             | Error::AlreadyInstalled { .. }
             | Error::Busy { .. }
             | Error::Io { .. } => FailureKind::Configuration,
@@ -215,7 +218,10 @@ impl Error {
             Error::Io { source, .. } if is_full(source) => {
                 "Make room and give the same command again, or discard what is there with `remove`.".to_owned()
             }
-            Error::NoPgConfig { option } => format!("Give {option}."),
+            Error::NotBeside { option, .. } => format!("Give {option}."),
+            Error::Unwritable { .. } => {
+                "Run it as a user that can write there, such as with sudo. Or give --models-directory another folder, and set \"clip.models_directory\" to it.".to_owned()
+            }
             Error::AlreadyInstalled { .. } => {
                 "Give --replace to replace it, or --name to install another one beside it.".to_owned()
             }

@@ -30,6 +30,7 @@ static MAX_LOADED_MODELS: GucSetting<i32> = GucSetting::<i32>::new(3);
 static DECODER_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(512);
 static JPEG_SCALING: GucSetting<bool> = GucSetting::<bool>::new(true);
 static EXECUTION_PROVIDER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"cpu"));
+static EMBEDDER_PROGRAM: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static ONNXRUNTIME_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static MODELS_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
@@ -145,6 +146,14 @@ pub(crate) fn define() {
         GucFlags::empty(),
     );
     GucRegistry::define_string_guc(
+        c"clip.embedder_program",
+        c"Sets the path of the embedder's program.",
+        c"Empty means the one that was installed with pg_clip.",
+        &EMBEDDER_PROGRAM,
+        GucContext::Sighup,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_string_guc(
         c"clip.onnxruntime_library",
         c"Sets the path of ONNX Runtime's shared library.",
         c"Empty means the one that was installed with pg_clip.",
@@ -224,6 +233,11 @@ pub(crate) fn decoder_memory() -> i32 {
 
 pub(crate) fn execution_provider() -> String {
     text(&EXECUTION_PROVIDER)
+}
+
+/// Empty where the installed program is meant.
+pub(crate) fn embedder_program() -> String {
+    text(&EMBEDDER_PROGRAM)
 }
 
 /// Empty where the installed library is meant.

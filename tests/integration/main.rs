@@ -26,6 +26,7 @@ mod inheritance;
 mod isolation;
 mod kept_plans;
 mod lifecycle;
+mod makefile;
 mod many_connections;
 mod migration;
 mod migration_dimensions;
@@ -33,6 +34,9 @@ mod migration_under_search;
 mod migration_under_writers;
 mod models;
 mod one_inference;
+mod own_folder;
+#[cfg(feature = "dpkg")]
+mod packages;
 mod partitions;
 mod pid_one;
 #[cfg(feature = "pgbouncer")]

@@ -1,4 +1,5 @@
-//! Clients that some integration tests need and that are not brought along: node for Prisma, and pgbouncer.
+//! Clients that some integration tests need and that are not brought along: dpkg-deb for packages, node for Prisma, and
+//! pgbouncer.
 //!
 //! A test of such a client is built in only where the client is on the machine: there is no test that passes without
 //! having run. What is missing is said at the end of a test run.
@@ -21,8 +22,9 @@ pub(crate) struct Clients {
 }
 
 /// The features of all clients, whether they are there or not.
-pub(crate) const FEATURES: [&str; 2] = [NODE, PGBOUNCER];
+pub(crate) const FEATURES: [&str; 3] = [DPKG, NODE, PGBOUNCER];
 
+const DPKG: &str = "pg_clip_tests/dpkg";
 const NODE: &str = "pg_clip_tests/node";
 const PGBOUNCER: &str = "pg_clip_tests/pgbouncer";
 
@@ -32,6 +34,11 @@ const OLDEST_NODE: u32 = 20;
 /// Looks for the clients.
 pub(crate) fn find() -> Result<Clients> {
     let mut clients = Clients::default();
+    if on_path("dpkg-deb", &[]).is_some() {
+        clients.features.push(DPKG);
+    } else {
+        clients.missing.push("not run: the test of Debian's packages, for dpkg-deb is not on the PATH");
+    }
     if has_node()? {
         clients.features.push(NODE);
     } else {

@@ -5,16 +5,16 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::build::Built;
 use crate::environment::Environment;
+use crate::layout::{self, Content, Entry, Layout};
 use crate::postgres::Postgres;
-use crate::schema;
 use crate::workspace::Workspace;
 
 /// What is installed.
@@ -31,103 +31,68 @@ pub fn install(
     postgres: &Postgres,
     built: &Built,
 ) -> Result<Installed> {
-    let libraries = &postgres.pkglibdir;
-    let extensions = postgres.sharedir.join("extension");
-    let mut sql = vec![(workspace.root.join("pg_clip.control"), extensions.join("pg_clip.control"))];
-    let mut scripts = released_scripts(&workspace.root.join("sql"))?;
-    scripts.push(schema::assemble(&workspace.root, &workspace.target.join("sql"))?);
-    sql.extend(each_into(scripts, &extensions));
-    let mut data = sql.clone();
-    data.extend(each_into(
-        model(&workspace.root.join("models/demo"))?,
-        &postgres.sharedir.join("pg_clip/models/demo"),
-    ));
-    let programs = [
-        (built.library.clone(), libraries.join("pg_clip.so")),
-        (environment.onnxruntime(), libraries.join("pg_clip/libonnxruntime.so")),
-        (built.embedder.clone(), postgres.bindir.join("pg_clip_embedder")),
-        (built.feeder.clone(), postgres.bindir.join("pg_clip_feeder")),
-    ];
-    for (from, to) in &programs {
-        copy(from, to, 0o755)?;
-    }
-    for (from, to) in &data {
-        copy(from, to, 0o644)?;
-    }
-    Ok(Installed {
-        files: stamp(programs.iter().chain(&data).map(|(_, to)| to))?,
-        schema: digest(sql.iter().map(|(from, _)| from))?,
-    })
+    let entries = layout::of_both(workspace, built, environment.runtime(), &Layout::of(postgres))?;
+    put_all(&entries, Path::new("/"))?;
+    let sql =
+        entries.iter().filter(|entry| entry.path.parent() == Some(&postgres.sharedir.join("extension")));
+    Ok(Installed { files: stamp(&entries)?, schema: digest(sql.map(|entry| &entry.path))? })
 }
 
-fn each_into(files: Vec<PathBuf>, folder: &Path) -> Vec<(PathBuf, PathBuf)> {
-    let place = |file: PathBuf| {
-        let to = folder.join(file.file_name().unwrap_or_default());
-        (file, to)
-    };
-    files.into_iter().map(place).collect()
+/// Puts each file into its place beneath `root`.
+pub fn put_all(entries: &[Entry], root: &Path) -> Result<()> {
+    entries.iter().try_for_each(|entry| put(entry, &beneath(root, &entry.path)))
 }
 
-fn released_scripts(folder: &Path) -> Result<Vec<PathBuf>> {
-    files(folder, |name| name.starts_with("pg_clip--") && name.ends_with(".sql"))
+/// Where a path lies once it is staged beneath `root`.
+pub fn beneath(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-fn model(folder: &Path) -> Result<Vec<PathBuf>> {
-    const CONFIGURATION: [&str; 3] = ["tokenizer.json", "config.json", "preprocessor_config.json"];
-    let files = files(folder, |name| name.ends_with(".onnx") || CONFIGURATION.contains(&name))?;
-    if files.is_empty() {
-        bail!("{} has nothing to install", folder.display());
-    }
-    Ok(files)
-}
-
-fn files(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let entry = entry?;
-        if wanted(&entry.file_name().to_string_lossy()) {
-            files.push(entry.path());
+fn put(entry: &Entry, to: &Path) -> Result<()> {
+    let put = match &entry.content {
+        Content::Link(target) if fs::read_link(to).is_ok_and(|present| present == *target) => Ok(()),
+        Content::Link(target) => replace(to, |beside| symlink(target, beside)),
+        Content::Copy { from, mode } => {
+            let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+            let whole = |metadata: fs::Metadata| metadata.is_file() && metadata.mode() & 0o7777 == *mode;
+            if fs::symlink_metadata(to).is_ok_and(whole)
+                && fs::read(to).is_ok_and(|present| present == content)
+            {
+                return Ok(());
+            }
+            replace(to, |beside| {
+                fs::write(beside, &content)?;
+                fs::set_permissions(beside, fs::Permissions::from_mode(*mode))
+            })
         }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
-    let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
-    let same_mode = |metadata: fs::Metadata| metadata.mode() & 0o7777 == mode;
-    if fs::symlink_metadata(to).is_ok_and(same_mode) && fs::read(to).is_ok_and(|present| present == content) {
-        return Ok(());
-    }
-    put(&content, to, mode).map_err(|error| match error.kind() {
+    };
+    put.map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => anyhow::anyhow!(
-            "cannot write {}: run this as a user that can, e.g. sudo env \"PATH=$PATH\" cargo xtask install \
-             --pg-config PATH",
+            "cannot write {}: build as yourself and install as a user that can write there: make, then sudo make install",
             to.display()
         ),
         _ => anyhow::Error::new(error).context(format!("cannot write {}", to.display())),
     })
 }
 
-fn put(content: &[u8], to: &Path, mode: u32) -> std::io::Result<()> {
+/// Makes a file or link beside its place, and renames it into it.
+fn replace(to: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
     let folder = to.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder)?;
     let name = to.file_name().unwrap_or_default().to_string_lossy();
     let beside = folder.join(format!(".{name}.{}", std::process::id()));
-    let written = fs::write(&beside, content)
-        .and_then(|()| fs::set_permissions(&beside, fs::Permissions::from_mode(mode)))
-        .and_then(|()| fs::rename(&beside, to));
-    if written.is_err() {
+    let made = make(&beside).and_then(|()| fs::rename(&beside, to));
+    if made.is_err() {
         fs::remove_file(&beside).ok();
     }
-    written
+    made
 }
 
-fn stamp<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Result<String> {
+fn stamp(entries: &[Entry]) -> Result<String> {
     let mut stamp = String::new();
-    for file in files {
-        let metadata = fs::metadata(file)?;
-        stamp += &format!("{} {} {}\n", metadata.mtime(), metadata.mtime_nsec(), file.display());
+    for Entry { path, .. } in entries {
+        let metadata = fs::symlink_metadata(path)?;
+        stamp += &format!("{} {} {}\n", metadata.mtime(), metadata.mtime_nsec(), path.display());
     }
     Ok(stamp)
 }

@@ -11,10 +11,11 @@ use nix::sys::stat::{Mode, umask};
 
 use xtask::cluster::{Cluster, PORT, Stop};
 use xtask::environment::{Environment, MAJORS};
+use xtask::layout::{self, Layout};
 use xtask::lock::Lock;
 use xtask::places::Places;
 use xtask::postgres::Postgres;
-use xtask::{bench, build, demo, fuzz, install, lint, peers, playground, psql, test_run};
+use xtask::{bench, build, demo, fuzz, install, lint, package, peers, playground, psql, test_run};
 
 /// The tasks of the pg_clip checkout
 #[derive(Parser)]
@@ -34,6 +35,9 @@ struct Server {
     /// The pg_config of any PostgreSQL 15 to 18 that has pgvector
     #[arg(long, global = true, value_name = "PATH")]
     pg_config: Option<PathBuf>,
+    /// ONNX Runtime's library, 1.24 or later; without it, a pinned one is fetched from the Python package index
+    #[arg(long, global = true, value_name = "PATH")]
+    onnxruntime: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -66,7 +70,13 @@ enum Task {
         action: Action,
     },
     /// Build the extension and install it into a PostgreSQL
-    Install,
+    Install {
+        /// A folder that stands for the root folder, such as that of a package
+        #[arg(long, value_name = "DIR")]
+        destdir: Option<PathBuf>,
+    },
+    /// Build, and make Debian's packages and an archive
+    Package,
     /// Check formatting and run clippy on every crate
     Lint,
 }
@@ -127,7 +137,11 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
     }
     let environment = {
         let _lock = Lock::take(&places, "env")?;
-        Environment::ready(&places)?
+        let onnxruntime = server.onnxruntime.as_deref();
+        match server.pg_config {
+            Some(_) => Environment::without_servers(&places, onnxruntime)?,
+            None => Environment::with_servers(&places, onnxruntime)?,
+        }
     };
     let postgres = || server.choose(&environment);
     match task {
@@ -173,11 +187,25 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
             }
         }
         Task::Cluster { action: Action::Status } => status(&playground::find(&places, &postgres()?))?,
-        Task::Install => {
+        Task::Install { destdir } => {
             let postgres = postgres()?;
             let built = build::build(&places.workspace, &environment, &postgres)?;
-            install::install(&places.workspace, &environment, &postgres, &built)?;
-            println!("installed into {} of {}", postgres.version, postgres.pg_config.display());
+            let root = destdir.unwrap_or_else(|| PathBuf::from("/"));
+            let layout = Layout::of(&postgres);
+            let entries = layout::of_both(&places.workspace, &built, environment.runtime(), &layout)?;
+            install::put_all(&entries, &root)?;
+            println!(
+                "installed for {} of {} into {}",
+                postgres.version,
+                postgres.pg_config.display(),
+                root.display()
+            );
+        }
+        Task::Package => {
+            let postgres = postgres()?;
+            let built = build::build(&places.workspace, &environment, &postgres)?;
+            let folder = package::package(&places.workspace, &environment, &postgres, &built)?;
+            println!("made {}", folder.display());
         }
         Task::Lint => lint::lint(&places, &environment, &postgres()?)?,
     }

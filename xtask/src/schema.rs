@@ -58,7 +58,7 @@ fn check_parts(sql: &Path) -> Result<()> {
     Ok(())
 }
 
-fn version(control: &Path) -> Result<String> {
+pub(crate) fn version(control: &Path) -> Result<String> {
     let text = fs::read_to_string(control).with_context(|| format!("cannot read {}", control.display()))?;
     let version = text.lines().find_map(|line| line.strip_prefix("default_version = '")?.strip_suffix('\''));
     version.map(str::to_owned).with_context(|| format!("{} names no default_version", control.display()))

@@ -22,7 +22,8 @@ pub fn copy(places: &Places, postgres: &Postgres, data: &Path) -> Result<()> {
     Ok(())
 }
 
-fn ready(places: &Places, postgres: &Postgres) -> Result<PathBuf> {
+/// The template of this PostgreSQL, after making it where it is not there yet.
+pub fn ready(places: &Places, postgres: &Postgres) -> Result<PathBuf> {
     let template = places.base.join(format!("template-{}", postgres.label()));
     if template.exists() {
         return Ok(template);

@@ -1,12 +1,11 @@
 //! Where models and ONNX Runtime are.
 //!
-//! Without an option, they are where `cargo xtask install` put them, which the `pg_config` beside this program tells: the
-//! server's own defaults of `clip.models_directory` and `clip.onnxruntime_library`.
+//! Without an option, they are beside this program, where the server finds them too: its own defaults of
+//! `clip.models_directory` and `clip.onnxruntime_library`.
 
 use std::env;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::process::Command;
 use std::thread;
 
 use clap::Args;
@@ -17,7 +16,7 @@ use crate::onnxruntime::{DISABLE_TELEMETRY, OnnxRuntime};
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelsDirectory {
-    /// Folder that holds a folder for each model; by default that of the PostgreSQL beside this program
+    /// Folder that holds a folder for each model; by default `models` beside this program
     #[arg(long = "models-directory", value_name = "DIR")]
     given: Option<PathBuf>,
 }
@@ -27,7 +26,7 @@ impl ModelsDirectory {
     pub(super) fn path(&self) -> Result<PathBuf, Error> {
         match &self.given {
             Some(given) => Ok(given.clone()),
-            None => Ok(installed("--sharedir", "--models-directory")?.join("models")),
+            None => beside("models", "--models-directory"),
         }
     }
 }
@@ -36,7 +35,7 @@ impl ModelsDirectory {
 pub(crate) struct Place {
     #[command(flatten)]
     pub models: ModelsDirectory,
-    /// ONNX Runtime's library; by default that of the PostgreSQL beside this program
+    /// ONNX Runtime's library; by default `libonnxruntime.so` beside this program
     #[arg(long, value_name = "PATH")]
     onnxruntime: Option<PathBuf>,
 }
@@ -61,18 +60,14 @@ impl Place {
     pub(super) fn library(&self) -> Result<PathBuf, Error> {
         match &self.onnxruntime {
             Some(given) => Ok(given.clone()),
-            None => Ok(installed("--pkglibdir", "--onnxruntime")?.join("libonnxruntime.so")),
+            None => beside("libonnxruntime.so", "--onnxruntime"),
         }
     }
 }
 
-/// The folder `pg_clip` in a directory of the PostgreSQL whose programs lie beside this one.
-fn installed(directory: &str, option: &'static str) -> Result<PathBuf, Error> {
-    let asked = || {
-        let pg_config = env::current_exe().ok()?.with_file_name("pg_config");
-        let answer = Command::new(pg_config).arg(directory).output().ok()?;
-        let path = String::from_utf8(answer.stdout).ok()?;
-        answer.status.success().then(|| PathBuf::from(path.trim_end()).join("pg_clip"))
-    };
-    asked().ok_or(Error::NoPgConfig { option })
+/// A file or folder beside this program, in whose folder all of them are installed. Where a symbolic link started the
+/// program, it is the folder that the link leads to.
+fn beside(name: &'static str, option: &'static str) -> Result<PathBuf, Error> {
+    let beside = env::current_exe().ok().map(|program| program.with_file_name(name));
+    beside.filter(|path| path.exists()).ok_or(Error::NotBeside { name, option })
 }

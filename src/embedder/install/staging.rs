@@ -34,6 +34,9 @@ impl Staging {
         let cannot = || Error::io(format!("cannot make {}", path.display()));
         let lock = loop {
             match fs::create_dir(&path) {
+                Err(source) if is_refused(&source) => {
+                    return Err(Error::Unwritable { path: models_directory.to_owned(), source });
+                }
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(cannot()(error)),
                 _ => {}
             }
@@ -175,6 +178,10 @@ fn sync_folders(folder: &Path) -> io::Result<()> {
 
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 mod child;
 mod listener;
+mod parts;
 mod worker;
 
 use pgrx::pg_sys;

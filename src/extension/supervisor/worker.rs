@@ -1,16 +1,13 @@
 //! The background worker's main function.
 
 use std::cmp;
-use std::ffi::{CStr, OsStr, c_char};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
 use super::child::{Child, Launch};
-use super::listener;
+use super::{listener, parts};
 use crate::client::{Interest, LOCK, wait};
 use crate::error::Error;
 use crate::worker::{accept_signals, reload_settings};
@@ -39,13 +36,14 @@ fn supervise() -> Result<(), Error> {
         return Ok(());
     };
     let listener = listener::listen()?;
-    let mut launch = current_launch();
     let mut restarts = 0;
     let mut pause = FIRST_PAUSE;
     loop {
+        // Looked up for each start: the files may have been installed meanwhile.
+        let mut launch = current_launch();
         let started = Instant::now();
         match Child::start(&launch, restarts, &listener) {
-            Ok(child) => launch = watch(child, launch),
+            Ok(child) => watch(child, &mut launch),
             Err(error) => pgrx::warning!("pg_clip: {error}: {}", launch.program.display()),
         }
         restarts += 1;
@@ -68,25 +66,24 @@ fn supervise() -> Result<(), Error> {
     }
 }
 
-/// Stays with the embedder until it has ended, by itself or because a setting changed. Returns what the next one is
-/// to be started with.
-fn watch(mut child: Child, mut launch: Launch) -> Launch {
+/// Stays with the embedder until it has ended, by itself or because a setting changed.
+fn watch(mut child: Child, launch: &mut Launch) {
     loop {
         relay(child.lines());
         if let Some(status) = child.ended() {
             while relay(child.lines()) {}
             pgrx::log!("pg_clip: the embedder ended ({status}), starting it again");
-            return launch;
+            return;
         }
         if child.floods_the_log() {
             pgrx::warning!("pg_clip: the embedder writes to the log without an end, starting it again");
             child.stop();
-            return launch;
+            return;
         }
-        if settings_changed(&mut launch) {
+        if settings_changed(launch) {
             pgrx::log!("pg_clip: a setting changed, starting the embedder again");
             child.stop();
-            return launch;
+            return;
         }
         // Without a deadline it ends by what is written, by the guardian's end, or by the latch.
         wait(child.descriptor(), Interest::Readable, None);
@@ -116,22 +113,10 @@ fn settings_changed(launch: &mut Launch) -> bool {
 }
 
 fn current_launch() -> Launch {
-    let models = match settings::models_directory() {
-        installed if installed.is_empty() => {
-            installed_path(pg_sys::get_share_path).join("pg_clip").join("models")
-        }
-        chosen => PathBuf::from(chosen),
-    };
-    let library = match settings::onnxruntime_library() {
-        installed if installed.is_empty() => {
-            installed_path(pg_sys::get_pkglib_path).join("pg_clip").join("libonnxruntime.so")
-        }
-        chosen => PathBuf::from(chosen),
-    };
     let arguments = vec![
         "--listen-fd=0".to_owned(),
-        format!("--models-directory={}", models.display()),
-        format!("--onnxruntime={}", library.display()),
+        format!("--models-directory={}", parts::models_directory().display()),
+        format!("--onnxruntime={}", parts::onnxruntime_library().display()),
         format!("--threads={}", settings::threads()),
         format!("--max-loaded-models={}", settings::max_loaded_models()),
         format!("--decoder-memory={}", settings::decoder_memory()),
@@ -140,21 +125,5 @@ fn current_launch() -> Launch {
         // A name that cannot be a model's is for the embedder to report: it serves the others.
         format!("--model={}", settings::configured_model()),
     ];
-    Launch { program: server_program().with_file_name("pg_clip_embedder"), arguments }
-}
-
-/// A directory of this installation, found from where the server's program lies.
-fn installed_path(find: unsafe fn(*const c_char, *mut c_char)) -> PathBuf {
-    let mut path = [0 as c_char; pg_sys::MAXPGPATH as usize];
-    // SAFETY: the server set `my_exec_path` before it started any process; the buffer has the size that is asked for.
-    unsafe {
-        find(&raw const pg_sys::my_exec_path as *const c_char, path.as_mut_ptr());
-        PathBuf::from(OsStr::from_bytes(CStr::from_ptr(path.as_ptr()).to_bytes()))
-    }
-}
-
-fn server_program() -> PathBuf {
-    // SAFETY: the server set `my_exec_path` before it started any process.
-    let path = unsafe { CStr::from_ptr(&raw const pg_sys::my_exec_path as *const c_char) };
-    Path::new(OsStr::from_bytes(path.to_bytes())).to_owned()
+    Launch { program: parts::program(), arguments }
 }
