@@ -22,9 +22,9 @@ fn photos_in_s3_are_fed_and_failures_have_their_reasons() {
     for (number, photo) in photos.iter().enumerate() {
         s3.store("photos", &format!("shop/{}", name("good", number)), photo);
     }
-    for number in 0..6 {
-        s3.store("photos", &format!("shop/{}", name("private", number)), &photos[number]);
-        s3.store("photos", &format!("shop/{}", name("broken", number)), &photos[number][..100]);
+    for (number, photo) in photos.iter().take(6).enumerate() {
+        s3.store("photos", &format!("shop/{}", name("private", number)), photo);
+        s3.store("photos", &format!("shop/{}", name("broken", number)), &photo[..100]);
         name("missing", number);
     }
     s3.forbid("photos", "shop/private/");

@@ -134,7 +134,10 @@ fn iso_media(bytes: &[u8]) -> Option<Result<Format, &'static str>> {
 
 const HEIF: [&[u8; 4]; 5] = [b"mif1", b"mif2", b"msf1", b"miaf", b"heif"];
 
-const BRANDS: [(&[&[u8; 4]], Result<Format, &str>); 6] = [
+/// Brands, and their format or its name where it is not supported.
+type Brands = (&'static [&'static [u8; 4]], Result<Format, &'static str>);
+
+const BRANDS: [Brands; 6] = [
     (&[b"avif", b"avis"], Ok(Format::Avif)),
     (&[b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"], Ok(Format::Heic)),
     (&[b"avci", b"avcs"], Err("HEIF (with H.264)")),

@@ -43,7 +43,7 @@ sql_function! {
             let lease = f64::from_datum(argument(2), false).unwrap_or_default();
             (oid_of(argument(0)), most, lease, (*(*fcinfo).flinfo).fn_oid)
         };
-        if !(1..=MOST_JOBS).contains(&most) || !(lease > 0.0 && lease <= LONGEST_LEASE) {
+        if !((1..=MOST_JOBS).contains(&most) && lease > 0.0 && lease <= LONGEST_LEASE) {
             let message = format!("a claim is of 1 to {MOST_JOBS} photos, for up to {LONGEST_LEASE} seconds");
             return Err(refuse(Reason::InvalidParameter, message));
         }
