@@ -1,6 +1,6 @@
 """Measures pg_clip and what people would otherwise run, in one run on one machine: all of it, or one part.
 
-    cargo xtask bench peers [PART]
+    cargo xtask bench peers [PART,PART,…]
 
 That makes the model and a server, and calls this. A run of all parts writes result.md and result.svg beside this file; that of some
 goes to the folder of the model, and both are printed.

@@ -26,16 +26,15 @@ use packages::Packages;
 const PARTS: [&str; 11] =
     ["text", "cached", "photo", "search", "bulk", "clients", "mixed", "start", "memory", "cores", "peak"];
 
-/// Builds, installs, makes the model, and measures: all, or the part of this name.
+/// Builds, installs, makes the model, and measures: all, or the parts of these names, with commas between them.
 pub fn measure(
     places: &Places,
     environment: &Environment,
     postgres: &Postgres,
     part: Option<&Path>,
 ) -> Result<()> {
-    if let Some(part) = part
-        && !PARTS.iter().any(|known| part == Path::new(known))
-    {
+    let parts: Vec<_> = part.iter().flat_map(|parts| parts.to_str().unwrap_or_default().split(',')).collect();
+    if !parts.iter().all(|part| PARTS.contains(part)) {
         bail!("the parts of the bench of the peers are {}", PARTS.join(", "));
     }
     let built = build::build(&places.workspace, environment, postgres)?;
@@ -65,7 +64,7 @@ pub fn measure(
         .arg(&work)
         .arg("--packages")
         .arg(&packages.node)
-        .args(part)
+        .args(parts)
         .env("PGHOST", cluster.sockets())
         .env("PGPORT", PORT.to_string())
         .env("PGUSER", "postgres")
