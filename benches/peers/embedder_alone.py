@@ -21,7 +21,7 @@ from inputs import WORDS
 
 # As src/wire has them.
 PROTOCOL, HELLO, EMBED_TEXT, EMBED_BULK_IMAGE, DESCRIBE, EMBEDDING = 3, 1, 2, 6, 5, 17
-LISTENS_ON = 3
+LISTENS_ON = 0
 CLIENT_PROCESSES = 8
 
 
@@ -41,13 +41,9 @@ class Embedder:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.path)
             listener.listen(128)
-            descriptor = listener.fileno()
-            pass_on = lambda: os.dup2(descriptor, LISTENS_ON, inheritable=True)
             environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
-            self.process = subprocess.Popen(
-                command, preexec_fn=pass_on, close_fds=False, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            # The socket is its standard input, as the guardian has it.
+            self.process = subprocess.Popen(command, env=environment, stdin=listener, stdout=subprocess.DEVNULL)
         self.connect().describe()
 
     def connect(self) -> "Connection":
