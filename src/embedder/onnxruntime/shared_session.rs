@@ -5,7 +5,7 @@
 //! its caller waits. So a lone run has all processors, and as many runs as there are threads have one each: on two
 //! processors, two images of an int8 model that run beside each other took 0.72 of the time that they took one after the
 //! other, and two runs of four images in fp32 0.91. Were both computed on their callers' threads, these and the pool's
-//! threads would fight for the processors, and nothing would be gained. A run that is urgent is the exception: the threads
+//! threads would share the processors, and less would be gained, or nothing. A run that is urgent is the exception: the threads
 //! of the pool may stand back behind its caller's, and may be busy.
 //!
 //! ONNX Runtime declares concurrent runs of one session safe. `ort` takes a session by `&mut` because some execution
