@@ -25,7 +25,7 @@ use std::{panic, thread};
 
 use pg_clip_wire::{Fingerprint, MAX_DIMENSIONS};
 
-use self::config::{Config, Kind};
+use self::config::{Config, Kind, LONGEST_CONTEXT};
 pub(crate) use self::folder::{Folder, installed, is_name, locate};
 pub(crate) use self::graph_file::GraphFile;
 use self::image_tower::ImageTower;
@@ -108,10 +108,16 @@ impl Model {
     ) -> Result<Model, Error> {
         let unusable = |reason| Error::UnusableModel { name: name.to_owned(), reason };
         let kind = config.kind();
-        let mut towers = graph::open_towers(&folder.path, graphs, kind, sessions).map_err(unusable)?;
+        let (towers, tokenizer) = thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| Tokenizer::read(&folder.tokenizer, LONGEST_CONTEXT as usize));
+            let towers = graph::open_towers(&folder.path, graphs, kind, sessions);
+            (towers, tokenizer.join().unwrap_or_else(|panic| panic::resume_unwind(panic)))
+        });
+        let (mut towers, mut tokenizer) = (towers.map_err(unusable)?, tokenizer.map_err(unusable)?);
         let preprocessing = towers.reconcile(config.preprocessing(), kind).map_err(unusable)?;
         let context_length = towers.text.context_length(config.context_length().map_err(unusable)?);
-        let mut tokenizer = Tokenizer::read(&folder.tokenizer, context_length).map_err(unusable)?;
+        let too_short = |reason| unusable(format!("{}: {reason}", folder.tokenizer.display()));
+        tokenizer.cut_at(context_length).map_err(too_short)?;
         if let Some(id) = config.padding_token(&tokenizer) {
             tokenizer.pad_with(id);
         }

@@ -4,11 +4,14 @@
 //! the server is none the worse. ONNX Runtime writes telemetry into the home folder unless `ORT_DISABLE_TELEMETRY` is
 //! set before it is loaded, which the guardian does; without it nothing is loaded.
 
+mod mapped_file;
+mod outline;
 mod shared_session;
 
 use std::env;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
+use std::io;
 use std::mem;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
@@ -25,6 +28,8 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::sys::OrtApiBase;
 use ort::value::{Outlet, ValueType};
 
+use self::mapped_file::MappedFiles;
+pub(crate) use self::outline::Outline;
 pub(crate) use self::shared_session::{SharedSession, Urgency};
 use crate::error::Error;
 use crate::scheduling;
@@ -120,10 +125,16 @@ impl Sessions {
     ///
     /// The threads of a session that takes images stand back behind all others. A graph of both towers takes images
     /// also where it is run for a text.
-    pub(crate) fn open(&self, graph: &Path) -> Result<SharedSession, String> {
+    ///
+    /// Large weights are read from where they lie, see [`outline`], in the graph itself or in `external_data`; the session
+    /// needs none of these files any more.
+    pub(crate) fn open(&self, graph: &Path, external_data: &[PathBuf]) -> Result<SharedSession, String> {
+        let failed = |error: io::Error| error.to_string();
+        let files = MappedFiles::open(&[&[graph.to_owned()], external_data].concat()).map_err(failed)?;
+        let inside = if external_data.is_empty() { Inside::of(graph).map_err(failed)? } else { None };
         let pool = Pool::default();
         let session = || -> ort::Result<Session> {
-            Session::builder(&self.environment)?
+            let builder = Session::builder(&self.environment)?
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(self.threads)?
                 .with_inter_threads(1)?
@@ -134,10 +145,16 @@ impl Sessions {
                 .with_memory_pattern(false)?
                 .with_config_entry(EXACT_8_BIT_PRODUCTS, if has_vnni() { "0" } else { "1" })?
                 .with_log_level(LogLevel::Fatal)?
-                .with_execution_providers([CPU::default().with_arena_allocator(false).build()])?
-                .commit_from_file(graph)
+                .with_execution_providers([CPU::default().with_arena_allocator(false).build()])?;
+            match inside {
+                Some(Inside { folder, outline }) => {
+                    builder.with_config_entry(FOLDER_OF_WEIGHTS, folder)?.commit_from_memory(&outline.bytes)
+                }
+                None => { builder }.commit_from_file(graph),
+            }
         };
         let session = session().map_err(|error| error.to_string())?;
+        files.copy_what_is_mapped().map_err(failed)?;
         if session.inputs().iter().any(takes_images) {
             pool.threads().iter().copied().for_each(scheduling::let_stand_back);
         }
@@ -145,8 +162,29 @@ impl Sessions {
     }
 }
 
+/// A graph whose large weights lie in its own file.
+struct Inside {
+    /// The folder that weights are named in.
+    folder: String,
+    outline: Outline,
+}
+
+impl Inside {
+    /// None for a graph that is loaded from its file.
+    fn of(graph: &Path) -> io::Result<Option<Inside>> {
+        // ONNX Runtime takes weights from below the folder: where a link leads counts.
+        let graph = graph.canonicalize()?;
+        let text = |part: Option<&OsStr>| part.and_then(OsStr::to_str).map(str::to_owned);
+        let folder = text(graph.parent().map(Path::as_os_str));
+        let (Some(folder), Some(name)) = (folder, text(graph.file_name())) else { return Ok(None) };
+        let outline = Outline::read(File::open(&graph)?, Some(&name))?;
+        Ok(outline.filter(|outline| outline.left_out > 0).map(|outline| Inside { folder, outline }))
+    }
+}
+
 // As in ONNX Runtime's `onnxruntime_session_options_config_keys.h`.
 const EXACT_8_BIT_PRODUCTS: &str = "session.x64quantprecision";
+const FOLDER_OF_WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
 const SPIN_DURATION_US: &str = "session.intra_op.spin_duration_us";
 
 /// Whether a release of ONNX Runtime knows [`SPIN_DURATION_US`]. An older one ignores it and would spin for long.

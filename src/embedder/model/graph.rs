@@ -49,7 +49,7 @@ pub(super) fn open_towers(
     sessions: &Sessions,
 ) -> Result<Towers, String> {
     let (mut images, mut texts) = (Vec::new(), Vec::new());
-    let opened = beside_each_other(graphs, |graph| sessions.open(&graph.path));
+    let opened = beside_each_other(graphs, |graph| sessions.open(&graph.path, &graph.external_data));
     for (graph, session) in graphs.iter().zip(opened) {
         let at = |reason: String| format!("{}: {reason}", graph.path.display());
         let file = graph.path.strip_prefix(folder).unwrap_or(&graph.path).display().to_string();
@@ -60,7 +60,7 @@ pub(super) fn open_towers(
             Half::Image(sees) => images.push(ImageTower::new(session, file, sees, Vec::new(), dynamic)),
             Half::Text(reads) => texts.push(TextTower::new(session, file, reads, Vec::new(), dynamic)),
             Half::Both(sees, reads) => {
-                let second = sessions.open(&graph.path).map_err(unloadable)?;
+                let second = sessions.open(&graph.path, &graph.external_data).map_err(unloadable)?;
                 let (of_images, of_texts) = (vec![sees.pixels.input.clone()], reads.inputs());
                 images.push(ImageTower::new(session, file.clone(), sees, of_texts, dynamic));
                 texts.push(TextTower::new(second, file, reads, of_images, dynamic));

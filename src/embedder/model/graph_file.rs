@@ -2,11 +2,14 @@
 //!
 //! A graph above 2 GB, and many a smaller one, has its weights in files beside it and names them. ONNX Runtime reads
 //! them on its own; the fingerprint and a missing one are our business. Both facts that are wanted here stand in the
-//! file as short protobuf fields with a fixed beginning, which are searched for; weights have no such bytes.
+//! file as short protobuf fields with a fixed beginning, which are searched for in all that is no large weight; small ones
+//! have no such bytes.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Component, Path, PathBuf};
+
+use crate::onnxruntime::Outline;
 
 /// An ONNX file.
 #[derive(Debug)]
@@ -31,7 +34,7 @@ impl GraphFile {
     /// Looks through the file, or says what is wrong with it.
     pub(crate) fn read(path: PathBuf) -> Result<GraphFile, String> {
         let failed = |error: io::Error| format!("{}: {error}", path.display());
-        let (locations, quantizes_dynamically) = File::open(&path).and_then(scan).map_err(failed)?;
+        let (locations, quantizes_dynamically) = File::open(&path).and_then(look_through).map_err(failed)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut external_data = Vec::new();
         for location in locations {
@@ -49,6 +52,17 @@ impl GraphFile {
             external_data.push(file);
         }
         Ok(GraphFile { path, external_data, quantizes_dynamically })
+    }
+}
+
+/// Reads a file, and of a graph no more than its outline.
+fn look_through(mut file: File) -> io::Result<(Vec<String>, bool)> {
+    match Outline::read(&file, None)? {
+        Some(outline) => scan(outline.bytes.as_slice()),
+        None => {
+            file.rewind()?;
+            scan(file)
+        }
     }
 }
 

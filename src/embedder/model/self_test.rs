@@ -2,13 +2,16 @@
 //!
 //! Both towers give finite vectors of one dimension, different ones for different inputs and the same for the same.
 //! Texts run unpadded only where the model itself shows that padding does not count. Inputs share a run only where the
-//! model shows, to the last bit, that they do not touch each other: two inputs alone, then a batch of three that
-//! repeats the first. ONNX Runtime computes a batch of more in the same way as one of three, and not as a single input,
-//! so that larger ones are not tried. Where the graph quantizes dynamically, by the largest value of a whole batch,
+//! model shows, to the last bit, that they do not touch each other: one input alone, then a batch of three that has it
+//! before and behind another. ONNX Runtime computes a batch of more in the same way as one of three, and not as a single
+//! input, so that larger ones are not tried. Where the graph quantizes dynamically, by the largest value of a whole batch,
 //! there is nothing to try.
 //!
-//! That costs 5 inferences of images and 7 of texts, or 5 where texts have a fixed length; one more where the batch fails.
-//! A tower that runs its inputs one by one costs 3 of images and at most 5 of texts.
+//! That costs 4 inferences of images and 6 of texts, or 4 where texts have a fixed length; two more where the batch fails.
+//! A tower that runs its inputs one by one costs 3 of images and at most 5 of texts. Both towers are tried beside each
+//! other: the first request waits for it.
+
+use std::{panic, thread};
 
 use super::graph::Towers;
 use super::normalize;
@@ -61,17 +64,24 @@ pub(super) fn run(
     }
     let images = [image(preprocessing, 1), image(preprocessing, 2)];
 
-    let limit = towers.image.batch_limit();
-    let (seen, image) = try_tower(&images, limit, |batch| towers.image.run(batch, Urgency::Usual))
-        .map_err(|reason| format!("image tower: {reason}"))?;
-
-    let padding = Some(tokenizer.padding());
-    let unpadded_text = reads_unpadded(&towers.text, &texts[0], tokenizer)
-        .map_err(|reason| format!("text tower: {reason}"))?;
-    let padding = padding.filter(|_| !unpadded_text);
-    let limit = towers.text.batch_limit();
-    let (read, text) = try_tower(&texts, limit, |batch| towers.text.run(batch, padding))
-        .map_err(|reason| format!("text tower: {reason}"))?;
+    let try_images = || {
+        let limit = towers.image.batch_limit();
+        try_tower(&images, limit, |batch| towers.image.run(batch, Urgency::Usual))
+            .map_err(|reason| format!("image tower: {reason}"))
+    };
+    let try_texts = || {
+        let unpadded = reads_unpadded(&towers.text, &texts[0], tokenizer)?;
+        let padding = Some(tokenizer.padding()).filter(|_| !unpadded);
+        let limit = towers.text.batch_limit();
+        Ok((unpadded, try_tower(&texts, limit, |batch| towers.text.run(batch, padding))?))
+    };
+    let (images_tried, texts_tried) = thread::scope(|scope| {
+        let images_tried = scope.spawn(try_images);
+        let texts_tried = try_texts().map_err(|reason: String| format!("text tower: {reason}"));
+        (images_tried.join().unwrap_or_else(|panic| panic::resume_unwind(panic)), texts_tried)
+    });
+    let (seen, image) = images_tried?;
+    let (unpadded_text, (read, text)) = texts_tried?;
     if seen != read {
         return Err(format!("its image tower gives {seen} dimensions and its text tower {read}"));
     }
@@ -103,31 +113,34 @@ fn one_row(mut rows: Vec<Vec<f32>>) -> Result<Vec<f32>, String> {
     rows.pop().ok_or_else(|| "it gives no row".to_owned())
 }
 
-/// Runs two inputs alone and, where `limit` allows more, in a batch: the dimensions, and what was found.
+/// Runs an input alone and another beside it, in one batch where `limit` allows it: the dimensions, and what was found.
 fn try_tower<T>(
     inputs: &[Vec<T>; 2],
     limit: usize,
     run: impl Fn(&[&[T]]) -> Result<Vec<Vec<f32>>, String>,
 ) -> Result<(usize, Tower), String> {
-    let mut alone = Vec::with_capacity(2);
-    for input in inputs {
-        alone.extend(run(&[input])?);
-    }
-    for row in &alone {
+    let [first, second] = inputs.each_ref().map(Vec::as_slice);
+    let alone = one_row(run(&[first])?)?;
+    let mut batch: Vec<&[T]> = vec![first, second, first];
+    batch.truncate(limit);
+    let together = if batch.len() > 1 { run(&batch)? } else { Vec::new() };
+    let is_pure = together.len() > 1 && together.iter().step_by(2).all(|row| bits(row) == bits(&alone));
+    let other = match together.into_iter().nth(1).filter(|_| is_pure) {
+        Some(row) => row,
+        None => one_row(run(&[second])?)?,
+    };
+    for row in [&alone, &other] {
         normalize(row.clone()).map_err(|what| format!("it gives {what}"))?;
     }
-    if alone[0] == alone[1] {
+    if alone == other {
         return Err("it gives the same vector for different inputs".to_owned());
     }
-    let batch: Vec<&[T]> = inputs.iter().map(Vec::as_slice).cycle().take(limit.min(3)).collect();
-    let is_pure = batch.len() > 1
-        && run(&batch)?.iter().zip(alone.iter().cycle()).all(|(row, alone)| bits(row) == bits(alone));
-    if !is_pure && bits(&alone[0]) != bits(&one_row(run(&[&inputs[0]])?)?) {
+    if !is_pure && bits(&alone) != bits(&one_row(run(&[first])?)?) {
         return Err("it gives different vectors for the same input".to_owned());
     }
-    let normalizes =
-        alone.iter().all(|row| (row.iter().map(|value| value * value).sum::<f32>() - 1.0).abs() < 1e-3);
-    Ok((alone[0].len(), Tower { batch: if is_pure { limit } else { 1 }, normalizes }))
+    let is_normal = |row: &Vec<f32>| (row.iter().map(|value| value * value).sum::<f32>() - 1.0).abs() < 1e-3;
+    let normalizes = is_normal(&alone) && is_normal(&other);
+    Ok((alone.len(), Tower { batch: if is_pure { limit } else { 1 }, normalizes }))
 }
 
 fn bits(row: &[f32]) -> Vec<u32> {

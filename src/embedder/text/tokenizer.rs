@@ -40,20 +40,23 @@ impl Tokenizer {
     pub(crate) fn of(json: &[u8], context_length: usize) -> Result<Tokenizer, String> {
         let fail = |error: tokenizers::Error| error.to_string();
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(json).map_err(fail)?;
-        let padding = Padding {
-            id: tokenizer.get_padding().map_or(0, |padding| padding.pad_id),
-            length: context_length,
-        };
-        tokenizer
-            .with_truncation(Some(TruncationParams { max_length: context_length, ..Default::default() }))
-            .map_err(fail)?
-            .with_padding(None)
-            .set_encode_special_tokens(true);
+        let padding = Padding { id: tokenizer.get_padding().map_or(0, |padding| padding.pad_id), length: 0 };
+        tokenizer.with_padding(None).set_encode_special_tokens(true);
         let cleans = openai::is_clip(&tokenizer);
         if cleans {
             openai::take_cleaned(&mut tokenizer).map_err(fail)?;
         }
-        Ok(Tokenizer { tokenizer, padding, cleans })
+        let mut tokenizer = Tokenizer { tokenizer, padding, cleans };
+        tokenizer.cut_at(context_length)?;
+        Ok(tokenizer)
+    }
+
+    /// Cuts texts at another length than that it was read with.
+    pub(crate) fn cut_at(&mut self, context_length: usize) -> Result<(), String> {
+        self.padding.length = context_length;
+        let truncation = TruncationParams { max_length: context_length, ..Default::default() };
+        self.tokenizer.with_truncation(Some(truncation)).map_err(|error| error.to_string())?;
+        Ok(())
     }
 
     /// The token ids of a text with its special tokens, at most the context length.

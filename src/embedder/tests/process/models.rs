@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::thread;
@@ -11,7 +12,7 @@ use std::thread;
 use pg_clip_wire::{FailureKind, Priority, Request};
 use serde_json::Value;
 
-use crate::embedder::{Connection, Embedder, onnxruntime};
+use crate::embedder::{Connection, Embedder, MODEL, models_directory, onnxruntime};
 
 pub(crate) fn data() -> PathBuf {
     repository().join("tests/data")
@@ -174,6 +175,48 @@ fn weights_beside_the_graph_are_part_of_the_fingerprint() {
     bytes[100] ^= 1;
     fs::write(&weights, bytes).unwrap();
     assert_ne!(fingerprint(), before);
+}
+
+/// Weights in the graph's own file, and in files beside it, which ONNX Runtime maps into memory.
+#[test]
+fn a_file_that_is_overwritten_or_cut_changes_no_vector_of_a_loaded_model() {
+    let models = temp_dir::TempDir::new().unwrap();
+    crate::serve::copy_folder(&models_directory().join(MODEL), &models.path().join(MODEL));
+    crate::serve::copy_folder(&data().join("models/external_data"), &models.path().join("external_data"));
+    let server = Embedder::start_with("serve", models.path(), MODEL, &[]);
+    let mut connection = server.connect();
+    // Rows of the table of tokens that were not read before come from it later.
+    let texts = ["the apple", "a red dog", "two cats on a pizza"];
+    let untouched = Embedder::start_with("serve", models.path(), MODEL, &[]);
+    let mut reference = untouched.connect();
+    for name in [MODEL, "external_data"] {
+        let expected = texts.map(|text| reference.embed_text_with(name, text).unwrap());
+        let expected_image = reference.embed_image_with(name, &photos()[0]).unwrap();
+        connection.embed_text_with(name, "snow").unwrap();
+        for file in files_with_weights(&models.path().join(name)) {
+            let length = fs::metadata(&file).unwrap().len() as usize;
+            let mut opened = fs::OpenOptions::new().write(true).open(&file).unwrap();
+            opened.write_all(&vec![0x3f; length]).unwrap();
+            opened.set_len(100).unwrap();
+        }
+        for (text, expected) in texts.iter().zip(&expected) {
+            assert_eq!(&connection.embed_text_with(name, text).unwrap(), expected, "{name}: {text}");
+        }
+        assert_eq!(connection.embed_image_with(name, &photos()[0]).unwrap(), expected_image, "{name}");
+    }
+}
+
+fn files_with_weights(folder: &std::path::Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_with_weights(&path));
+        } else if path.extension().is_some_and(|extension| extension == "onnx" || extension == "onnx_data") {
+            found.push(path);
+        }
+    }
+    found
 }
 
 /// Quantized models, whose values depend on what they are computed with, and others that run one by one.
