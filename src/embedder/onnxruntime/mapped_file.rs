@@ -212,7 +212,7 @@ mod tests {
         let folder = temp_dir::TempDir::new().unwrap();
         let path = folder.path().join("weights");
         fs::write(&path, "weights").unwrap();
-        let first = MappedFiles::open(&[path.clone()]).unwrap();
+        let first = MappedFiles::open(slice::from_ref(&path)).unwrap();
         let (sender, order) = mpsc::channel();
         thread::scope(|scope| {
             let (path, late) = (path.clone(), sender.clone());
