@@ -85,6 +85,10 @@ class ThroughSql(System):
         for number, client in enumerate(self.more):
             client.text(f"a photo of {number} connections")
 
+    def disconnections(self) -> None:
+        for client in self.more:
+            client.connection.close()
+
     def has_embedded(self, kind: str, count: int) -> None:
         (process, before), (now_process, now) = self.seen[kind], self.inferences(kind)
         # An embedder that was started since counts from zero.
