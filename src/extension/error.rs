@@ -244,7 +244,7 @@ impl Error {
                 Some("Raise max_worker_processes, or add pg_clip to shared_preload_libraries.".to_owned())
             }
             Error::NotAStatementTrigger => Some(
-                "SELECT clip_watch('...') creates the triggers; to write them yourself, see the README."
+                "SELECT clip_watch('...') creates the triggers; to write them yourself, see docs/watching.md."
                     .to_owned(),
             ),
             Error::NoTransitionTable(_, clause) => {

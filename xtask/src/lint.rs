@@ -1,4 +1,7 @@
-//! The rules of the house: formatting, and clippy without a warning in any crate.
+//! The rules of the house: formatting, clippy without a warning in any crate, and, where cargo-deny is installed, the
+//! licences, duplicates and sources of the crates that are used.
+
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -8,6 +11,8 @@ use crate::command;
 use crate::environment::Environment;
 use crate::places::Places;
 use crate::postgres::Postgres;
+use crate::progress::say;
+use crate::workspace::Workspace;
 
 pub fn lint(places: &Places, environment: &Environment, postgres: &Postgres) -> Result<()> {
     let workspace = &places.workspace;
@@ -20,5 +25,15 @@ pub fn lint(places: &Places, environment: &Environment, postgres: &Postgres) -> 
     let mut extension = workspace.cargo();
     extension.arg("clippy");
     build::for_extension(&mut extension, environment, postgres)?;
-    command::run(extension.args(["--", "--deny=warnings"]))
+    command::run(extension.args(["--", "--deny=warnings"]))?;
+    deny(workspace)
+}
+
+/// Checks the crates against `deny.toml`. The database of advisories needs a network beyond the registry's.
+fn deny(workspace: &Workspace) -> Result<()> {
+    if command::status_if_present(Command::new("cargo-deny").arg("--version"))?.is_none() {
+        say("not run: cargo deny, which is not on the PATH (cargo install cargo-deny --locked)");
+        return Ok(());
+    }
+    command::run(workspace.cargo().args(["deny", "--workspace", "check", "bans", "licenses", "sources"]))
 }
