@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod catalogue;
 pub(crate) mod check;
 pub(crate) mod embed;
 pub(crate) mod fetch;
@@ -41,7 +42,7 @@ pub(crate) enum Command {
     Import(import::ImportOptions),
     /// Make an 8-bit model out of an installed one, and install it
     Quantize(quantize::QuantizeOptions),
-    /// List published models by the short names that `fetch` takes
+    /// List published models, by the short names that `fetch` takes: figures, licences, hashes, and which one is for what
     Catalogue,
     /// List the installed models
     List(list::ListOptions),

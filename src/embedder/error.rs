@@ -59,11 +59,11 @@ pub(crate) enum Error {
     #[error("environment variable {variable} cannot be used")]
     BadEnvironment { variable: &'static str, reason: String },
     #[error("{url} cannot be fetched")]
-    Unreachable { url: String, reason: String, transient: bool },
+    Unreachable { url: String, reason: String, transient: bool, unreached: bool },
     #[error("hub has no {what}")]
     NotOnHub { what: String, url: String },
     #[error("hub does not give out repository \"{repository}\"")]
-    Forbidden { repository: String, has_token: bool },
+    Forbidden { repository: String, token: HubToken, reason: String },
     #[error("repository \"{repository}\" cannot be installed")]
     UnusableRepository { repository: String, reason: String },
     #[error("folder {} cannot be installed", path.display())]
@@ -96,6 +96,18 @@ pub(crate) enum Error {
 
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
+}
+
+/// What became of the access token for a hub.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum HubToken {
+    /// There is none.
+    None,
+    Accepted,
+    /// The hub does not know it; `source` is the variable or the file that it is from.
+    Refused {
+        source: String,
+    },
 }
 
 impl Error {
@@ -168,7 +180,9 @@ impl Error {
                 format!("The image is {width} pixels wide and {height} high.")
             }
             Error::NotOnHub { url, .. } => format!("The hub does not know {url}."),
-            Error::Forbidden { .. } => "It is gated, private, or not there.".to_owned(),
+            Error::Forbidden { reason, .. } => {
+                format!("It is gated, private, or not there. {}", sentence(reason))
+            }
             Error::WrongFile { expected, found, .. } => format!("Expected: {expected}. Found: {found}."),
             Error::TooUnlike { images, texts, .. } => format!(
                 "Mean cosine to its own vectors: {images:.4} of images, {texts:.4} of texts, and at least {LEAST_MEAN} of \
@@ -206,14 +220,22 @@ impl Error {
             Error::BadRepository { .. } => {
                 "Give it as OWNER/NAME or OWNER/NAME@REVISION, or give a name that `pg_clip_embedder catalogue` lists.".to_owned()
             }
-            Error::Forbidden { has_token: false, .. } => {
+            Error::Forbidden { token: HubToken::None, .. } => {
                 "Set HF_TOKEN to an access token of an account that may read it.".to_owned()
             }
-            Error::Forbidden { has_token: true, .. } => {
+            Error::Forbidden { token: HubToken::Refused { source }, .. } => format!(
+                "The hub refused the token of {source}: set HF_TOKEN to a valid one of an account that may read it."
+            ),
+            Error::Forbidden { token: HubToken::Accepted, .. } => {
                 "Accept its terms on its page, or set HF_TOKEN to the token of an account that may read it."
                     .to_owned()
             }
             Error::UnknownVariant { available, .. } => format!("Its variants: {}.", available.join(", ")),
+            Error::Unreachable { unreached: true, .. } => {
+                "The same command continues where it stopped. A firewall must let through the host of HF_ENDPOINT, \
+                 which is huggingface.co by default, and what it redirects to: *.hf.co and *.xethub.hf.co."
+                    .to_owned()
+            }
             Error::Unreachable { transient: true, .. } => "The same command continues where it stopped.".to_owned(),
             Error::Io { source, .. } if is_full(source) => {
                 "Make room and give the same command again, or discard what is there with `remove`.".to_owned()

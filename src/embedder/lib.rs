@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
         Command::Fetch(options) => command_line::fetch::run(&options),
         Command::Import(options) => command_line::import::run(&options),
         Command::Quantize(options) => command_line::quantize::run(&options),
-        Command::Catalogue => command_line::list::run_catalogue(),
+        Command::Catalogue => command_line::catalogue::run(),
         Command::List(options) => command_line::list::run(&options),
         Command::Remove(options) => command_line::remove::run(&options),
     }

@@ -121,6 +121,9 @@ impl Model {
         if let Some(id) = config.padding_token(&tokenizer) {
             tokenizer.pad_with(id);
         }
+        if let Some(cleaning) = config.cleaning(&tokenizer).map_err(unusable)? {
+            tokenizer.clean_as(cleaning);
+        }
         let tested = self_test::run(&towers, &tokenizer, &preprocessing).map_err(unusable)?;
         if let Some(said) = config.projection()
             && kind == Kind::Clip

@@ -8,4 +8,5 @@ mod parity;
 mod tokenizer;
 
 pub(crate) use self::cache::Cache;
+pub(crate) use self::cleaning::Cleaning;
 pub(crate) use self::tokenizer::Tokenizer;

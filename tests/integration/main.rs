@@ -62,6 +62,7 @@ mod search;
 mod server_errors;
 mod standby;
 mod statistics;
+mod thresholds;
 mod transactions;
 mod typed_rows;
 mod versions;

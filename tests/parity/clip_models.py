@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import open_clip
 import torch
+from open_clip.hf_model import HFTextEncoder
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel, XLMRobertaConfig
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -55,11 +56,11 @@ def clip(size: Size, vocabulary: int, activation: str, seed: int) -> CLIPModel:
     return spread(CLIPModel._from_config(config, attn_implementation="eager"), seed)
 
 
-def siglip(size: Size, vocabulary: int, seed: int) -> SiglipModel:
-    """transformers' SigLIP: no causal mask, no projection, pooled at the last position whatever stands there."""
+def siglip(size: Size, vocabulary: int, seed: int, pad: int = 1) -> SiglipModel:
+    """transformers' SigLIP and SigLIP 2: no causal mask, no projection, pooled at the last position whatever stands there."""
     config = SiglipConfig(
         text_config=tower(size.text) | {
-            "vocab_size": vocabulary, "max_position_embeddings": size.context, "pad_token_id": 1, "eos_token_id": 1,
+            "vocab_size": vocabulary, "max_position_embeddings": size.context, "pad_token_id": pad, "eos_token_id": 1,
             "bos_token_id": 1, "projection_size": size.vision.width,
         },
         vision_config=tower(size.vision) | {"image_size": size.image_size, "patch_size": size.patch},
@@ -83,6 +84,21 @@ def open_clip_model(size: Size, vocabulary: int, quick_gelu: bool, seed: int) ->
         layers=size.text.layers,
     )
     return spread(open_clip.CLIP(size.dimensions, vision, text, quick_gelu=quick_gelu), seed)
+
+
+def open_clip_xlm_roberta(size: Size, vocabulary: int, seed: int) -> open_clip.CustomTextCLIP:
+    """OpenCLIP's CLIP with a text tower of transformers: the mean over all tokens but the padding (1), then two layers."""
+    vision = open_clip.CLIPVisionCfg(
+        layers=size.vision.layers, width=size.vision.width, head_width=size.vision.width // size.vision.heads,
+        patch_size=size.patch, image_size=size.image_size,
+    )
+    model = open_clip.CustomTextCLIP(size.dimensions, vision, open_clip.CLIPTextCfg(width=8, heads=1, layers=1, vocab_size=8))
+    config = XLMRobertaConfig(**tower(size.text) | {
+        "vocab_size": vocabulary, "max_position_embeddings": size.context + 2, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
+        "type_vocab_size": 1, "attn_implementation": "eager",
+    })
+    model.text = HFTextEncoder("xlm-roberta-base", size.dimensions, config=config, pooler_type="mean_pooler", proj_type="mlp", pretrained=False)
+    return spread(model, seed)
 
 
 def tower(shape: Tower) -> dict:

@@ -50,6 +50,8 @@ def export(
     fixed_sequence: bool = False,
 ) -> None:
     """Writes a graph. Batch and sequence are dynamic, unless `fixed` (both, and the batch is 1) or `fixed_sequence`."""
+    # The exporter leaves a module as it found it, and one that was just made would train.
+    module.eval()
     module.inputs, outputs = list(inputs), outputs or list(module.names)
     if fixed:
         inputs = {name: value[:1] for name, value in inputs.items()}

@@ -18,6 +18,7 @@ import onnx
 import onnxruntime
 import open_clip
 import PIL
+import sentencepiece
 import tokenizers
 import torch
 import torchvision
@@ -27,6 +28,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 import clip_models
+import sentence_pieces
 from clip_models import BASE, Size, Tower
 from graphs import ByName, Dynamic, export, half, nan, with_external_data
 
@@ -49,6 +51,9 @@ class Reference:
     pad: int | None = None
     least_cosine: tuple[float, float] = (0.9999, 0.99999)
     model: torch.nn.Module | None = None
+    # Where the tokenizer's own library gives the ids.
+    encode: sentence_pieces.Encode | None = None
+    other_texts: Sequence[str] = ()
 
     def image(self, file: Path) -> list[float]:
         with torch.no_grad():
@@ -67,7 +72,7 @@ class Reference:
         return [vectors[place] for place in range(len(texts))]
 
     def ids(self, text: str) -> list[int]:
-        ids = self.tokenizer.encode(text).ids
+        ids = self.encode(text) if self.encode else self.tokenizer.encode(text).ids
         if len(ids) > self.context:
             ids = [*ids[: self.context - 1], ids[-1]]
         return ids if self.pad is None else ids + [self.pad] * (self.context - len(ids))
@@ -213,7 +218,7 @@ def half_weights(work: Work) -> Reference:
 def int8(work: Work) -> Reference:
     """transformers.js after ONNX Runtime's dynamic quantization, under its names there."""
     reference = transformers_js(work)
-    for path in (work.folder / "onnx").glob("*.onnx"):
+    for path in (work.folder / "onnx").glob("*_model.onnx"):
         quantized = path.with_name(path.stem + "_quantized.onnx")
         quantize_dynamic(path, quantized, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
         path.unlink()
@@ -237,12 +242,25 @@ def vit_l14(work: Work) -> Reference:
 
 def siglip(work: Work) -> Reference:
     """Squashed images, another mean, texts padded to the context with an id that counts, and `pooler_output`."""
-    tokenizer, size = clip_models.siglip_tokenizer(), work.size
-    model = clip_models.siglip(size, tokenizer.get_vocab_size(), work.seed)
+    work.write("tokenizer_config.json", {"pad_token": "</s>", "model_max_length": work.size.context})
+    return siglip_of(work, clip_models.siglip_tokenizer(), pad=1)
+
+
+def siglip2(work: Work) -> Reference:
+    """The same with Gemma's tokenizer and its padding (0), whose files say neither the context nor the lower case."""
+    tokenizer, encode = sentence_pieces.siglip2()
+    work.write("tokenizer_config.json", {
+        "tokenizer_class": "GemmaTokenizer", "pad_token": "<pad>", "model_max_length": 1000000000000000019884624838656,
+    })
+    return replace(siglip_of(work, tokenizer, pad=0), encode=encode, other_texts=sentence_pieces.TEXTS)
+
+
+def siglip_of(work: Work, tokenizer: tokenizers.Tokenizer, pad: int) -> Reference:
+    size = work.size
+    model = clip_models.siglip(size, tokenizer.get_vocab_size(), work.seed, pad)
     export(ByName(model.vision_model, "pooler_output"), pixels(size), work.folder / "onnx/vision_model.onnx")
     export(ByName(model.text_model, "pooler_output"), ids(size), work.folder / "onnx/text_model.onnx")
     work.save(tokenizer)
-    work.write("tokenizer_config.json", {"pad_token": "</s>", "model_max_length": size.context})
     work.write("config.json", {
         "model_type": "siglip", "text_config": {"max_position_embeddings": size.context, "model_type": "siglip_text_model"},
         "vision_config": {"image_size": size.image_size, "model_type": "siglip_vision_model"},
@@ -257,13 +275,37 @@ def siglip(work: Work) -> Reference:
     return Reference(
         see=lambda image: model.vision_model(pixel_values=prepare(image.convert("RGB"))[None]).pooler_output,
         read=lambda ids: model.text_model(input_ids=ids).pooler_output,
-        tokenizer=tokenizer, context=size.context, pad=1,
+        tokenizer=tokenizer, context=size.context, pad=pad,
+    )
+
+
+def immich_xlm_roberta(work: Work) -> Reference:
+    """immich's folders with a text tower of XLM-RoBERTa: SentencePiece, and padding by a token that the graph looks for."""
+    tokenizer, encode = sentence_pieces.xlm_roberta()
+    size = work.size
+    model = clip_models.open_clip_xlm_roberta(size, tokenizer.get_vocab_size(), work.seed)
+    prepare = preparation(size)
+    see = lambda image: model.encode_image(image, normalize=True)
+    read = lambda text: model.encode_text(text, normalize=True)
+    export(Dynamic(see, model), {"image": noise(1, 3, size)}, work.folder / "visual/model.onnx", ["embedding"], fixed=True)
+    example = {"text": torch.tensor([[0, *range(4, 10), 2] + [1] * (size.context - 8)]).int()}
+    export(Dynamic(read, model), example, work.folder / "textual/model.onnx", ["embedding"], fixed=True)
+    work.save(tokenizer, "textual/tokenizer.json")
+    work.write("textual/tokenizer_config.json", {"pad_token": "<pad>", "model_max_length": 512, "tokenizer_class": "XLMRobertaTokenizer"})
+    work.write("visual/preprocess_cfg.json", open_clip_preprocessing() | {"size": [size.image_size] * 2})
+    text = {"hf_model_name": "xlm-roberta-base", "hf_tokenizer_name": "xlm-roberta-base", "hf_pooler_type": "mean_pooler"}
+    # The real ones say nothing of the context, which is the 77 of OpenCLIP.
+    work.write("config.json", open_clip_config(work) | {"text_cfg": text | {"context_length": size.context}})
+    return Reference(
+        see=lambda image: model.encode_image(prepare(image)), read=model.encode_text, tokenizer=tokenizer, context=size.context, pad=1,
+        encode=lambda text: encode(open_clip.tokenizer.get_clean_fn("whitespace")(text)),
+        other_texts=(*sentence_pieces.TEXTS, "caf&eacute;  in the snow"),
     )
 
 
 LAYOUTS = [
     transformers_js, optimum_one_file, qdrant, immich, immich_uint8, open_clip_inference, mlunar, external_data, half_weights,
-    int8, mobileclip, vit_l14, siglip,
+    int8, mobileclip, vit_l14, siglip, siglip2, immich_xlm_roberta,
 ]
 
 
@@ -374,10 +416,11 @@ def photos() -> list[Path]:
 
 
 def golden(reference: Reference) -> dict:
+    texts = (*TEXTS, *reference.other_texts)
     return {
         "least_cosine": dict(zip(("images", "texts"), reference.least_cosine)),
         "images": [{"file": str(file.relative_to(REPOSITORY)), "embedding": reference.image(file)} for file in photos()],
-        "texts": [{"text": text, "embedding": vector} for text, vector in zip(TEXTS, reference.texts(TEXTS))],
+        "texts": [{"text": text, "embedding": vector} for text, vector in zip(texts, reference.texts(texts))],
     }
 
 
@@ -390,7 +433,7 @@ def main() -> None:
     for number, layout in enumerate(LAYOUTS):
         layouts[layout.__name__] = golden(layout(Work(out / "models" / layout.__name__, clip_models.TINY, seed=number)))
     refused(out / "refused_models", replace(clip_models.TINY, vision=Tower(24, 1, 2), text=Tower(24, 1, 2)))
-    versions = {module.__name__: module.__version__ for module in (torch, torchvision, transformers, open_clip, tokenizers, onnx, onnxruntime, PIL)}
+    versions = {module.__name__: module.__version__ for module in (torch, torchvision, transformers, open_clip, tokenizers, sentencepiece, onnx, onnxruntime, PIL)}
     header = {
         "what": "L2-normalised embeddings of the models in tests/data/models, by PyTorch and Pillow; written by tests/parity/layouts.py",
         "versions": {"python": platform.python_version()} | versions,

@@ -37,6 +37,7 @@ pub(crate) fn run(options: &CheckOptions) -> ExitCode {
                 true => println!("padding         none, it does not count"),
                 false => println!("padding         with token {}", model.tokenizer.padding().id),
             }
+            println!("cleaning        {}", model.tokenizer.cleaning());
             println!("batches         {} images, {} texts", model.image_batch, model.text_batch);
             println!("loaded in       {:.2} s", started.elapsed().as_secs_f32());
             if let Some(bytes) = model.memory_bytes {

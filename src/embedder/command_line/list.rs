@@ -1,4 +1,4 @@
-//! `list` and `catalogue`: the models that are installed, and those that are published.
+//! `list`: the models that are installed.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use indicatif::DecimalBytes;
 use super::check::fail;
 use super::place::ModelsDirectory;
 use crate::error::Error;
-use crate::install::{Origin, Record, catalogue, tree_size};
+use crate::install::{Origin, Record, tree_size};
 use crate::model::installed;
 
 #[derive(Debug, Args)]
@@ -26,18 +26,6 @@ pub(crate) fn run(options: &ListOptions) -> ExitCode {
         }
         Err(error) => fail(error),
     }
-}
-
-/// Prints the catalogue.
-pub(crate) fn run_catalogue() -> ExitCode {
-    let mut rows = vec![["name", "repository", "dimensions", "note"].map(str::to_owned)];
-    rows.extend(
-        catalogue()
-            .into_iter()
-            .map(|entry| [entry.name, entry.repository, entry.dimensions.to_string(), entry.note]),
-    );
-    print(&rows);
-    ExitCode::SUCCESS
 }
 
 fn rows(options: &ListOptions) -> Result<Vec<[String; 6]>, Error> {
@@ -72,7 +60,7 @@ fn rows(options: &ListOptions) -> Result<Vec<[String; 6]>, Error> {
 }
 
 /// Prints rows with their columns aligned; "-" stands for nothing.
-fn print<const N: usize>(rows: &[[String; N]]) {
+pub(super) fn print<const N: usize>(rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(1);
     let widths: [usize; N] = std::array::from_fn(width);
     for row in rows {

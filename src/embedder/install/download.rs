@@ -9,8 +9,9 @@ use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
 use super::digest::{Hasher, Hashes};
-use super::hub::{Content, Hub, Patience};
+use super::hub::{Content, Hub};
 use super::progress::Progress;
+use super::refusal::Patience;
 use super::repository::{RemoteFile, Snapshot};
 use crate::error::Error;
 
@@ -97,8 +98,8 @@ impl<'a> Transfer<'a> {
                 furthest = self.have;
                 patience = Patience::default();
             }
-            self.progress.failed(&failure.reason);
-            patience.wait(failure).map_err(|refusal| snapshot.refused(hub, refusal))?;
+            let wait = patience.wait(failure, |line| self.progress.say(line));
+            wait.map_err(|refusal| snapshot.refused(hub, refusal))?;
         }
         Ok(())
     }

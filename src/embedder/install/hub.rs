@@ -4,12 +4,12 @@
 //! `HF_TOKEN_PATH`, `HF_HOME`; and `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`. Files may be elsewhere, and the hub
 //! redirects there: the token goes to the hub alone.
 
+use std::cell::Cell;
 use std::env;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -17,7 +17,8 @@ use ureq::http::{HeaderMap, Response, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, BodyReader};
 
-use crate::error::Error;
+use super::refusal::{Patience, Refusal, header};
+use crate::error::{Error, HubToken};
 
 /// The hub of `HF_ENDPOINT`.
 #[derive(Debug)]
@@ -25,27 +26,23 @@ pub(crate) struct Hub {
     agent: Agent,
     /// Such as `https://huggingface.co`, without a slash at the end.
     pub endpoint: String,
-    token: Option<String>,
+    token: Option<Token>,
+    /// Whether the hub has refused the token. It answers so to one that has expired, for public repositories too.
+    refuses_token: Cell<bool>,
+}
+
+/// An access token.
+#[derive(Debug)]
+struct Token {
+    secret: String,
+    /// Where it is from, in words.
+    source: String,
 }
 
 /// What a server sends: the bytes of a file from `start` on.
 pub(crate) struct Content {
     pub start: u64,
     pub reader: BodyReader<'static>,
-}
-
-/// Why a server sent nothing.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub url: String,
-    /// None where the connection failed.
-    pub status: Option<u16>,
-    /// The hub's own name of the error, such as `RevisionNotFound`.
-    pub code: Option<String>,
-    pub reason: String,
-    /// Whether it may be otherwise the next time.
-    pub transient: bool,
-    retry_after: Option<Duration>,
 }
 
 const PUBLIC_HUB: &str = "https://huggingface.co";
@@ -81,12 +78,16 @@ impl Hub {
             .timeout_per_read(Some(SILENCE))
             .tls_config(TlsConfig::builder().root_certs(root_certificates()?).build())
             .build();
-        Ok(Hub { agent: config.new_agent(), endpoint, token: token() })
+        Ok(Hub { agent: config.new_agent(), endpoint, token: token(), refuses_token: Cell::new(false) })
     }
 
-    /// Whether a token is sent.
-    pub(crate) fn has_token(&self) -> bool {
-        self.token.is_some()
+    /// What became of the token.
+    pub(super) fn token(&self) -> HubToken {
+        match &self.token {
+            None => HubToken::None,
+            Some(token) if self.refuses_token.get() => HubToken::Refused { source: token.source.clone() },
+            Some(_) => HubToken::Accepted,
+        }
     }
 
     /// Everything that a page of JSON and those that follow it list.
@@ -128,8 +129,7 @@ impl Hub {
 
     /// A connection that ended in the middle of a file.
     pub(super) fn cut_off(&self, path: &str, error: &io::Error) -> Refusal {
-        let url = format!("{}{path}", self.endpoint);
-        Refusal { transient: true, ..Refusal::permanent(&url, error.to_string()) }
+        Refusal::cut_off(&format!("{}{path}", self.endpoint), error)
     }
 
     fn json<T: DeserializeOwned>(&self, url: &str) -> Result<(T, HeaderMap), Refusal> {
@@ -143,19 +143,34 @@ impl Hub {
             });
             match answer {
                 Ok(answer) => return Ok(answer),
-                Err(refusal) => patience.wait(refusal)?,
+                Err(refusal) => patience.wait(refusal, |line| eprintln!("{line}"))?,
             }
         }
     }
 
+    /// Asks with the token, and once more without it where the hub refuses it.
     fn get(&self, url: &str, start: u64) -> Result<Response<Body>, Refusal> {
+        let Some(token) = self.token.as_ref().filter(|_| !self.refuses_token.get()) else {
+            return self.ask(url, start, None);
+        };
+        match self.ask(url, start, Some(&token.secret)) {
+            Err(refusal) if refusal.status == Some(401) => {
+                eprintln!("WARNING:  the hub refuses the token of {}: {}", token.source, refusal.reason);
+                self.refuses_token.set(true);
+                self.ask(url, start, None)
+            }
+            answer => answer,
+        }
+    }
+
+    fn ask(&self, url: &str, start: u64, token: Option<&str>) -> Result<Response<Body>, Refusal> {
         let mut target = url.to_owned();
         for _ in 0..MAX_REDIRECTS {
             let mut request = self.agent.get(&target);
             if start > 0 {
                 request = request.header("Range", format!("bytes={start}-"));
             }
-            if let Some(token) = &self.token
+            if let Some(token) = token
                 && origin(&target) == origin(&self.endpoint)
             {
                 request = request.header("Authorization", format!("Bearer {token}"));
@@ -168,77 +183,6 @@ impl Hub {
             }
         }
         Err(Refusal::permanent(url, "it redirects without end"))
-    }
-}
-
-impl Refusal {
-    fn status(url: &str, status: u16, headers: &HeaderMap) -> Refusal {
-        let seconds = header(headers, "retry-after").and_then(|text| text.parse().ok());
-        Refusal {
-            url: url.to_owned(),
-            status: Some(status),
-            code: header(headers, "x-error-code").map(str::to_owned),
-            reason: format!("it answered with status {status}"),
-            transient: matches!(status, 408 | 429 | 500..),
-            retry_after: seconds.map(Duration::from_secs),
-        }
-    }
-
-    fn failed(url: &str, error: &ureq::Error) -> Refusal {
-        use ureq::Error::{ConnectionFailed, HostNotFound, Io, Protocol, Timeout};
-        let (transient, reason) = match error {
-            // A certificate that no authority vouches for arrives like this.
-            Io(error) if error.kind() == io::ErrorKind::InvalidData => (false, error.to_string()),
-            Io(error) => (true, error.to_string()),
-            ConnectionFailed | HostNotFound | Protocol(_) | Timeout(_) => (true, error.to_string()),
-            _ => (false, error.to_string()),
-        };
-        Refusal { transient, ..Refusal::permanent(url, reason) }
-    }
-
-    fn permanent(url: &str, reason: impl Into<String>) -> Refusal {
-        Refusal {
-            url: url.to_owned(),
-            status: None,
-            code: None,
-            reason: reason.into(),
-            transient: false,
-            retry_after: None,
-        }
-    }
-}
-
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Error {
-        Error::Unreachable { url: refusal.url, reason: refusal.reason, transient: refusal.transient }
-    }
-}
-
-/// How often a server is asked again.
-#[derive(Debug, Default)]
-pub(super) struct Patience {
-    failures: u32,
-}
-
-/// After so many failures in a row it is no use.
-const MAX_FAILURES: u32 = 5;
-
-/// The first pause; each is twice as long as the one before.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-
-/// The longest pause that a server may ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-impl Patience {
-    /// Waits before the next attempt, or says that there is none.
-    pub(super) fn wait(&mut self, refusal: Refusal) -> Result<(), Refusal> {
-        self.failures += 1;
-        if !refusal.transient || self.failures >= MAX_FAILURES {
-            return Err(refusal);
-        }
-        let pause = refusal.retry_after.unwrap_or(FIRST_PAUSE * 2_u32.pow(self.failures - 1));
-        thread::sleep(pause.min(LONGEST_PAUSE));
-        Ok(())
     }
 }
 
@@ -283,17 +227,14 @@ fn first_byte(headers: &HeaderMap) -> Option<u64> {
     header(headers, "content-range")?.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 /// The token of `HF_TOKEN`, or of the file in which Hugging Face's client keeps it.
-fn token() -> Option<String> {
-    let file = || {
+fn token() -> Option<Token> {
+    let of_variable = || Some((variable("HF_TOKEN")?, "HF_TOKEN".to_owned()));
+    let of_file = || {
         let home = || {
             variable("HF_HOME").map(PathBuf::from).or_else(|| {
                 let caches = variable("XDG_CACHE_HOME").map(PathBuf::from);
@@ -302,10 +243,11 @@ fn token() -> Option<String> {
             })
         };
         let path = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home()?.join("token")))?;
-        fs::read_to_string(path).ok()
+        Some((fs::read_to_string(&path).ok()?, path.display().to_string()))
     };
-    let token = variable("HF_TOKEN").or_else(file)?.trim().to_owned();
-    (!token.is_empty()).then_some(token)
+    let (secret, source) = of_variable().or_else(of_file)?;
+    let secret = secret.trim().to_owned();
+    (!secret.is_empty()).then_some(Token { secret, source })
 }
 
 /// The authorities to trust: the ones in the file of `SSL_CERT_FILE`, as behind a proxy that has one of its own, and

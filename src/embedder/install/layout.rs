@@ -83,11 +83,24 @@ pub(crate) fn select(paths: &[&str], variant: Option<&str>) -> Result<Selection,
         folders.contains(&folder) && CONFIGURATION.contains(&file)
     }));
     if !files.iter().any(|path| split(path).1 == TOKENIZER) {
-        return Err(Unselectable::Unknown(format!("it has no {TOKENIZER} beside its graphs")));
+        return Err(Unselectable::Unknown(format!(
+            "it has no {TOKENIZER} beside its graphs; one of another repository is fetched with --tokenizer"
+        )));
     }
     files.sort_unstable();
     files.dedup();
     Ok(Selection { variant: wanted.to_owned(), files: files.into_iter().map(str::to_owned).collect() })
+}
+
+/// Whether a file says how images and texts are prepared, in a folder where that is looked for.
+pub(super) fn is_configuration(path: &str) -> bool {
+    let (folder, file) = split(path);
+    FOLDERS.contains(&folder) && CONFIGURATION.contains(&file)
+}
+
+/// Whether a file is part of a tokenizer.
+pub(super) fn is_of_tokenizer(path: &str) -> bool {
+    [TOKENIZER, "tokenizer_config.json", "special_tokens_map.json"].contains(&split(path).1)
 }
 
 /// The variants of which both graphs are there.

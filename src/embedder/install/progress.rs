@@ -62,12 +62,8 @@ impl Progress {
         }
     }
 
-    /// An attempt failed; another one may follow.
-    pub(super) fn failed(&mut self, reason: &str) {
-        self.say(&format!("the connection failed: {reason}"));
-    }
-
-    fn say(&self, line: &str) {
+    /// A line above the bar.
+    pub(super) fn say(&self, line: &str) {
         if self.terminal { self.bar.println(line) } else { eprintln!("{line}") }
     }
 

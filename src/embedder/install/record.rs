@@ -33,6 +33,12 @@ pub(crate) enum Origin {
         endpoint: String,
         repository: String,
         commit: String,
+        /// The folder in the repository that holds the model, where that is not the topmost.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        folder: Option<String>,
+        /// What the tokenizer is from, where that is another repository.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        tokenizer: Option<Pinned>,
     },
     Imported,
     /// Made on this machine of the model of this name and fingerprint, which was itself of this origin, where that is known.
@@ -44,11 +50,35 @@ pub(crate) enum Origin {
     },
 }
 
+impl Origin {
+    /// The repository that the model is from, if it is from one.
+    pub(crate) fn repository(&self) -> Option<&str> {
+        match self {
+            Origin::Hub { repository, .. } => Some(repository),
+            Origin::Imported | Origin::Quantized { .. } => None,
+        }
+    }
+}
+
+/// A repository at a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pinned {
+    pub repository: String,
+    pub commit: String,
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Origin::Hub { endpoint, repository, commit } => {
-                write!(formatter, "{endpoint}/{repository} at {commit}")
+            Origin::Hub { endpoint, repository, commit, folder, tokenizer } => {
+                write!(formatter, "{endpoint}/{repository} at {commit}")?;
+                if let Some(folder) = folder {
+                    write!(formatter, ", folder {folder}")?;
+                }
+                if let Some(Pinned { repository, commit }) = tokenizer {
+                    write!(formatter, ", tokenizer of {repository} at {commit}")?;
+                }
+                Ok(())
             }
             Origin::Imported => formatter.write_str("imported"),
             Origin::Quantized { model, fingerprint, .. } => {

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::digest::Digest;
-use super::hub::{Hub, Refusal};
+use super::hub::Hub;
+use super::record::Pinned;
+use super::refusal::Refusal;
 use crate::error::Error;
 
 /// A repository and a revision of it, as `owner/name` or `owner/name@revision`.
@@ -86,6 +88,12 @@ impl Repository {
     }
 }
 
+impl From<&Pinned> for Repository {
+    fn from(pinned: &Pinned) -> Repository {
+        Repository { name: pinned.repository.clone(), revision: Some(pinned.commit.clone()) }
+    }
+}
+
 impl FromStr for Repository {
     type Err = Error;
 
@@ -120,7 +128,7 @@ impl Snapshot {
 
 fn refused(hub: &Hub, repository: String, refusal: Refusal) -> Error {
     match refusal.status {
-        Some(401 | 403) => Error::Forbidden { repository, has_token: hub.has_token() },
+        Some(401 | 403) => Error::Forbidden { repository, token: hub.token(), reason: refusal.reason },
         _ => refusal.into(),
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Folder, Preprocessing};
-use crate::text::Tokenizer;
+use crate::text::{Cleaning, Tokenizer};
 
 /// The JSON files of a model that are there.
 #[derive(Debug)]
@@ -85,19 +85,39 @@ impl Config {
     }
 
     /// The token that fills a text up to the context, where a file says it. CLIP reads nothing after the end token;
-    /// SigLIP reads the padding as well.
+    /// SigLIP reads the padding as well, and a text tower of XLM-RoBERTa counts each token that is not its padding.
     pub(super) fn padding_token(&self, tokenizer: &Tokenizer) -> Option<u32> {
         let token = &self.tokenizer["pad_token"];
         let named = token.as_str().or(token["content"].as_str()).and_then(|token| tokenizer.id_of(token));
         named.or_else(|| match self.kind() {
-            // What configurations of CLIP say here is the default of their library and not a token.
-            Kind::Clip => None,
+            // What configurations of CLIP say here is the default of their library and not a token. CLIP's own
+            // tokenizer has no token of this name.
+            Kind::Clip => tokenizer.id_of("<pad>"),
+            Kind::Siglip if is_gemma(tokenizer) => tokenizer.id_of("<pad>"),
             Kind::Siglip => {
                 let id = self.find(&["/text_config/pad_token_id", "/pad_token_id"]).and_then(Value::as_u64);
                 // The default of transformers' SiglipTextConfig.
                 Some(id.and_then(|id| u32::try_from(id).ok()).unwrap_or(1))
             }
         })
+    }
+
+    /// What is done to a text before it is tokenized, where that is not the tokenizer's business. OpenCLIP says it of
+    /// models whose tokenizer is from elsewhere; of SigLIP 2 no file of transformers says that it learnt lower case.
+    pub(super) fn cleaning(&self, tokenizer: &Tokenizer) -> Result<Option<Cleaning>, String> {
+        let of_tokenizer = |key: &str| {
+            self.find(&[&format!("/model_cfg/text_cfg/{key}"), &format!("/text_cfg/{key}")])
+                .and_then(Value::as_str)
+        };
+        match of_tokenizer("tokenizer_kwargs/clean") {
+            Some("whitespace") => Ok(Some(Cleaning::Whitespace)),
+            Some("lower") => Ok(Some(Cleaning::Clip)),
+            Some("canonicalize") => Ok(Some(Cleaning::Canonical)),
+            Some(other) => Err(format!("tokenizer_kwargs.clean = \"{other}\" is not supported")),
+            None if of_tokenizer("hf_tokenizer_name").is_some() => Ok(Some(Cleaning::Whitespace)),
+            None if self.kind() == Kind::Siglip && is_gemma(tokenizer) => Ok(Some(Cleaning::LowerCase)),
+            None => Ok(None),
+        }
     }
 
     fn read_preprocessing(&self, folder: &Folder) -> Result<Option<Preprocessing>, String> {
@@ -118,6 +138,12 @@ impl Config {
         let values = |pointer| self.models.iter().filter_map(move |json: &Value| json.pointer(pointer));
         pointers.iter().flat_map(|pointer| values(*pointer)).find(|value| !value.is_null())
     }
+}
+
+/// Whether a tokenizer is Gemma's, which SigLIP 2 has. Those of SigLIP know neither token: they end a text with `</s>`,
+/// which to Gemma is a tag of HTML.
+fn is_gemma(tokenizer: &Tokenizer) -> bool {
+    ["<bos>", "<eos>"].iter().all(|token| tokenizer.id_of(token).is_some())
 }
 
 fn read(path: &Path) -> Result<Value, String> {
@@ -178,5 +204,37 @@ mod tests {
         ] {
             assert_eq!(config(json.clone(), json!({})).kind(), kind, "{json}");
         }
+    }
+
+    fn tokenizer(tokens: &[&str]) -> Tokenizer {
+        let vocabulary: serde_json::Map<String, Value> =
+            tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), json!(id))).collect();
+        let file = json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+            "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "x"}});
+        Tokenizer::of(file.to_string().as_bytes(), 8).unwrap()
+    }
+
+    #[test]
+    fn each_kind_of_tokenizer_has_its_padding_and_its_cleaning() {
+        let siglip = || json!({"model_type": "siglip"});
+        let xlm_roberta = || json!({"text_cfg": {"hf_tokenizer_name": "xlm-roberta-base"}});
+        let canonical = || json!({"model_cfg": {"text_cfg": {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"clean": "canonicalize"}}}});
+        let gemma = ["x", "<bos>", "<eos>", "<pad>", "</s>"];
+        for (model, of_tokenizer, tokens, padding, cleaning) in [
+            (json!({"model_type": "clip"}), json!({"pad_token": "!"}), &["x", "y"][..], None, None),
+            (json!({"model_type": "clip"}), json!({"pad_token": "y"}), &["x", "y"], Some(1), None),
+            (siglip(), json!({}), &["x", "</s>", "<pad>"], Some(1), None),
+            (siglip(), json!({}), &gemma, Some(3), Some(Cleaning::LowerCase)),
+            (siglip(), json!({"pad_token": {"content": "</s>"}}), &gemma, Some(4), Some(Cleaning::LowerCase)),
+            (xlm_roberta(), json!({}), &["<s>", "x", "<pad>"], Some(2), Some(Cleaning::Whitespace)),
+            (canonical(), json!({}), &["x", "<pad>"], Some(1), Some(Cleaning::Canonical)),
+        ] {
+            let (config, tokenizer) = (config(model, of_tokenizer), tokenizer(tokens));
+            assert_eq!(config.padding_token(&tokenizer), padding, "{config:?}");
+            assert_eq!(config.cleaning(&tokenizer), Ok(cleaning), "{config:?}");
+        }
+        let other = config(json!({"text_cfg": {"tokenizer_kwargs": {"clean": "twice"}}}), json!({}));
+        assert!(other.cleaning(&tokenizer(&["x"])).unwrap_err().contains("twice"));
     }
 }

@@ -5,15 +5,15 @@
 //! in a user's text, such as `<|endoftext|>`, is plain text there and ends nothing.
 //!
 //! CLIP's own tokenizer, which is recognised by what its file says ([`openai`]), reads a text after the [`cleaning`] of
-//! OpenAI's code. Any other, such as SigLIP's SentencePiece, reads a text as it is.
+//! OpenAI's code. Any other, such as SigLIP's SentencePiece, reads a text as it is, or as the model's configuration says.
 
-use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
 use tokenizers::TruncationParams;
 
-use super::{cleaning, openai};
+use super::cleaning::{self, Cleaning};
+use super::openai;
 use crate::error::Error;
 use crate::model::Padding;
 
@@ -22,7 +22,9 @@ use crate::model::Padding;
 pub(crate) struct Tokenizer {
     tokenizer: tokenizers::Tokenizer,
     padding: Padding,
-    cleans: bool,
+    cleaning: Cleaning,
+    /// Whether it is CLIP's own, which is cleaned in one way whatever a configuration says.
+    is_clip: bool,
 }
 
 /// How much of a text is read first, in bytes: far more than a context of words.
@@ -42,11 +44,12 @@ impl Tokenizer {
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(json).map_err(fail)?;
         let padding = Padding { id: tokenizer.get_padding().map_or(0, |padding| padding.pad_id), length: 0 };
         tokenizer.with_padding(None).set_encode_special_tokens(true);
-        let cleans = openai::is_clip(&tokenizer);
-        if cleans {
+        let is_clip = openai::is_clip(&tokenizer);
+        if is_clip {
             openai::take_cleaned(&mut tokenizer).map_err(fail)?;
         }
-        let mut tokenizer = Tokenizer { tokenizer, padding, cleans };
+        let cleaning = if is_clip { Cleaning::Clip } else { Cleaning::Nothing };
+        let mut tokenizer = Tokenizer { tokenizer, padding, cleaning, is_clip };
         tokenizer.cut_at(context_length)?;
         Ok(tokenizer)
     }
@@ -81,11 +84,7 @@ impl Tokenizer {
 
     /// The token ids of the first `end` bytes, which are whole words.
     fn encode_beginning(&self, text: &str, end: usize) -> Result<Vec<u32>, Error> {
-        let read = match self.cleans {
-            true => Cow::Owned(cleaning::clean(text, end)),
-            false => Cow::Borrowed(&text[..end]),
-        };
-        let encoding = self.tokenizer.encode_fast(read, true);
+        let encoding = self.tokenizer.encode_fast(cleaning::clean(text, end, self.cleaning), true);
         let encoding = encoding.map_err(|error| Error::Tokenizer { reason: error.to_string() })?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -98,6 +97,18 @@ impl Tokenizer {
     /// Fills short texts with this token.
     pub(crate) fn pad_with(&mut self, id: u32) {
         self.padding.id = id;
+    }
+
+    /// What is done to a text before it is tokenized.
+    pub(crate) fn cleaning(&self) -> Cleaning {
+        self.cleaning
+    }
+
+    /// Cleans texts like this, unless the tokenizer is CLIP's own.
+    pub(crate) fn clean_as(&mut self, cleaning: Cleaning) {
+        if !self.is_clip {
+            self.cleaning = cleaning;
+        }
     }
 
     /// The id of a token, such as `</s>`.

@@ -303,7 +303,13 @@ fn a_token_opens_what_is_gated_and_goes_to_the_hub_alone() {
 
     installer.environment.push(("HF_TOKEN".to_owned(), "wrong".to_owned()));
     let err = installer.fail("fetch", &[REPOSITORY, "--name", "other"]);
-    assert!(err.contains("Accept its terms"), "{err}");
+    assert!(err.contains("The hub refused the token of HF_TOKEN"), "{err}");
+
+    // A token that is known, of an account that may not read it.
+    installer.environment.pop();
+    hub.set(|state| state.gated = true);
+    let err = installer.fail("fetch", &[REPOSITORY, "--name", "other"]);
+    assert!(err.contains("status 403: Access is restricted") && err.contains("Accept its terms"), "{err}");
 }
 
 #[test]

@@ -23,10 +23,17 @@ pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// The largest of its files.
 pub(crate) const LARGEST: &str = "onnx/vision_model.onnx";
 
+/// Files of a repository, by their paths.
+type Files = BTreeMap<String, Vec<u8>>;
+
 /// What the hub has, and what it does wrong.
 #[derive(Default)]
 pub(crate) struct State {
-    pub files: BTreeMap<String, Vec<u8>>,
+    pub files: Files,
+    /// Other repositories, by their names.
+    pub others: BTreeMap<String, Files>,
+    /// The only commit of each repository.
+    pub commit: String,
     /// What the listing says instead of the truth, by path.
     pub listed: BTreeMap<String, Value>,
     /// Sends so many bytes of a file and closes the connection, once.
@@ -37,10 +44,17 @@ pub(crate) struct State {
     pub stall: BTreeMap<String, usize>,
     /// Answers so many requests for files with 503.
     pub busy: u32,
+    /// Answers so many requests with 429, and with headers that say when it allows more.
+    pub limited: u32,
+    pub limits: String,
     /// Answers a request for a part with the whole.
     pub no_ranges: bool,
     /// Answers a request without the token, or with another one, with 401.
     pub token: Option<String>,
+    /// Answers a request with any token but `token` with 401, as to one that has expired.
+    pub knows_no_other_token: bool,
+    /// Answers every request that has the token with 403.
+    pub gated: bool,
     /// Lists without a token the files that it hands out only with the token.
     pub listed_openly: bool,
     /// Redirects requests for files to another server.
@@ -76,7 +90,7 @@ struct Shared {
 impl LoopbackHub {
     /// A hub that has the demo model in transformers.js's layout, and files that no program fetches.
     pub(crate) fn start() -> LoopbackHub {
-        let mut state = State::default();
+        let mut state = State { commit: COMMIT.to_owned(), ..State::default() };
         let demo = models_directory().join("demo");
         for (path, source) in [
             ("onnx/text_model.onnx", "text_model.onnx"),
@@ -162,21 +176,42 @@ impl Shared {
         let mut state = self.state.lock().unwrap();
         state.requests.push(asked.clone());
         let bearer = asked.authorization.as_deref().and_then(|value| value.strip_prefix("Bearer "));
+        if state.limited > 0 {
+            state.limited -= 1;
+            return respond(stream, "429 Too Many Requests", &state.limits, b"");
+        }
+        if bearer.is_some() && bearer != state.token.as_deref() && state.knows_no_other_token {
+            let message = "x-error-message: Invalid credentials in Authorization header\r\n";
+            return respond(stream, "401 Unauthorized", message, b"");
+        }
         let open = state.token.is_none() || state.listed_openly && asked.path.starts_with("/api/");
         if !open && bearer != state.token.as_deref() {
             return respond(stream, "401 Unauthorized", "x-error-code: GatedRepo\r\n", b"");
         }
+        if state.gated {
+            return respond(stream, "403 Forbidden", "x-error-message: Access is restricted\r\n", b"");
+        }
         let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
-        let api = format!("/api/models/{REPOSITORY}");
-        let resolve = format!("/{REPOSITORY}/resolve/{COMMIT}/");
-        if let Some(revision) = path.strip_prefix(&format!("{api}/revision/")) {
-            if !["main", "v1%2Fx", COMMIT].contains(&revision) {
+        let (of_api, rest) = match path.strip_prefix("/api/models/") {
+            Some(rest) => (true, rest),
+            None => (false, path.trim_start_matches('/')),
+        };
+        let (name, rest) = match rest.match_indices('/').nth(1) {
+            Some((end, _)) => (&rest[..end], &rest[end..]),
+            None => (rest, ""),
+        };
+        if state.files_of(name).is_none() {
+            return respond(stream, "404 Not Found", "x-error-code: RepoNotFound\r\n", b"");
+        }
+        let commit = state.commit.clone();
+        if let Some(revision) = rest.strip_prefix("/revision/").filter(|_| of_api) {
+            if !["main", "v1%2Fx", &commit].contains(&revision) {
                 return respond(stream, "404 Not Found", "x-error-code: RevisionNotFound\r\n", b"");
             }
-            let about = json!({"sha": COMMIT, "cardData": {"license": "mit"}, "tags": ["clip"]});
+            let about = json!({"sha": commit, "cardData": {"license": "mit"}, "tags": ["clip"]});
             respond(stream, "200 OK", "", about.to_string().as_bytes())
-        } else if path == format!("{api}/tree/{COMMIT}") {
-            let entries = state.listing();
+        } else if of_api && rest == format!("/tree/{commit}") {
+            let entries = state.listing(name);
             let half = entries.len() / 2;
             let (page, link) = match (state.pages, query.contains("cursor")) {
                 (false, _) => (&entries[..], String::new()),
@@ -188,7 +223,7 @@ impl Shared {
                 }
             };
             respond(stream, "200 OK", &link, json!(page).to_string().as_bytes())
-        } else if let Some(file) = path.strip_prefix(&resolve) {
+        } else if let Some(file) = rest.strip_prefix(&format!("/resolve/{commit}/")) {
             if state.busy > 0 {
                 state.busy -= 1;
                 return respond(stream, "503 Service Unavailable", "retry-after: 0\r\n", b"");
@@ -197,7 +232,7 @@ impl Shared {
                 let headers = format!("location: {elsewhere}{path}\r\n");
                 return respond(stream, "302 Found", &headers, b"");
             }
-            let Some(content) = state.files.get(file).cloned() else {
+            let Some(content) = state.files_of(name).and_then(|files| files.get(file)).cloned() else {
                 return respond(stream, "404 Not Found", "x-error-code: EntryNotFound\r\n", b"");
             };
             let (cut, stall) = (state.cut.remove(file), state.stall.get(file).copied());
@@ -256,10 +291,14 @@ impl Shared {
 }
 
 impl State {
+    fn files_of(&self, repository: &str) -> Option<&Files> {
+        if repository == REPOSITORY { Some(&self.files) } else { self.others.get(repository) }
+    }
+
     /// The files as the hub's interface lists them: those of 1 MB and more are in Git LFS, as graphs are.
-    fn listing(&self) -> Vec<Value> {
+    fn listing(&self, repository: &str) -> Vec<Value> {
         let mut entries = vec![json!({"type": "directory", "path": "onnx", "oid": "", "size": 0})];
-        for (path, content) in &self.files {
+        for (path, content) in self.files_of(repository).into_iter().flatten() {
             let size = content.len();
             let blob = Sha1::new_with_prefix(format!("blob {size}\0")).chain_update(content).finalize();
             let mut entry = json!({"type": "file", "path": path, "size": size, "oid": hex::encode(blob)});

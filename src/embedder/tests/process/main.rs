@@ -7,6 +7,7 @@ mod fair_shares;
 mod fetch;
 mod guard;
 mod hub;
+mod hub_manners;
 mod import;
 mod installer;
 mod models;

@@ -67,8 +67,8 @@ fn every_layout_has_the_vectors_of_the_reference() {
             assert_close(&format!("{name}, {words:?}"), &vector, &text["embedding"], &least["texts"]);
         }
     }
-    assert_eq!(layouts.len(), 13);
-    assert_eq!(server.status()["models"].as_array().map(Vec::len), Some(13));
+    assert_eq!(layouts.len(), 15);
+    assert_eq!(server.status()["models"].as_array().map(Vec::len), Some(15));
 }
 
 /// What is compared above tells inputs apart: a wrong one would be far off.
@@ -105,7 +105,7 @@ fn checked(name: &str) -> HashMap<String, String> {
 
 #[test]
 fn check_says_what_it_recognised() {
-    let cases: [(&str, &[(&str, &str)]); 8] = [
+    let cases: [(&str, &[(&str, &str)]); 10] = [
         (
             "transformers_js",
             &[
@@ -150,6 +150,19 @@ fn check_says_what_it_recognised() {
         ("mobileclip", &[("resize", "Shortest(32), Bilinear")]),
         ("int8", &[("batches", "1 images, 1 texts"), ("padding", "none, it does not count")]),
         ("siglip", &[("resize", "Squash, Bicubic"), ("padding", "with token 1"), ("dimensions", "16")]),
+        (
+            "siglip2",
+            &[
+                ("resize", "Squash, Bicubic"),
+                ("padding", "with token 0"),
+                ("context length", "16"),
+                ("cleaning", "lower case"),
+            ],
+        ),
+        (
+            "immich_xlm_roberta",
+            &[("padding", "with token 1"), ("cleaning", "glitches, references and white space")],
+        ),
     ];
     for (name, expected) in cases {
         let found = checked(name);
@@ -229,7 +242,16 @@ fn a_vector_does_not_depend_on_its_batch_in_any_layout() {
     let photos = photos();
     let texts =
         ["a cat", "a dog", "two cats on a pizza", "the apple", "x", "in the snow", "a red dog", "of the cat"];
-    for name in ["int8", "siglip", "immich", "open_clip_inference", "optimum_one_file", "transformers_js"] {
+    for name in [
+        "int8",
+        "siglip",
+        "siglip2",
+        "immich_xlm_roberta",
+        "immich",
+        "open_clip_inference",
+        "optimum_one_file",
+        "transformers_js",
+    ] {
         let model = name;
         for (id, image) in (0..16).zip(photos.iter().cycle()) {
             together.send(&Request::EmbedImage {
