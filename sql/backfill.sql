@@ -22,7 +22,9 @@ CREATE VIEW clip_backfills WITH (security_barrier) AS
 		END AS eta
 	FROM clip_backfill_notes AS note
 	JOIN pg_catalog.pg_class AS class ON class.oid OPERATOR(pg_catalog.=) note.source::pg_catalog.oid
-		AND pg_catalog.pg_has_role(class.relowner, 'USAGE')
+		AND (
+			pg_catalog.pg_has_role(class.relowner, 'USAGE')
+			OR pg_catalog.pg_has_role('pg_read_all_stats'::pg_catalog.name, 'USAGE'))
 	-- A call that was killed or cancelled wrote its last word before: its session is gone, idle, or at another
 	-- statement. The state of others' sessions may be hidden.
 	JOIN pg_catalog.pg_stat_activity AS activity ON activity.pid OPERATOR(pg_catalog.=) note.pid
@@ -36,7 +38,7 @@ CREATE VIEW clip_backfills WITH (security_barrier) AS
 			THEN note.done::pg_catalog.float8 OPERATOR(pg_catalog./) elapsed.seconds END
 	) AS speed (rate);
 COMMENT ON VIEW clip_backfills IS
-	'the running calls of clip_backfill on tables of yours: photos done, of how many, a second, and when all will be';
+	'the running calls of clip_backfill, for the owner of the table and for members of pg_read_all_stats: photos done, of how many, a second, and when all will be';
 COMMENT ON COLUMN clip_backfills.done IS
 	'photos that the call found without an embedding and that have one now; with verify, also those that were right';
 COMMENT ON COLUMN clip_backfills.total IS

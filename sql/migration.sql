@@ -25,14 +25,16 @@ CREATE VIEW clip_migrations WITH (security_barrier) AS
 		pg_catalog.split_part(arguments.arguments, E'\\000', 2) AS to_model, progress.done, progress.total
 	FROM clip_watches AS watch
 	JOIN pg_catalog.pg_class AS class ON class.oid OPERATOR(pg_catalog.=) watch.target::pg_catalog.oid
-		AND pg_catalog.pg_has_role(class.relowner, 'USAGE')
+		AND (
+			pg_catalog.pg_has_role(class.relowner, 'USAGE')
+			OR pg_catalog.pg_has_role('pg_read_all_stats'::pg_catalog.name, 'USAGE'))
 	JOIN pg_catalog.pg_trigger AS trigger ON trigger.tgrelid OPERATOR(pg_catalog.=) class.oid
 		AND trigger.tgname OPERATOR(pg_catalog.=) 'clip_migration'::pg_catalog.name
 		AND trigger.tgfoid OPERATOR(pg_catalog.=)
 			'@extschema@.clip_forget_next_embedding()'::pg_catalog.regprocedure::pg_catalog.oid
 	CROSS JOIN LATERAL pg_catalog.encode(trigger.tgargs, 'escape') AS arguments (arguments)
 	CROSS JOIN LATERAL clip_count_migrated(watch.target) AS progress;
-COMMENT ON VIEW clip_migrations IS 'the tables of yours that are being moved to another model';
+COMMENT ON VIEW clip_migrations IS 'the tables that are being moved to another model, for their owner and for members of pg_monitor';
 COMMENT ON COLUMN clip_migrations.done IS 'rows with a vector of the new model; NULL, as the next, where a table cannot be read';
 COMMENT ON COLUMN clip_migrations.total IS 'rows with a vector';
 GRANT SELECT ON clip_migrations TO PUBLIC;

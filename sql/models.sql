@@ -15,7 +15,7 @@ CREATE VIEW clip_models AS
 		loaded.image_batch,
 		loaded.text_batch,
 		pg_catalog.to_timestamp(loaded.last_used_at) AS last_used_at
-	FROM pg_catalog.jsonb_to_record(clip_embedder_status()::pg_catalog.jsonb) AS report (
+	FROM pg_catalog.jsonb_to_record(clip_embedder_status(true)::pg_catalog.jsonb) AS report (
 		installed pg_catalog.jsonb,
 		models pg_catalog.jsonb
 	)

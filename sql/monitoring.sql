@@ -1,9 +1,10 @@
 -- Monitoring.
 
 -- API: private.
-CREATE FUNCTION clip_embedder_status() RETURNS pg_catalog.text
+CREATE FUNCTION clip_embedder_status(says_why pg_catalog.bool) RETURNS pg_catalog.text
 	AS 'MODULE_PATHNAME', 'clip_embedder_status' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION clip_embedder_status() IS 'the status report of the embedder as JSON; read it through clip_status';
+COMMENT ON FUNCTION clip_embedder_status(pg_catalog.bool) IS
+	'the status report of the embedder as JSON, and a notice where there is none and the report has no place for the reason; read it through clip_status';
 
 -- API: public.
 CREATE VIEW clip_status AS
@@ -31,7 +32,7 @@ CREATE VIEW clip_status AS
 		report.image_inferences,
 		report.image_batches,
 		report.failures
-	FROM pg_catalog.jsonb_to_record(clip_embedder_status()::pg_catalog.jsonb) AS report (
+	FROM pg_catalog.jsonb_to_record(clip_embedder_status(false)::pg_catalog.jsonb) AS report (
 		state pg_catalog.text,
 		error pg_catalog.text,
 		pid pg_catalog.int4,
@@ -98,7 +99,7 @@ CREATE VIEW clip_stats AS
 		END AS mean_batch,
 		stats.errors_by_sqlstate,
 		stats.batch_sizes
-	FROM pg_catalog.jsonb_to_recordset(clip_embedder_status()::pg_catalog.jsonb OPERATOR(pg_catalog.->) 'statistics') AS stats (
+	FROM pg_catalog.jsonb_to_recordset(clip_embedder_status(true)::pg_catalog.jsonb OPERATOR(pg_catalog.->) 'statistics') AS stats (
 		kind pg_catalog.text,
 		model pg_catalog.text,
 		priority pg_catalog.text,

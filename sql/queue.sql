@@ -107,7 +107,9 @@ CREATE VIEW clip_coverage WITH (security_barrier) AS
 		jobs.queued,
 		jobs.failed,
 		jobs.oldest_waiting,
-		CASE WHEN pause.until OPERATOR(pg_catalog.>) pg_catalog.now() THEN pause.reason
+		CASE WHEN pause.until OPERATOR(pg_catalog.>) pg_catalog.now() THEN
+				-- What a user's code said is its owner's to read.
+				CASE WHEN pg_catalog.pg_has_role(class.relowner, 'USAGE') THEN pause.reason ELSE 'its owner sees the reason' END
 			WHEN pause.slow_until OPERATOR(pg_catalog.>) pg_catalog.now() THEN 'the triggers of its tables take long'
 		END AS waits_for
 	FROM clip_watches AS watch
@@ -123,10 +125,13 @@ CREATE VIEW clip_coverage WITH (security_barrier) AS
 		FROM clip_queue AS job
 		WHERE job.source OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
 	) AS jobs
-	WHERE class.oid IS NULL OR pg_catalog.pg_has_role(class.relowner, 'USAGE');
-COMMENT ON VIEW clip_coverage IS 'one row a watched table, for its owner: how many of its photos are embedded';
+	WHERE class.oid IS NULL OR pg_catalog.pg_has_role(class.relowner, 'USAGE')
+		OR pg_catalog.pg_has_role('pg_read_all_stats'::pg_catalog.name, 'USAGE');
+COMMENT ON VIEW clip_coverage IS
+	'one row a watched table, for its owner and for members of pg_monitor: how many of its photos are embedded';
 COMMENT ON COLUMN clip_coverage.model IS 'the model that made the vectors; NULL before there is one';
-COMMENT ON COLUMN clip_coverage.photos IS 'rows with a photo; NULL, as the next three, where the tables cannot be counted';
+COMMENT ON COLUMN clip_coverage.photos IS
+	'rows with a photo; NULL, as the next three, where the tables cannot be counted, or the reader is neither their owner nor a member of pg_stat_scan_tables';
 COMMENT ON COLUMN clip_coverage.embedded IS 'photos that have a vector, an outdated one included';
 COMMENT ON COLUMN clip_coverage.missing IS 'photos that have none';
 COMMENT ON COLUMN clip_coverage.stale IS 'photos whose vector is of another model';

@@ -240,6 +240,12 @@ impl Error {
             Error::Io { source, .. } if is_full(source) => {
                 "Make room and give the same command again, or discard what is there with `remove`.".to_owned()
             }
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                let user = user();
+                format!(
+                    "The program runs as user \"{user}\". Give that user the permission, or run the program as one that has it, such as with sudo."
+                )
+            }
             Error::NotBeside { option, .. } => format!("Give {option}."),
             Error::Unwritable { .. } => {
                 "Run it as a user that can write there, such as with sudo. Or give --models-directory another folder, and set \"clip.models_directory\" to it.".to_owned()
@@ -266,6 +272,12 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure::from(&error)
     }
+}
+
+/// The name of the user that this process runs as; its number where there is no name, or where it cannot be looked up.
+fn user() -> String {
+    let id = nix::unistd::geteuid();
+    nix::unistd::User::from_uid(id).ok().flatten().map_or_else(|| id.to_string(), |user| user.name)
 }
 
 fn is_full(error: &io::Error) -> bool {

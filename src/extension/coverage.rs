@@ -2,13 +2,13 @@
 //!
 //! A view reads whatever it can: a table that cannot be counted has no counts and breaks no view. PostgreSQL
 //! checks the right to call a view's function as that of the view's reader, so that every role may call these: they say
-//! nothing about a table to a role without the rights of its owner.
+//! nothing about a table to a role without the rights of its owner, but for counts, which monitoring may have too.
 
 use pgrx::pg_sys;
 
 use crate::attempt::{attempt, of_a_table, with_lock_timeout};
 use crate::error::Error;
-use crate::owned::{Pair, Side, record};
+use crate::owned::{Pair, Right, Side, record};
 use crate::spi::{Argument, Spi};
 use crate::sql_function;
 use crate::watch::home::Home;
@@ -27,7 +27,7 @@ sql_function! {
         // SAFETY: SQL declares the function STRICT with this argument and this result.
         unsafe {
             let counts = count_for_a_view(fcinfo, |spi, home, source| {
-                match Pair::of_caller(spi, home, Side::Source(source))? {
+                match Pair::by_right(spi, home, Side::Source(source), Right::Count)? {
                     Some(pair) => counts(spi, &pair, &covered(&pair), COLUMNS),
                     None => Ok(vec![None; COLUMNS]),
                 }

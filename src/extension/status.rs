@@ -4,24 +4,35 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pg_clip_wire::{Failure, FailureKind};
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::{IntoDatum, PgLogLevel, pg_sys};
 use serde_json::{Value, json};
 
 use crate::client;
 use crate::error::Error;
+use crate::report;
 use crate::settings;
 use crate::sql_function;
 use crate::watch::home::VERSION;
+use crate::watch::registry::argument;
 
 sql_function! {
-    /// `clip_embedder_status() → text`: the embedder's status report as JSON, its failures by SQLSTATE. An embedder that is not there or does
-    /// not answer is a state, not an error: a monitoring query always gets a row.
-    fn clip_embedder_status(_fcinfo) {
+    /// `clip_embedder_status(says_why bool) → text`: the embedder's status report as JSON, its failures by SQLSTATE. An embedder
+    /// that is not there or does not answer is a state, not an error: a monitoring query always gets a row, or is told by a
+    /// notice why it gets none.
+    fn clip_embedder_status(fcinfo) {
         const PATIENCE: Duration = Duration::from_secs(2);
+        // SAFETY: SQL declares the function STRICT with this argument.
+        let says_why = unsafe { argument(fcinfo, 0) }.is_some_and(|says_why| says_why.value() != 0);
+        let absent = |state, error: Error| {
+            if says_why {
+                tell_why(&error);
+            }
+            absent(state, &error)
+        };
         let json = match client::status(PATIENCE.min(settings::request_timeout())) {
             Ok(json) => with_sqlstates(&json)?,
-            Err(error @ (Error::NotRunning(_) | Error::Backlog | Error::NoWorkerSlot(_))) => absent("stopped", &error),
-            Err(error @ (Error::TimedOut(_) | Error::Died)) => absent("unresponsive", &error),
+            Err(error @ (Error::NotRunning(_) | Error::Backlog | Error::NoWorkerSlot(_))) => absent("stopped", error),
+            Err(error @ (Error::TimedOut(_) | Error::Died)) => absent("unresponsive", error),
             Err(error) => return Err(error),
         };
         Ok(json.into_datum().unwrap_or(pg_sys::Datum::from(0)))
@@ -47,6 +58,13 @@ fn with_sqlstates(json: &str) -> Result<String, Error> {
         report.insert("library".to_owned(), VERSION.into());
     }
     Ok(report.to_string())
+}
+
+/// A view that has no row says why. A notice does not reach the server's log, unlike a warning, each time that it is read.
+fn tell_why(error: &Error) {
+    let message = format!("the embedder gives no report: {error}");
+    let hint = "It is being started, cannot be started, or hangs: the server's log and clip_status say more.";
+    report::tell(PgLogLevel::NOTICE, &message, Some(hint));
 }
 
 fn absent(state: &str, error: &Error) -> String {

@@ -14,6 +14,8 @@ struct Stage {
     database: TestDatabase,
     superuser: Client,
     mallory: Client,
+    /// A member of pg_monitor.
+    monitor: Client,
 }
 
 const CANARY: &str = "
@@ -48,12 +50,13 @@ impl Stage {
         run(
             &mut superuser,
             "CREATE ROLE mallory LOGIN; CREATE SCHEMA mallory AUTHORIZATION mallory;
-            GRANT CREATE ON SCHEMA public TO mallory",
+            GRANT CREATE ON SCHEMA public TO mallory; CREATE ROLE monitor LOGIN IN ROLE pg_monitor",
         );
         let mut mallory = database.connect_as("mallory");
         run(&mut mallory, "SET search_path = mallory, public");
         run(&mut mallory, CANARY);
-        Stage { database, superuser, mallory }
+        let monitor = database.connect_as("monitor");
+        Stage { database, superuser, mallory, monitor }
     }
 
     #[track_caller]
@@ -64,9 +67,15 @@ impl Stage {
         self.mallory.execute(&insert, &[&&demo_jpegs()[..count]]).expect("photos are stored");
     }
 
-    /// All that a superuser does with tables of others: none of it may run the canary as another role than the owner.
+    /// All that a superuser and a monitor do with tables of others: none of it may run the canary as another role than the
+    /// owner.
     #[track_caller]
     fn maintain(&mut self) {
+        for view in
+            ["clip_coverage", "clip_backlog", "clip_failure_counts", "clip_migrations", "clip_backfills"]
+        {
+            self.monitor.query(&format!("SELECT * FROM {view}"), &[]).expect("a view is read");
+        }
         for statement in [
             "SELECT * FROM clip_coverage",
             "SELECT * FROM clip_migrations",
@@ -111,9 +120,9 @@ impl Stage {
     /// Roles are those of the cluster: the next stage has a role of the same name.
     #[track_caller]
     fn leave(self) {
-        let Stage { mut superuser, mallory, .. } = self;
-        drop(mallory);
-        run(&mut superuser, "DROP OWNED BY mallory CASCADE; DROP ROLE mallory");
+        let Stage { mut superuser, mallory, monitor, .. } = self;
+        drop((mallory, monitor));
+        run(&mut superuser, "DROP OWNED BY mallory CASCADE; DROP ROLE mallory, monitor");
     }
 
     fn ran(&mut self) -> i64 {

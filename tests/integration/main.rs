@@ -36,6 +36,7 @@ mod migration_dimensions;
 mod migration_under_search;
 mod migration_under_writers;
 mod models;
+mod monitoring;
 mod one_inference;
 mod own_folder;
 #[cfg(feature = "dpkg")]

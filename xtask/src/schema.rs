@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// The parts in their order.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "preamble.sql",
     "embedding.sql",
     "search.sql",
     "watching.sql",
     "queue.sql",
+    "backlog.sql",
     "feeding.sql",
     "backfill.sql",
     "migration.sql",

@@ -1,9 +1,8 @@
 //! How far a migration is, for `clip_migrations`.
 
-use super::task::Task;
 use crate::coverage::count_for_a_view;
 use crate::error::Error;
-use crate::owned::record;
+use crate::owned::{Pair, Right, Side, record};
 use crate::spi::Spi;
 use crate::sql_function;
 use crate::watch::next::NEXT_EMBEDDING;
@@ -12,21 +11,21 @@ use crate::watch::role::read_as;
 sql_function! {
     /// `clip_count_migrated(target regclass, OUT done int8, OUT total int8)`: NULL where they cannot be counted.
     fn clip_count_migrated(fcinfo) {
-        // SAFETY: SQL declares the function STRICT with this argument and this result; `flinfo` is that of the running
-        // function.
+        // SAFETY: SQL declares the function STRICT with this argument and this result.
         unsafe {
-            let function = (*(*fcinfo).flinfo).fn_oid;
-            let counts = count_for_a_view(fcinfo, |spi, _, target| count(spi, &Task::of(spi, function, target)?))?;
-            record(fcinfo, &counts.map_or([None; 2], |counts| counts.map(Some)))
+            let counts = count_for_a_view(fcinfo, |spi, home, target| {
+                let pair = Pair::by_right(spi, home, Side::Target(target), Right::Count)?;
+                pair.map(|pair| count(spi, &pair)).transpose()
+            })?;
+            record(fcinfo, &counts.flatten().map_or([None; 2], |counts| counts.map(Some)))
         }
     }
 }
 
 /// The rows that have a vector of the new model, and all that have one.
-pub(super) fn count(spi: &Spi, task: &Task) -> Result<[i64; 2], Error> {
-    let target = &task.pair.target;
-    let query =
-        format!("SELECT count({NEXT_EMBEDDING}), count({}) FROM {}", task.pair.embedding, target.name);
+pub(super) fn count(spi: &Spi, pair: &Pair) -> Result<[i64; 2], Error> {
+    let target = &pair.target;
+    let query = format!("SELECT count({NEXT_EMBEDDING}), count({}) FROM {}", pair.embedding, target.name);
     read_as(target.owner, || {
         let row = spi.run(&query, &[])?;
         Ok([1, 2].map(|column| row.printed(column).and_then(|count| count.parse().ok()).unwrap_or_default()))

@@ -205,7 +205,7 @@ impl Migration<'_> {
     }
 
     fn report(&self) -> Result<(), Error> {
-        let [done, total] = self.step(|spi| progress::count(spi, &self.task(spi)?))?;
+        let [done, total] = self.step(|spi| progress::count(spi, &self.task(spi)?.pair))?;
         let (table, model) = (name_of(self.target), self.model);
         notice(format!("{done} of {total} rows of table {table} embedded with model {model}"), None);
         Ok(())

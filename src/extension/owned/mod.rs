@@ -4,7 +4,8 @@
 //! carry code of their owner: triggers, defaults, checks, policies, domains, operators of types. Hence three things are
 //! always true where a statement on such a table runs:
 //!
-//! * the role that called has the rights of the owner, or the table is refused (a view leaves it out);
+//! * the role that called has the rights of the owner, or the table is refused (a view leaves it out); to count its rows
+//!   for a view, those of PostgreSQL's roles for monitoring are enough, see [`Right`];
 //! * the table is locked, and it is an ordinary or a partitioned one: its owner, its columns and their types stay what
 //!   was looked up until the transaction ends;
 //! * the statement runs as the owner in a security-restricted operation with `search_path = pg_catalog, pg_temp`
@@ -27,12 +28,12 @@ pub(crate) use self::columns::{Column, columns};
 pub(crate) use self::keys::{Key, KeyType, text_array};
 pub(crate) use self::pair::{Pair, Side, check_same_type, find};
 pub(crate) use self::record::{record, record_of};
+use crate::catalog::{name_of, owner_of};
 use crate::encoding::{c_string, to_server};
 use crate::error::Error;
 use crate::refusal::{Reason, refuse};
 use crate::report;
 use crate::spi::{Argument, Spi};
-use crate::watch::registry::check_owner;
 use crate::watch::role::act_as;
 
 /// A table that is locked until the transaction's end.
@@ -50,15 +51,40 @@ pub(crate) struct Table {
 /// The weakest lock that keeps the owner and the columns of a table as they are.
 pub(crate) const LOOK: u32 = pg_sys::AccessShareLock;
 
+/// With which right a table is looked up.
+#[derive(Clone, Copy)]
+pub(crate) enum Right {
+    /// That of its owner, to work on it.
+    Owner,
+    /// That of its owner or of `pg_stat_scan_tables`, to which PostgreSQL leaves functions that lock and scan the tables of
+    /// other roles: to count rows.
+    Count,
+}
+
+impl Right {
+    /// Whether the current role has it on the tables of an owner.
+    fn has_role(self, owner: pg_sys::Oid) -> bool {
+        // SAFETY: plain look-ups of roles.
+        let has = |role| unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) };
+        has(owner) || matches!(self, Right::Count) && has(pg_sys::Oid::from(pg_sys::ROLE_PG_STAT_SCAN_TABLES))
+    }
+}
+
 impl Table {
     /// A table of the caller's; any other relation is refused.
     pub(crate) fn of_caller(oid: pg_sys::Oid, lock: u32) -> Result<Table, Error> {
+        Table::by_right(oid, lock, Right::Owner)
+    }
+
+    /// A table on which the caller has a right; any other relation is refused.
+    fn by_right(oid: pg_sys::Oid, lock: u32, right: Right) -> Result<Table, Error> {
+        let missing = || Error::NoTable(u32::from(oid).to_string());
         // A role without the right must not even wait for the lock.
-        check_owner(oid)?;
-        let Some(table) = Table::lock(oid, lock) else {
-            return Err(refuse(Reason::UndefinedTable, format!("table {} does not exist", u32::from(oid))));
-        };
-        if !table.is_usable() {
+        if !right.has_role(owner_of(oid).ok_or_else(missing)?) {
+            return Err(Error::NotOwner(name_of(oid)));
+        }
+        let table = Table::lock(oid, lock).ok_or_else(missing)?;
+        if !right.has_role(table.owner) {
             return Err(Error::NotOwner(table.name));
         }
         table.check_kind()?;
@@ -89,12 +115,6 @@ impl Table {
             pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
             Some(table)
         }
-    }
-
-    /// Whether the caller has the rights of the owner.
-    pub(crate) fn is_usable(&self) -> bool {
-        // SAFETY: plain look-ups of roles.
-        unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), self.owner) }
     }
 
     pub(crate) fn is_ordinary(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use super::{Column, KeyType, LOOK, Table, check_one_owner, columns};
+use super::{Column, KeyType, LOOK, Right, Table, check_one_owner, columns};
 use crate::catalog::{identifier, is_text};
 use crate::error::Error;
 use crate::refusal::{Reason, refuse};
@@ -45,11 +45,16 @@ pub(crate) enum Side {
 impl Pair {
     /// The watch of a table of the caller's; nothing where there is none. An error where it cannot be worked on.
     pub(crate) fn of_caller(spi: &Spi, home: &Home, side: Side) -> Result<Option<Pair>, Error> {
+        Pair::by_right(spi, home, side, Right::Owner)
+    }
+
+    /// As [`Pair::of_caller`], of a table on which the caller has a right.
+    pub(crate) fn by_right(spi: &Spi, home: &Home, side: Side, right: Right) -> Result<Option<Pair>, Error> {
         let (column, table) = match side {
             Side::Source(table) => ("source", table),
             Side::Target(table) => ("target", table),
         };
-        let asked_for = Table::of_caller(table, LOOK)?;
+        let asked_for = Table::by_right(table, LOOK, right)?;
         let query = format!(
             "SELECT source::oid, target::oid, image_column, key_column, project_column, target_project_column,
                 target_key_column, embedding_column, checksum_column, model_column, model, by_reference
@@ -70,8 +75,8 @@ impl Pair {
         let text = |column: usize| row[column - 1].clone();
         let table = |column| text(column).and_then(|oid| oid.parse::<u32>().ok()).unwrap_or_default().into();
         let (source, target) = match side {
-            Side::Source(_) => (asked_for, other(table(2))?),
-            Side::Target(_) => (other(table(1))?, asked_for),
+            Side::Source(_) => (asked_for, Table::by_right(table(2), LOOK, right)?),
+            Side::Target(_) => (Table::by_right(table(1), LOOK, right)?, asked_for),
         };
         check_one_owner(spi, &source, &target)?;
         let (of_source, of_target) = (columns(spi, &source)?, columns(spi, &target)?);
@@ -129,11 +134,6 @@ impl Pair {
             ),
         }
     }
-}
-
-/// The other table of a watch.
-fn other(oid: pg_sys::Oid) -> Result<Table, Error> {
-    Table::of_caller(oid, LOOK)
 }
 
 pub(crate) fn find<'a>(table: &Table, columns: &'a [Column], name: String) -> Result<&'a Column, Error> {

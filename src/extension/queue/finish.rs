@@ -11,6 +11,7 @@ use pgrx::PgSqlErrorCode as Code;
 
 use super::claim::Job;
 use super::failure::{Fate, hold_all, retire_all, settle};
+use super::rate;
 use super::read::{IMAGE, PROJECT, VERSION, keys_of};
 use super::transaction::Failure;
 use crate::error::Error;
@@ -95,6 +96,8 @@ pub(super) fn finish(
         }
         _ => held.iter().map(|_| Fate::Retire).collect(),
     };
+    let ended =
+        fates.iter().filter(|fate| matches!(fate, Fate::Retire | Fate::Fail { dead: true, .. })).count();
     let mut retired = Vec::new();
     for (Finished { job, .. }, fate) in held.into_iter().zip(&fates) {
         match fate {
@@ -107,6 +110,7 @@ pub(super) fn finish(
         }
     }
     retire_all(spi, home, source, &retired)?;
+    rate::count(spi, home, source, u32::try_from(ended).unwrap_or(u32::MAX))?;
     Ok(done)
 }
 

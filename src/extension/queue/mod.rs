@@ -29,6 +29,7 @@ mod launcher;
 mod message;
 mod pause;
 mod place;
+mod rate;
 mod read;
 mod retry;
 mod sql;

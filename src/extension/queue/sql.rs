@@ -259,3 +259,33 @@ pub(super) fn fail(schema: &str) -> String {
         WHERE source = $1 AND key = $2 AND generation = $3::xid8"
     )
 }
+
+/// Brings what this session has ended of source `$1` up to date, with `$2` jobs that it has ended now: the rate follows that of
+/// the last half minute, and begins anew after a pause. No row where the session has not counted yet.
+pub(super) fn count_ended(schema: &str) -> String {
+    format!(
+        "UPDATE {schema}.clip_queue_rates AS known SET counted_at = clock_timestamp(), rate = (
+            SELECT CASE WHEN seconds < 60 THEN
+                $2 / seconds * weight + coalesce(known.rate, $2 / seconds) * (1 - weight) END
+            FROM greatest(extract(epoch FROM clock_timestamp() - known.counted_at)::float8, 0.001) AS seconds,
+                LATERAL (SELECT 1 - exp(-seconds / 30)) AS of_now (weight))
+        WHERE source = $1 AND pid = pg_backend_pid() RETURNING true"
+    )
+}
+
+/// Begins to count what this session ends of source `$1`.
+pub(super) fn begin_to_count(schema: &str) -> String {
+    format!(
+        "INSERT INTO {schema}.clip_queue_rates (source, pid, counted_at)
+        VALUES ($1, pg_backend_pid(), clock_timestamp())"
+    )
+}
+
+/// Deletes what sessions have counted that are gone, or have done nothing for long.
+pub(super) fn forget_rates(schema: &str) -> String {
+    format!(
+        "DELETE FROM {schema}.clip_queue_rates WHERE (source, pid) IN (
+            SELECT source, pid FROM {schema}.clip_queue_rates
+            WHERE counted_at < clock_timestamp() - interval '10 minutes' FOR UPDATE SKIP LOCKED)"
+    )
+}

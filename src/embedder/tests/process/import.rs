@@ -1,11 +1,12 @@
 //! `import`: a model from a folder of this machine.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use crate::embedder::models_directory;
-use crate::installer::Installer;
+use crate::installer::{Installer, Said};
 
 #[test]
 fn the_layouts_are_imported() {
@@ -115,6 +116,31 @@ fn a_folder_that_is_no_model_is_refused() {
     let err = installer.fail("import", &[&source]);
     assert!(err.contains("b.onnx"), "{err}");
     assert_eq!(installer.staged(), [""; 0]);
+}
+
+#[test]
+fn a_user_without_the_permission_is_told_its_name_and_what_to_do() {
+    const NOBODY: u32 = 65534;
+    let installer = Installer::new("http://127.0.0.1:9");
+    let open_to_all = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    open_to_all(&installer.models_directory());
+    let folder = temp_dir::TempDir::new().unwrap();
+    open_to_all(folder.path());
+    let source = folder.path().join("closed");
+    fill(&source, &[("config.json", "config.json")]);
+    fs::set_permissions(&source, Permissions::from_mode(0o000)).unwrap();
+
+    let mut import = installer.command("import", &[&source]);
+    let is_root = nix::unistd::geteuid().is_root();
+    if is_root {
+        import.uid(NOBODY).gid(NOBODY);
+    }
+    let said = Said::of(import.output().unwrap());
+    fs::set_permissions(&source, Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("Permission denied"), "{}", said.err);
+    let user = if is_root { "user \"nobody\"" } else { "user \"" };
+    assert!(said.err.contains(&format!("HINT:  The program runs as {user}")), "{}", said.err);
 }
 
 /// Makes a folder of parts of the demo model.
