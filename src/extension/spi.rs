@@ -69,6 +69,12 @@ impl Spi {
         self.prepare_with(sql, &types, planning)?.run(&values)
     }
 
+    /// Runs a query once that is to find rows by an index, where there is one, and not by reading a whole table.
+    pub(crate) fn run_through_indexes(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
+        let _settings = by_index();
+        self.run(sql, arguments)
+    }
+
     /// Runs a query on what is committed by now, also in a transaction that keeps its snapshot.
     pub(crate) fn run_now(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
         // SAFETY: the snapshot is pushed and popped here; an error pops it with its transaction.

@@ -33,6 +33,7 @@ mod migration_dimensions;
 mod migration_under_search;
 mod migration_under_writers;
 mod models;
+mod monitoring_costs;
 mod one_inference;
 mod own_folder;
 #[cfg(feature = "dpkg")]
