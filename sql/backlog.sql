@@ -26,11 +26,7 @@ CREATE VIEW clip_backlog WITH (security_barrier) AS
 		END AS eta
 	FROM clip_watches AS watch
 	JOIN pg_catalog.pg_class AS class ON class.oid OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
-	CROSS JOIN LATERAL (
-		SELECT pg_catalog.count(*) AS queued, pg_catalog.min(job.enqueued_at) AS oldest_waiting
-		FROM clip_queue AS job
-		WHERE job.source OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid AND NOT job.dead
-	) AS jobs
+	CROSS JOIN LATERAL clip_count_jobs(watch.source) AS jobs
 	CROSS JOIN LATERAL (
 		SELECT COALESCE(pg_catalog.sum(session.rate), 0::pg_catalog.float8) AS rate
 		FROM clip_queue_rates AS session
@@ -45,7 +41,7 @@ CREATE VIEW clip_backlog WITH (security_barrier) AS
 		OR pg_catalog.pg_has_role('pg_read_all_stats'::pg_catalog.name, 'USAGE');
 COMMENT ON VIEW clip_backlog IS
 	'one row a watched table, for its owner and for members of pg_read_all_stats: how many photos wait, how fast they are done, and when all will be';
-COMMENT ON COLUMN clip_backlog.queued IS 'photos that wait to be embedded';
+COMMENT ON COLUMN clip_backlog.queued IS 'photos that wait to be embedded; above 10,000 an estimate';
 COMMENT ON COLUMN clip_backlog.oldest_waiting IS 'since when the oldest of them waits';
 COMMENT ON COLUMN clip_backlog.rate IS
 	'photos that are done a second, embedded or given up, in the last half minute above all; 0 where no session works on the table';

@@ -12,6 +12,20 @@ $function$;
 COMMENT ON FUNCTION clip_forget_next_embedding() IS
 	'trigger function: a write to a row''s embedding takes away the one that clip_migrate made of the bytes before';
 
+CREATE TABLE clip_migration_gaps (
+	target pg_catalog.regclass NOT NULL,
+	transaction pg_catalog.xid8 NOT NULL,
+	PRIMARY KEY (target, transaction)
+);
+COMMENT ON TABLE clip_migration_gaps IS
+	'transactions that wrote to a target that is being migrated, and left a row without a vector of the new model';
+REVOKE ALL ON clip_migration_gaps FROM PUBLIC;
+
+CREATE FUNCTION clip_note_gap() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'clip_note_gap' LANGUAGE C;
+COMMENT ON FUNCTION clip_note_gap() IS
+	'trigger function: writes down that a row has no vector of the new model, for clip_migrate to look for it';
+
 CREATE FUNCTION clip_count_migrated(
 	target pg_catalog.regclass, OUT done pg_catalog.int8, OUT total pg_catalog.int8
 )
@@ -40,11 +54,12 @@ COMMENT ON COLUMN clip_migrations.total IS 'rows with a vector';
 GRANT SELECT ON clip_migrations TO PUBLIC;
 
 CREATE PROCEDURE clip_migrate(
-	target pg_catalog.regclass, model pg_catalog.text, set_default pg_catalog.bool DEFAULT true
+	target pg_catalog.regclass, model pg_catalog.text, set_default pg_catalog.bool DEFAULT true,
+	storage pg_catalog.text DEFAULT NULL
 )
 	AS 'MODULE_PATHNAME', 'clip_migrate' LANGUAGE C;
-COMMENT ON PROCEDURE clip_migrate(pg_catalog.regclass, pg_catalog.text, pg_catalog.bool) IS
-	'moves a target to another model while it stays searchable; goes on where an earlier call ended';
+COMMENT ON PROCEDURE clip_migrate(pg_catalog.regclass, pg_catalog.text, pg_catalog.bool, pg_catalog.text) IS
+	'moves a target to another model, or its vectors to another type, while it stays searchable; goes on where an earlier call ended';
 
 CREATE FUNCTION clip_abandon_migration(target pg_catalog.regclass) RETURNS pg_catalog.void
 	AS 'MODULE_PATHNAME', 'clip_abandon_migration' LANGUAGE C STRICT;

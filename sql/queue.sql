@@ -45,6 +45,8 @@ CREATE INDEX clip_queue_due_slow ON clip_queue (source, run_at) WHERE NOT dead A
 COMMENT ON INDEX clip_queue_due_slow IS 'the order in which jobs of a slow table are claimed';
 CREATE INDEX clip_queue_failed ON clip_queue (source, key) WHERE dead;
 COMMENT ON INDEX clip_queue_failed IS 'the failed jobs of a table';
+CREATE INDEX clip_queue_failures ON clip_queue (source) WHERE failed_at IS NOT NULL;
+COMMENT ON INDEX clip_queue_failures IS 'the jobs that have failed, those that are tried again included';
 
 CREATE TABLE clip_queue_pauses (
 	source pg_catalog.regclass PRIMARY KEY,
@@ -88,11 +90,18 @@ COMMENT ON FUNCTION clip_retry(pg_catalog.regclass, pg_catalog.text) IS
 -- PostgreSQL checks the right to call a view's function as that of the view's reader.
 CREATE FUNCTION clip_count_photos(
 	source pg_catalog.regclass, OUT photos pg_catalog.int8, OUT embedded pg_catalog.int8, OUT missing pg_catalog.int8,
-	OUT stale pg_catalog.int8
+	OUT stale pg_catalog.int8, OUT is_estimate pg_catalog.bool
 )
 	AS 'MODULE_PATHNAME', 'clip_count_photos' LANGUAGE C STRICT;
 COMMENT ON FUNCTION clip_count_photos(pg_catalog.regclass) IS
-	'counts the photos of a watched table as its owner; read it through clip_coverage';
+	'counts the photos of a watched table as its owner, those of a large one by a sample; read it through clip_coverage';
+CREATE FUNCTION clip_count_jobs(
+	source pg_catalog.regclass, OUT queued pg_catalog.int8, OUT failed pg_catalog.int8,
+	OUT oldest_waiting pg_catalog.timestamptz
+)
+	AS 'MODULE_PATHNAME', 'clip_count_jobs' LANGUAGE C STRICT;
+COMMENT ON FUNCTION clip_count_jobs(pg_catalog.regclass) IS
+	'counts the jobs of a watched table, up to 10,000 of a kind; read it through clip_coverage';
 
 CREATE VIEW clip_coverage WITH (security_barrier) AS
 	SELECT
@@ -111,20 +120,14 @@ CREATE VIEW clip_coverage WITH (security_barrier) AS
 				-- What a user's code said is its owner's to read.
 				CASE WHEN pg_catalog.pg_has_role(class.relowner, 'USAGE') THEN pause.reason ELSE 'its owner sees the reason' END
 			WHEN pause.slow_until OPERATOR(pg_catalog.>) pg_catalog.now() THEN 'the triggers of its tables take long'
-		END AS waits_for
+		END AS waits_for,
+		counts.is_estimate
 	FROM clip_watches AS watch
 	LEFT JOIN clip_queue_pauses AS pause
 		ON pause.source::pg_catalog.oid OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
 	LEFT JOIN pg_catalog.pg_class AS class ON class.oid OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
 	CROSS JOIN LATERAL clip_count_photos(watch.source) AS counts
-	CROSS JOIN LATERAL (
-		SELECT
-			pg_catalog.count(*) FILTER (WHERE NOT job.dead) AS queued,
-			pg_catalog.count(*) FILTER (WHERE job.dead) AS failed,
-			pg_catalog.min(job.enqueued_at) FILTER (WHERE NOT job.dead) AS oldest_waiting
-		FROM clip_queue AS job
-		WHERE job.source OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
-	) AS jobs
+	CROSS JOIN LATERAL clip_count_jobs(watch.source) AS jobs
 	WHERE class.oid IS NULL OR pg_catalog.pg_has_role(class.relowner, 'USAGE')
 		OR pg_catalog.pg_has_role('pg_read_all_stats'::pg_catalog.name, 'USAGE');
 COMMENT ON VIEW clip_coverage IS
@@ -135,11 +138,23 @@ COMMENT ON COLUMN clip_coverage.photos IS
 COMMENT ON COLUMN clip_coverage.embedded IS 'photos that have a vector, an outdated one included';
 COMMENT ON COLUMN clip_coverage.missing IS 'photos that have none';
 COMMENT ON COLUMN clip_coverage.stale IS 'photos whose vector is of another model';
-COMMENT ON COLUMN clip_coverage.queued IS 'photos that wait to be embedded';
-COMMENT ON COLUMN clip_coverage.failed IS 'photos that the queue has given up; clip_failures says why';
-COMMENT ON COLUMN clip_coverage.oldest_waiting IS 'since when the oldest of the queued photos waits';
+COMMENT ON COLUMN clip_coverage.queued IS 'photos that wait to be embedded; above 10,000 an estimate';
+COMMENT ON COLUMN clip_coverage.failed IS
+	'photos that the queue has given up; clip_failures says why; above 10,000 an estimate';
+COMMENT ON COLUMN clip_coverage.oldest_waiting IS
+	'since when the oldest of the queued photos waits; of more than 10,000, the oldest of those that are due first';
 COMMENT ON COLUMN clip_coverage.waits_for IS 'why the queue worker leaves the table alone, or is slow with it; NULL where it does not';
+COMMENT ON COLUMN clip_coverage.is_estimate IS
+	'whether photos, embedded, missing and stale are estimates, of tables of more than 32 MB: missing and stale are those of a sample of about 1,000 photos, and 0 where it has none; clip_count is exact';
 GRANT SELECT ON clip_coverage TO PUBLIC;
+
+CREATE FUNCTION clip_count(
+	source pg_catalog.regclass, OUT photos pg_catalog.int8, OUT embedded pg_catalog.int8, OUT missing pg_catalog.int8,
+	OUT stale pg_catalog.int8
+)
+	AS 'MODULE_PATHNAME', 'clip_count' LANGUAGE C STRICT;
+COMMENT ON FUNCTION clip_count(pg_catalog.regclass) IS
+	'counts the photos of a watched table exactly, and reads each row for it: those with an embedding, without one, and with one of another model';
 
 CREATE VIEW clip_workers AS
 	SELECT

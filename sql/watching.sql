@@ -60,12 +60,14 @@ CREATE FUNCTION clip_watch(
 	checksum_column pg_catalog.name DEFAULT 'checksum',
 	model_column pg_catalog.name DEFAULT 'model',
 	target_project_column pg_catalog.name DEFAULT 'project',
-	reference_column pg_catalog.name DEFAULT NULL
+	reference_column pg_catalog.name DEFAULT NULL,
+	storage pg_catalog.text DEFAULT NULL
 ) RETURNS pg_catalog.regclass
 	AS 'MODULE_PATHNAME', 'clip_watch' LANGUAGE C;
 COMMENT ON FUNCTION clip_watch(
 	pg_catalog.regclass, pg_catalog.text, pg_catalog.text, pg_catalog.name, pg_catalog.name, pg_catalog.name,
-	pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name) IS
+	pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name,
+	pg_catalog.text) IS
 	'from now on embeds the photos of a table into another one, which it makes where it is missing; returns that one';
 
 CREATE FUNCTION clip_unwatch(source pg_catalog.regclass) RETURNS pg_catalog.void

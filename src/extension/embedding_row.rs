@@ -103,7 +103,7 @@ fn known(
     );
     let checksum = Argument { oid: pg_sys::BYTEAOID, value: checksum.as_slice().into_datum() };
     let row = spi.run_now(&find, &[checksum, Argument::text(model)])?;
-    if row.len() == 0 { Ok(None) } else { row.vector(1, home.vector_type) }
+    if row.len() == 0 { Ok(None) } else { row.vector(1, &home) }
 }
 
 /// Whether the caller may read a table or a column of it. A role that may not does not even wait for its lock.

@@ -15,6 +15,7 @@ mod attempt;
 mod backfill;
 mod catalog;
 mod client;
+mod concurrent_index;
 mod coverage;
 mod current_model;
 mod embed;

@@ -18,6 +18,7 @@ use crate::kept_plans::{self, KeptPlan, Planning, Statement};
 use crate::nested_settings::NestedSettings;
 use crate::varlena::{self, Bytes};
 use crate::vector;
+use crate::watch::home::Home;
 
 /// A connection to SPI, closed on drop.
 pub(crate) struct Spi;
@@ -67,6 +68,12 @@ impl Spi {
         let types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.oid).collect();
         let values: Vec<Option<pg_sys::Datum>> = arguments.iter().map(|argument| argument.value).collect();
         self.prepare_with(sql, &types, planning)?.run(&values)
+    }
+
+    /// Runs a query once that is to find rows by an index, where there is one, and not by reading a whole table.
+    pub(crate) fn run_through_indexes(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
+        let _settings = by_index();
+        self.run(sql, arguments)
     }
 
     /// Runs a query on what is committed by now, also in a transaction that keeps its snapshot.
@@ -381,13 +388,18 @@ impl Rows<'_> {
         Ok(datum.map(|datum| Varlena { datum, rows: PhantomData }))
     }
 
-    /// A copy of a vector of the first row. `vector_type` is pgvector's.
-    pub(crate) fn vector(&self, column: i32, vector_type: pg_sys::Oid) -> Result<Option<Vec<f32>>, Error> {
-        let Some(datum) = self.value(column, vector_type)? else {
+    /// A copy of a `vector` or a `halfvec` of the first row.
+    pub(crate) fn vector(&self, column: i32, home: &Home) -> Result<Option<Vec<f32>>, Error> {
+        let is_half = self.type_of(column) == home.halfvec_type;
+        let Some(datum) = self.value(column, if is_half { home.halfvec_type } else { home.vector_type })?
+        else {
             return Ok(None);
         };
-        // SAFETY: the value is of pgvector's type, a varlena; detoasting gives it a long header.
-        let values = unsafe { vector::from_datum(Bytes::copy(datum).datum()) };
+        // SAFETY: the value is of that type of pgvector's, a varlena; detoasting gives it a long header.
+        let values = unsafe {
+            let copy = Bytes::copy(datum);
+            if is_half { vector::from_half_datum(copy.datum()) } else { vector::from_datum(copy.datum()) }
+        };
         values.map(Some).ok_or(Error::BrokenVector)
     }
 

@@ -8,7 +8,8 @@ use pg_clip_tests::{Page, TestCluster, repository};
 use postgres::Client;
 
 /// Functions that no user calls.
-const PRIVATE: [&str; 6] = [
+const PRIVATE: [&str; 7] = [
+    "clip_count_jobs",
     "clip_count_migrated",
     "clip_count_photos",
     "clip_embedder_status",

@@ -26,6 +26,27 @@ fn insert(client: &mut Client, table: &str, first: i32, photos: &[Vec<u8>]) {
 }
 
 #[test]
+fn a_table_that_is_partitioned_by_another_column_than_its_key_is_refused_with_what_can_be_done() {
+    let cluster = TestCluster::shared();
+    let mut client = cluster.database().connect();
+    run(
+        &mut client,
+        "CREATE TABLE photos (id int, taken_at date, image bytea, PRIMARY KEY (id, taken_at)) PARTITION BY RANGE (taken_at)",
+    );
+    for (watch, state) in [
+        ("SELECT clip_watch('photos')", "42703"),
+        ("SELECT clip_watch('photos', key_column => 'id')", "55000"),
+    ] {
+        let error = client.batch_execute(watch).expect_err("no column is unique by itself");
+        let error = error.as_db_error().expect("an error of the server");
+        assert_eq!(error.code().code(), state);
+        let hint = error.hint().expect("a hint");
+        // PostgreSQL would refuse a unique constraint.
+        assert!(hint.starts_with("Partition the table by") && !hint.contains("UNIQUE"), "{hint}");
+    }
+}
+
+#[test]
 fn partitions_are_watched_with_their_table() {
     let cluster = TestCluster::shared();
     let photos = demo_photos();

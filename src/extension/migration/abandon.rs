@@ -2,9 +2,9 @@
 
 use pgrx::pg_sys;
 
-use super::column::ALONE;
+use super::column::{ALONE, TOAST_TARGET, set_toast_target};
+use super::gaps::{self, GAP_TRIGGER};
 use super::task::NEXT_MODEL;
-use crate::error::Error;
 use crate::owned::Table;
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
@@ -31,12 +31,14 @@ sql_function! {
         act_as(table.owner, || {
             for statement in [
                 format!("DROP TRIGGER {TRIGGER} ON {}", table.name),
+                format!("DROP TRIGGER IF EXISTS {GAP_TRIGGER} ON {}", table.name),
                 format!("ALTER TABLE {} DROP COLUMN {NEXT_EMBEDDING}, DROP COLUMN {NEXT_MODEL}", table.name),
             ] {
                 spi.run(&statement, &[])?;
             }
-            Ok::<_, Error>(())
+            set_toast_target(&spi, &table, TOAST_TARGET)
         })?;
+        gaps::forget(&spi, &home, target)?;
         Ok(pg_sys::Datum::from(0))
     }
 }

@@ -37,17 +37,23 @@ pub(super) fn fill(spi: &Spi, task: &Task, after: Option<&Key>) -> Result<Batch,
     let owner = pair.target.owner;
     lock_out_the_end(spi, pair)?;
     let next = task.next()?;
+    let next_keys = if task.is_conversion() { next_to_convert(pair) } else { next_keys(pair) };
     let keys = read_as(owner, || {
         with_portable_output(|| {
-            Ok::<_, Error>(spi.run(&next_keys(pair), &[pair.key_type.argument(after)])?.all_printed_raw(1))
+            Ok::<_, Error>(spi.run(&next_keys, &[pair.key_type.argument(after)])?.all_printed_raw(1))
         })
     })?;
     let Some(last) = keys.last().cloned().flatten() else {
-        return Ok(Batch::default());
+        // A row without a key stays without a second vector.
+        return Ok(Batch { seen: keys.len() as u64, ..Batch::default() });
     };
     let (from, to) = act_as(owner, || (pair.key_type.argument(after), pair.key_type.argument(Some(&last))));
     let range = Range { pair, after: from, last: to };
     let mut batch = Batch { last: Some(last), seen: keys.len() as u64, ..Batch::default() };
+    if task.is_conversion() {
+        batch.filled = range.convert(spi)?;
+        return Ok(batch);
+    }
     let photos = range.photos(spi)?;
     // No row is locked while photos are embedded.
     for (photo, embedded) in photos.iter().zip(embed(&photos, next)?) {
@@ -127,6 +133,11 @@ impl Range<'_> {
         self.update(spi, "$3", &has_checksum, &arguments)
     }
 
+    /// Gives rows their own vectors in the new type. Returns how many.
+    fn convert(&self, spi: &Spi) -> Result<u64, Error> {
+        self.update(spi, &format!("t.{}", self.pair.embedding), "true", &[self.after, self.last])
+    }
+
     /// Copies vectors that the same bytes have already. Returns how many.
     fn copy(&self, spi: &Spi) -> Result<u64, Error> {
         let same = self.same_bytes();
@@ -178,6 +189,18 @@ fn next_keys(pair: &Pair) -> String {
         source.name,
         pair.same_key(),
         key_type.above
+    )
+}
+
+/// As many rows as are written in one transaction while others wait for them.
+fn next_to_convert(pair: &Pair) -> String {
+    let Pair { target, target_key, embedding, key_type, .. } = pair;
+    format!(
+        "SELECT t.{target_key} FROM {} AS t
+        WHERE t.{embedding} IS NOT NULL AND t.{NEXT_EMBEDDING} IS NULL
+            AND ($1 IS NULL OR t.{target_key} {} $1)
+        ORDER BY t.{target_key} LIMIT 500",
+        target.name, key_type.above
     )
 }
 

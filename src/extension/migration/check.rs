@@ -2,14 +2,16 @@
 
 use pgrx::{IntoDatum, pg_sys};
 
+use super::gaps::GAP_TRIGGER;
 use super::task::{Task, describe};
 use crate::error::Error;
-use crate::owned::{Table, literal, notice};
+use crate::owned::{Table, columns, literal, notice};
 use crate::refusal::{Reason, refuse};
 use crate::settings;
 use crate::spi::{Argument, Spi};
-use crate::watch::next::TRIGGER;
+use crate::watch::next::{NEXT_EMBEDDING, TRIGGER};
 use crate::watch::role::act_as;
+use crate::watching::Storage;
 
 /// What is left to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,12 +36,18 @@ const DEPENDENTS: &str = "
     LEFT JOIN pg_constraint AS not_null ON depend.classid = 'pg_constraint'::regclass
         AND not_null.oid = depend.objid AND not_null.contype = 'n'
     LEFT JOIN pg_trigger AS trigger ON depend.classid = 'pg_trigger'::regclass AND trigger.oid = depend.objid
-        AND trigger.tgname = $5
+        AND trigger.tgname IN ($5, $6)
     WHERE attribute.attrelid = $1 AND quote_ident(attribute.attname) IN ($2, $3)
         AND own.oid IS NULL AND not_null.oid IS NULL AND trigger.oid IS NULL
         AND (index.indexrelid IS NULL OR index.indexprs IS NOT NULL AND attribute.atttypmod NOT IN (-1, $4))";
 
-pub(super) fn check(spi: &Spi, task: &Task, model: &str, set_default: bool) -> Result<Needed, Error> {
+pub(super) fn check(
+    spi: &Spi,
+    task: &Task,
+    model: &str,
+    storage: Option<Storage>,
+    set_default: bool,
+) -> Result<Needed, Error> {
     let target = &task.pair.target;
     if target.is_partitioned() || inherits(spi, target)? {
         let message = format!("table {} is partitioned or inherits", target.name);
@@ -57,8 +65,19 @@ pub(super) fn check(spi: &Spi, task: &Task, model: &str, set_default: bool) -> R
             )
             .with_hint(format!("SELECT clip_abandon_migration({})", literal(&target.name))));
         }
-        Some(_) => Needed::Rest,
-        None if task.pair.model.as_ref() == Some(&identity) => {
+        Some(_) => {
+            let prepared = columns(spi, target)?.into_iter().find(|column| column.name == NEXT_EMBEDDING);
+            let prepared = prepared.map(|column| Storage::of(&task.home, column.type_oid));
+            if storage.is_some() && prepared != storage {
+                let message = format!("table {} is being migrated to another storage", target.name);
+                return Err(refuse(Reason::NotReady, message)
+                    .with_hint(format!("SELECT clip_abandon_migration({})", literal(&target.name))));
+            }
+            Needed::Rest
+        }
+        None if task.pair.model.as_ref() == Some(&identity)
+            && storage.is_none_or(|storage| storage == task.pair.storage) =>
+        {
             notice(format!("table {} holds the vectors of model {identity} already", target.name), None);
             return Ok(Needed::Nothing);
         }
@@ -97,6 +116,7 @@ fn check_dependents(spi: &Spi, task: &Task, dimensions: u16) -> Result<(), Error
         text(&pair.model_column),
         Argument { oid: pg_sys::INT4OID, value: i32::from(dimensions).into_datum() },
         text(TRIGGER),
+        text(GAP_TRIGGER),
     ];
     let dependents =
         act_as(pair.target.owner, || Ok::<_, Error>(spi.run_now(DEPENDENTS, &arguments)?.printed(1)))?;

@@ -1,17 +1,23 @@
-//! The second column of a target: its type, its indexes, and the trigger that keeps it true.
+//! The second column of a target: its type, its indexes, and the triggers that keep it true.
+//!
+//! Nothing here reads a row of the target: other sessions wait meanwhile.
 
 use std::ffi::CString;
 
 use pgrx::pg_sys;
 
+use super::gaps::GAP_TRIGGER;
 use super::task::{NEXT_MODEL, Task, describe};
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout, with_setting};
+use crate::catalog::identifier;
+use crate::concurrent_index;
 use crate::encoding;
 use crate::error::Error;
-use crate::owned::{LOOK, Table, literal};
+use crate::owned::{LOOK, Table, columns, literal};
 use crate::spi::{Argument, Spi};
 use crate::watch::next::{NEXT_EMBEDDING, TRIGGER};
 use crate::watch::role::act_as;
+use crate::watching::Storage;
 
 /// The strongest lock: no other session reads a table meanwhile.
 pub(super) const ALONE: u32 = pg_sys::AccessExclusiveLock;
@@ -28,7 +34,7 @@ pub(super) fn add(
     spi: &Spi,
     function: pg_sys::Oid,
     [source, target]: [pg_sys::Oid; 2],
-    model: &str,
+    (model, storage): (&str, Option<Storage>),
     patience: u32,
 ) -> Result<bool, Error> {
     let (identity, dimensions) = describe(model)?;
@@ -37,39 +43,38 @@ pub(super) fn add(
         with_lock_timeout(0, || {
             let task = Task::of(spi, function, target)?;
             let owner = task.pair.target.owner;
-            act_as(owner, || add_to(spi, &task, model, &identity, dimensions))
+            act_as(owner, || add_to(spi, &task, (model, &identity), storage, dimensions))
         })
     })?;
     Ok(added.is_ok())
 }
 
 /// To be called as the owner, after the target is locked.
-fn add_to(spi: &Spi, task: &Task, model: &str, identity: &str, dimensions: u16) -> Result<(), Error> {
+fn add_to(
+    spi: &Spi,
+    task: &Task,
+    (model, identity): (&str, &str),
+    storage: Option<Storage>,
+    dimensions: u16,
+) -> Result<(), Error> {
     let pair = &task.pair;
     let target = &pair.target.name;
     let run = |statement: String| spi.run(&statement, &[]).map(|_| ());
-    let row = spi.run(TYPE, &[Argument::oid(pair.target.oid), text(&pair.embedding)])?;
+    let type_oid = storage.unwrap_or(pair.storage).type_oid(&task.home);
+    let arguments = [Argument::oid(pair.target.oid), text(&pair.embedding), Argument::oid(type_oid)];
+    let row = spi.run(TYPE, &arguments)?;
     let mut vector = row.printed(1).unwrap_or_default();
     if row.printed(2).as_deref() == Some("t") {
         vector = format!("{vector}({dimensions})");
     }
     drop(row);
-    // Under the new column's name for a moment: the definitions of the indexes then are those of the new ones.
-    run(format!("ALTER TABLE {target} RENAME COLUMN {} TO {NEXT_EMBEDDING}", pair.embedding))?;
-    let indexes = indexes(spi, pair.target.oid, NEXT_EMBEDDING)?;
-    run(format!("ALTER TABLE {target} RENAME COLUMN {NEXT_EMBEDDING} TO {}", pair.embedding))?;
+    // Two vectors in one row would take a page each.
+    set_toast_target(spi, &pair.target, TOAST_TARGET_OF_TWO)?;
     run(format!(
         "ALTER TABLE {target} ADD COLUMN {NEXT_EMBEDDING} {vector},
             ADD COLUMN {NEXT_MODEL} text NOT NULL DEFAULT {}",
         literal(identity)
     ))?;
-    // As long as the column is empty, there is nothing to build, and no session waits for it. The indexes grow as the
-    // rows come; CREATE INDEX CONCURRENTLY afterwards cannot run in a procedure.
-    for index in indexes {
-        let space =
-            CString::new(encoding::to_server(&index.space)).expect("a name of the catalog has no NUL byte");
-        with_setting(c"default_tablespace", &space, || run(index.definition))?;
-    }
     // A second vector that is written together with the first one is kept. No operator of a type is called.
     run(format!(
         "CREATE TRIGGER {TRIGGER} BEFORE UPDATE OF {embedding} ON {target} FOR EACH ROW
@@ -81,12 +86,103 @@ fn add_to(spi: &Spi, task: &Task, model: &str, identity: &str, dimensions: u16) 
         literal(identity),
         embedding = pair.embedding,
     ))?;
-    run(format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {TRIGGER}"))
+    run(format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {TRIGGER}"))?;
+    run(format!(
+        "CREATE TRIGGER {GAP_TRIGGER} AFTER INSERT OR UPDATE ON {target} FOR EACH ROW
+        WHEN (NEW.{NEXT_EMBEDDING} IS NULL AND NEW.{embedding} IS NOT NULL)
+        EXECUTE FUNCTION {}.clip_note_gap()",
+        task.home.schema,
+        embedding = pair.embedding,
+    ))?;
+    run(format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {GAP_TRIGGER}"))
 }
 
-/// The type of column `$2`, quoted, of table `$1` without its modifier, and whether it has one.
+/// Makes the entries of the indexes that the first column has and the second one has not, for [`concurrent_index::build`]; nothing
+/// where the table was in use for longer than `patience` allows.
+pub(super) fn define_indexes(
+    spi: &Spi,
+    function: pg_sys::Oid,
+    tables: [pg_sys::Oid; 2],
+    patience: u32,
+) -> Result<Option<Vec<pg_sys::Oid>>, Error> {
+    let defined = attempt(of_a_lock, || {
+        with_lock_timeout(patience, || lock_alone(tables))?;
+        let task = Task::of(spi, function, tables[1])?;
+        task.next()?;
+        let wanted = act_as(task.pair.target.owner, || wanted_indexes(spi, &task))?;
+        let define = |index: &Index| {
+            let space = CString::new(encoding::to_server(&index.space))
+                .expect("a name of the catalog has no NUL byte");
+            with_setting(c"default_tablespace", &space, || {
+                concurrent_index::define(spi, &task.home, &task.pair.target, &index.definition)
+            })
+        };
+        wanted.iter().map(define).collect::<Result<Vec<pg_sys::Oid>, Error>>()
+    })?;
+    Ok(defined.ok())
+}
+
+/// The indexes that the second column lacks, in its own words. Those of an attempt that came to no end are dropped.
+fn wanted_indexes(spi: &Spi, task: &Task) -> Result<Vec<Index>, Error> {
+    const FIRST: &str = "clip_first_embedding";
+    let pair = &task.pair;
+    let (target, embedding) = (&pair.target.name, &pair.embedding);
+    let rename = |from: &str, to: &str| {
+        spi.run(&format!("ALTER TABLE {target} RENAME COLUMN {from} TO {to}"), &[]).map(|_| ())
+    };
+    for left in indexes(spi, pair.target.oid, NEXT_EMBEDDING)?.iter().filter(|index| !index.is_valid) {
+        let (schema, name) = (schema_of(pair.target.oid), identifier(&left.name));
+        spi.run(&format!("DROP INDEX {schema}.{name}"), &[])?;
+    }
+    let made = indexes(spi, pair.target.oid, NEXT_EMBEDDING)?;
+    // Under the new column's name for a moment: the definitions of the indexes then are those of the new ones.
+    rename(NEXT_EMBEDDING, FIRST)?;
+    rename(embedding, NEXT_EMBEDDING)?;
+    let mut wanted = indexes(spi, pair.target.oid, NEXT_EMBEDDING)?;
+    rename(NEXT_EMBEDDING, embedding)?;
+    rename(FIRST, NEXT_EMBEDDING)?;
+    let next = columns(spi, &pair.target)?.into_iter().find(|column| column.name == NEXT_EMBEDDING);
+    if let Some(storage) = next.map(|next| Storage::of(&task.home, next.type_oid)) {
+        for index in &mut wanted {
+            index.definition = of_storage(&index.definition, pair.storage, storage);
+        }
+    }
+    for index in made {
+        if let Some(place) = wanted.iter().position(|wanted| wanted.definition == index.definition) {
+            wanted.swap_remove(place);
+        }
+    }
+    Ok(wanted)
+}
+
+/// An index's definition with the operator classes of another storage.
+pub(super) fn of_storage(definition: &str, from: Storage, to: Storage) -> String {
+    let mut definition = definition.to_owned();
+    for distance in ["cosine", "ip", "l2", "l1"] {
+        let class = |storage: Storage| format!(".{}_{distance}_ops", storage.name());
+        definition = definition.replace(&class(from), &class(to));
+    }
+    definition
+}
+
+/// From so many bytes on, values are moved out of a row: not the vector of a row that has one, and the second of two.
+pub(super) const TOAST_TARGET: u32 = 8160;
+const TOAST_TARGET_OF_TWO: u32 = 4080;
+
+/// Sets from which size on the rows of a target that `clip_watch` has made are made smaller. As the owner of the table, which is
+/// locked alone.
+pub(super) fn set_toast_target(spi: &Spi, target: &Table, bytes: u32) -> Result<(), Error> {
+    const IS_SET: &str = "SELECT FROM pg_class, unnest(reloptions) AS option
+        WHERE oid = $1 AND option IN ('toast_tuple_target=8160', 'toast_tuple_target=4080')";
+    if spi.run(IS_SET, &[Argument::oid(target.oid)])?.len() > 0 {
+        spi.run(&format!("ALTER TABLE {} SET (toast_tuple_target = {bytes})", target.name), &[])?;
+    }
+    Ok(())
+}
+
+/// The name of type `$3`, and whether column `$2`, quoted, of table `$1` has a number of dimensions.
 const TYPE: &str = "
-    SELECT format_type(atttypid, NULL), atttypmod <> -1 FROM pg_attribute
+    SELECT format_type($3, NULL), atttypmod <> -1 FROM pg_attribute
     WHERE attrelid = $1 AND quote_ident(attname) = $2";
 
 pub(super) struct Index {
@@ -95,6 +191,7 @@ pub(super) struct Index {
     pub(super) definition: String,
     /// Empty for that of the database.
     space: String,
+    is_valid: bool,
 }
 
 /// The indexes on column `$2`, quoted, of table `$1`.
@@ -102,7 +199,7 @@ const INDEXES: &str = "
     SELECT DISTINCT class.relname::text,
         begin_of.definition || ' ON ' || substr(
             pg_get_indexdef(class.oid), length(begin_of.definition || format(' %I ON ', class.relname)) + 1),
-        coalesce(space.spcname::text, '')
+        coalesce(space.spcname::text, ''), index.indisvalid
     FROM pg_attribute AS attribute
     JOIN pg_depend AS depend ON depend.classid = 'pg_class'::regclass AND depend.refclassid = 'pg_class'::regclass
         AND depend.refobjid = attribute.attrelid AND depend.refobjsubid = attribute.attnum
@@ -117,12 +214,21 @@ const INDEXES: &str = "
 /// In the order of their names; to be called as the owner of the table.
 pub(super) fn indexes(spi: &Spi, table: pg_sys::Oid, column: &str) -> Result<Vec<Index>, Error> {
     let rows = spi.run(INDEXES, &[Argument::oid(table), text(column)])?;
-    let [names, definitions, spaces] = [1, 2, 3].map(|column| rows.all_printed(column).into_iter().flatten());
-    Ok(names
-        .zip(definitions)
-        .zip(spaces)
-        .map(|((name, definition), space)| Index { name, definition, space })
-        .collect())
+    let [names, definitions, spaces, valid] =
+        [1, 2, 3, 4].map(|column| rows.all_printed(column).into_iter().flatten());
+    let index = |(((name, definition), space), valid): (((String, String), String), String)| Index {
+        name,
+        definition,
+        space,
+        is_valid: valid == "t",
+    };
+    Ok(names.zip(definitions).zip(spaces).zip(valid).map(index).collect())
+}
+
+/// The quoted name of the schema that a table is in.
+pub(super) fn schema_of(table: pg_sys::Oid) -> String {
+    // SAFETY: the table is locked, and its schema cannot be dropped before it.
+    unsafe { identifier(&encoding::c_string(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(table)))) }
 }
 
 pub(super) fn text(text: &str) -> Argument {

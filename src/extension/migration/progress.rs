@@ -1,6 +1,7 @@
 //! How far a migration is, for `clip_migrations`.
 
 use crate::coverage::count_for_a_view;
+use crate::coverage::sample::{are_large, estimate_migrated};
 use crate::error::Error;
 use crate::owned::{Pair, Right, Side, record};
 use crate::spi::Spi;
@@ -22,9 +23,12 @@ sql_function! {
     }
 }
 
-/// The rows that have a vector of the new model, and all that have one.
+/// The rows that have a vector of the new model, and all that have one: estimates where the table is large.
 pub(super) fn count(spi: &Spi, pair: &Pair) -> Result<[i64; 2], Error> {
     let target = &pair.target;
+    if are_large(spi, &[target])? {
+        return estimate_migrated(spi, target, &pair.embedding, NEXT_EMBEDDING);
+    }
     let query = format!("SELECT count({NEXT_EMBEDDING}), count({}) FROM {}", pair.embedding, target.name);
     read_as(target.owner, || {
         let row = spi.run(&query, &[])?;

@@ -9,7 +9,8 @@ use super::check::{Needed, announce, check};
 use super::left_over::{self, LeftOver};
 use super::switch::Switch;
 use super::task::{Task, name_of};
-use super::{by_reference, column, hold, progress, stale, switch, wait};
+use super::{by_reference, column, gaps, hold, progress, required, stale, switch, wait};
+use crate::concurrent_index;
 use crate::error::Error;
 use crate::owned::{Key, notice};
 use crate::procedure::{Procedure, pause};
@@ -19,21 +20,27 @@ use crate::sql_function;
 use crate::varlena::Utf8;
 use crate::watch::registry::oid_of;
 use crate::watch::registry::{argument, check_owner};
+use crate::watching::Storage;
 
-/// Searches and writers wait for the switch at most so many milliseconds in a row: doubled at each attempt that failed.
-const FIRST_PATIENCE: u32 = 50;
+/// Searches and writers wait for a lock on the table at most so many milliseconds in a row.
+const PATIENCE: u32 = 50;
+/// After so many attempts it is doubled each time, for transactions on the table leave no gap of that length.
+const PATIENT_ATTEMPTS: u32 = 40;
 const MOST_PATIENCE: u32 = 800;
 /// Milliseconds between two looks at photos that the queue is to embed.
 const QUEUE_POLL: i64 = 100;
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 sql_function! {
-    /// `clip_migrate(target regclass, model text, set_default bool)`
+    /// `clip_migrate(target regclass, model text, set_default bool, storage text)`
     fn clip_migrate(fcinfo) {
         // SAFETY: SQL declares the procedure with these arguments; a text is copied.
-        let (procedure, target, model, set_default) = unsafe {
-            let model = argument(fcinfo, 1).map(|model| Utf8::new(model)).transpose()?.map(Utf8::into_string);
-            (Procedure::start(fcinfo)?, argument(fcinfo, 0), model, argument(fcinfo, 2))
+        let (procedure, target, model, set_default, storage) = unsafe {
+            let text = |index| {
+                argument(fcinfo, index).map(|text| Utf8::new(text).map(Utf8::into_string)).transpose()
+            };
+            let (model, storage) = (text(1)?, text(3)?);
+            (Procedure::start(fcinfo)?, argument(fcinfo, 0), model, argument(fcinfo, 2), storage)
         };
         let (Some(target), Some(model), Some(set_default)) = (target, model, set_default) else {
             return Err(refuse(Reason::NullArgument, "table and model must be named"));
@@ -43,6 +50,7 @@ sql_function! {
             target: oid_of(target),
             model: &model,
             set_default: set_default.value() != 0,
+            storage: storage.as_deref().map(Storage::read).transpose()?,
         };
         migration.run()?;
         Ok(pg_sys::Datum::from(0))
@@ -54,6 +62,8 @@ struct Migration<'a> {
     target: pg_sys::Oid,
     model: &'a str,
     set_default: bool,
+    /// How the vectors are stored afterwards, where that is asked for.
+    storage: Option<Storage>,
 }
 
 /// What the batches of a round did together.
@@ -68,7 +78,7 @@ impl Migration<'_> {
     fn run(&self) -> Result<(), Error> {
         // Where a procedure cannot commit, it ends with this step, and holds nothing.
         let needed = self.step(|spi| self.check(spi))?;
-        if needed == Needed::Nothing {
+        if needed == Needed::Nothing && !self.step(|spi| required::is_left(spi, self.target))? {
             return Ok(());
         }
         let needed = self.step(|spi| {
@@ -83,12 +93,20 @@ impl Migration<'_> {
             }
             Ok(needed)
         })?;
-        let mut patience = next_patience(FIRST_PATIENCE / 2);
         if needed == Needed::All {
-            self.prepare(&mut patience)?;
+            let (function, target) = (self.procedure.function(), self.target);
+            self.alone(|spi, tables, patience| {
+                Ok(column::add(spi, function, tables, (self.model, self.storage), patience)?.then_some(()))
+            })?;
+            // What an earlier migration has left.
+            self.step(|spi| gaps::forget(spi, &self.task(spi)?.home, target))?;
         }
         if needed != Needed::Nothing {
-            self.move_all(&mut patience)?;
+            self.move_all()?;
+        }
+        if self.step(|spi| required::is_left(spi, self.target))? {
+            self.step(|spi| required::validate(spi, self.target))?;
+            self.alone(|spi, tables, patience| Ok(required::finish(spi, tables, patience)?.then_some(())))?;
         }
         hold::let_migrations_go(self.target);
         if needed != Needed::Nothing {
@@ -118,55 +136,101 @@ impl Migration<'_> {
     }
 
     fn check(&self, spi: &Spi) -> Result<Needed, Error> {
-        check(spi, &self.task(spi)?, self.model, self.set_default)
+        check(spi, &self.task(spi)?, self.model, self.storage, self.set_default)
     }
 
-    fn prepare(&self, patience: &mut u32) -> Result<(), Error> {
-        let (function, target) = (self.procedure.function(), self.target);
-        loop {
+    /// Does something for which no other session may use the table, once that is to be had for a moment. Waits in between for
+    /// those that use it, and none waits behind it.
+    fn alone<R>(
+        &self,
+        act: impl Fn(&Spi, [pg_sys::Oid; 2], u32) -> Result<Option<R>, Error>,
+    ) -> Result<R, Error> {
+        for attempt in 0.. {
             let tables = self.tables()?;
-            if self.step(|spi| column::add(spi, function, tables, self.model, *patience))? {
-                return Ok(());
+            if let Some(done) = self.step(|spi| act(spi, tables, patience(attempt)))? {
+                return Ok(done);
             }
-            self.step(|_| wait::for_users(target))?;
-            *patience = next_patience(*patience);
+            if attempt == PATIENT_ATTEMPTS {
+                notice(format!("waiting for transactions that use table {}", name_of(self.target)), None);
+            }
+            self.step(|_| wait::for_users(self.target))?;
         }
+        unreachable!("attempts have no end")
     }
 
     /// Fills the second column until it takes the place of the first.
-    fn move_all(&self, patience: &mut u32) -> Result<(), Error> {
-        let is_by_reference = self.step(|spi| Ok(self.task(spi)?.pair.is_by_reference))?;
+    fn move_all(&self) -> Result<(), Error> {
+        let (function, target) = (self.procedure.function(), self.target);
+        // Of vectors that only change their type no photo is read.
+        let (is_by_reference, is_conversion) = self.step(|spi| {
+            let task = self.task(spi)?;
+            Ok((task.pair.is_by_reference, task.is_conversion()))
+        })?;
+        let is_fed = is_by_reference && !is_conversion;
+        let mut has_indexes = false;
         loop {
-            let round = if is_by_reference { self.wait_for_feeder()? } else { self.round()? };
-            if round.filled < round.seen {
-                match self.step(|spi| left_over::check(spi, &self.task(spi)?, round.failure.as_deref()))? {
-                    LeftOver::Queued => {
-                        if self.step(|spi| stale::refresh(spi, &self.task(spi)?))? == 0 {
-                            pause(QUEUE_POLL);
-                        }
-                    }
-                    LeftOver::Locked => self.step(|_| wait::for_writers(self.target))?,
-                }
+            let round = if is_fed { self.wait_for_feeder()? } else { self.round()? };
+            if round.filled < round.seen && is_conversion {
+                self.step(|_| wait::for_writers(target))?;
+            } else if round.filled < round.seen {
+                self.wait_for_left_over(&round)?;
             }
-            // A transaction with an old snapshot would not see the new vectors after the switch.
-            if round.seen > 0 || !self.step(|_| wait::for_snapshots())? {
+            if round.seen > 0 {
                 continue;
             }
-            let tables = self.tables()?;
-            let function = self.procedure.function();
-            match self.step(|spi| switch::switch(spi, function, tables, self.set_default, *patience))? {
-                Switch::Done => return Ok(()),
-                Switch::RowsLeft if is_by_reference => {}
-                Switch::RowsLeft => {
-                    self.step(|spi| left_over::check(spi, &self.task(spi)?, None))?;
+            if !has_indexes {
+                self.build_indexes()?;
+                has_indexes = true;
+                continue;
+            }
+            self.step(|spi| gaps::forget(spi, &self.task(spi)?.home, target))?;
+            if self.step(|spi| gaps::exist_in_rows(spi, &self.task(spi)?.pair))? {
+                if is_fed || is_conversion {
+                    pause(QUEUE_POLL);
+                } else {
+                    self.wait_for_left_over(&Round::default())?;
                 }
-                Switch::InUse => {
-                    notice(format!("waiting for transactions that use table {}", name_of(self.target)), None);
-                    self.step(|_| wait::for_users(self.target))?;
-                    *patience = next_patience(*patience);
+                continue;
+            }
+            // A transaction with an old snapshot would not see the new vectors after the switch.
+            if !self.step(|_| wait::for_snapshots())? {
+                continue;
+            }
+            let switched = self.alone(|spi, tables, patience| {
+                match switch::switch(spi, function, tables, self.set_default, patience)? {
+                    Switch::Done => Ok(Some(true)),
+                    Switch::RowsLeft => Ok(Some(false)),
+                    Switch::InUse => Ok(None),
                 }
+            })?;
+            if switched {
+                return Ok(());
             }
         }
+    }
+
+    /// Waits for what rows without a second vector wait for. An error where that is nothing.
+    fn wait_for_left_over(&self, round: &Round) -> Result<(), Error> {
+        match self.step(|spi| left_over::check(spi, &self.task(spi)?, round.failure.as_deref()))? {
+            LeftOver::Queued => {
+                if self.step(|spi| stale::refresh(spi, &self.task(spi)?))? == 0 {
+                    pause(QUEUE_POLL);
+                }
+            }
+            LeftOver::Locked => {
+                self.step(|_| wait::for_writers(self.target))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the second column the indexes of the first. Before the rows are filled, each row would be inserted into them by
+    /// itself, which takes several times as long.
+    fn build_indexes(&self) -> Result<(), Error> {
+        let function = self.procedure.function();
+        let indexes =
+            self.alone(|spi, tables, patience| column::define_indexes(spi, function, tables, patience))?;
+        concurrent_index::build(self.procedure, self.target, &indexes, || check_owner(self.target))
     }
 
     /// Goes through all rows once.
@@ -213,8 +277,9 @@ impl Migration<'_> {
 }
 
 /// Always below `deadlock_timeout`, so that no other transaction is chosen as the victim of a deadlock.
-fn next_patience(patience: u32) -> u32 {
+fn patience(attempt: u32) -> u32 {
     // SAFETY: a plain read of a setting.
     let timeout = unsafe { pg_sys::DeadlockTimeout };
-    (patience * 2).min(MOST_PATIENCE).min(u32::try_from(timeout).unwrap_or_default() * 4 / 5).max(1)
+    let doublings = attempt.saturating_sub(PATIENT_ATTEMPTS).min(4);
+    (PATIENCE << doublings).min(MOST_PATIENCE).min(u32::try_from(timeout).unwrap_or_default() * 4 / 5).max(1)
 }

@@ -1,26 +1,29 @@
 //! The switch: the second column takes the place of the first.
 
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::pg_sys;
 
-use super::column::{indexes, lock_alone, text};
+use super::column::{TOAST_TARGET, indexes, lock_alone, of_storage, schema_of, set_toast_target, text};
+use super::gaps::{self, GAP_TRIGGER};
+use super::required;
 use super::task::{NEXT_MODEL, Task, describe};
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout};
 use crate::catalog::identifier;
 use crate::current_model;
 use crate::error::Error;
-use crate::owned::{Pair, Table, literal};
+use crate::owned::{Pair, Table, columns, literal};
 use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
 use crate::watch::next::{NEXT_EMBEDDING, TRIGGER};
 use crate::watch::role::act_as;
 use crate::watch::sql;
+use crate::watching::Storage;
 
 /// What came of a switch.
 pub(super) enum Switch {
     Done,
     /// A table was in use for longer than the patience allowed.
     InUse,
-    /// A row has no vector of the new model.
+    /// A row may have no vector of the new model.
     RowsLeft,
 }
 
@@ -32,7 +35,7 @@ pub(super) fn switch(
     set_default: bool,
     patience: u32,
 ) -> Result<Switch, Error> {
-    let switched = attempt(of_a_lock_or_a_row, || {
+    let switched = attempt(of_a_lock, || {
         with_lock_timeout(patience, || {
             lock_alone([source, target])?;
             let task = Task::of(spi, function, target)?;
@@ -48,9 +51,10 @@ pub(super) fn switch(
                 )
                 .with_hint(format!("SELECT clip_abandon_migration({})", literal(&target.name))));
             }
-            if !act_as(task.pair.target.owner, || replace(spi, &task.pair))? {
+            if gaps::are_noted(spi, &task.home, target)? {
                 return Ok(Switch::RowsLeft);
             }
+            act_as(task.pair.target.owner, || replace(spi, &task))?;
             let arguments = [Argument::oid(task.pair.source.oid), text(&next.identity)];
             act_as(task.home.owner, || spi.run(&sql::set_model(&task.home.schema), &arguments).map(|_| ()))?;
             if set_default {
@@ -66,16 +70,7 @@ pub(super) fn switch(
             Ok(Switch::Done)
         })
     })?;
-    Ok(match switched {
-        Ok(switch) => switch,
-        Err(failure) if of_a_lock(failure.code) => Switch::InUse,
-        Err(_) => Switch::RowsLeft,
-    })
-}
-
-/// That a lock was not to be had, or that a row lacks its second vector.
-fn of_a_lock_or_a_row(code: PgSqlErrorCode) -> bool {
-    of_a_lock(code) || code == PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION
+    Ok(switched.unwrap_or(Switch::InUse))
 }
 
 /// What the columns have beside their type, as statements that give it to the new ones. `$2` and `$3` are the quoted
@@ -100,41 +95,52 @@ const SHAPE: &str = "
     SELECT attnotnull, CASE attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END
     FROM pg_attribute WHERE attrelid = $1 AND quote_ident(attname) = $2";
 
-/// To be called as the owner, with the target locked. False where a row lacks its second vector.
-fn replace(spi: &Spi, pair: &Pair) -> Result<bool, Error> {
+/// The number that column `$2` of table `$1` has in its type.
+const DIMENSIONS: &str =
+    "SELECT atttypmod FROM pg_attribute WHERE attrelid = $1 AND attname = $2 AND atttypmod > 0";
+
+/// To be called as the owner, with the target locked, and where no row lacks its second vector. No row is read: other sessions
+/// wait.
+fn replace(spi: &Spi, task: &Task) -> Result<(), Error> {
+    let pair = &task.pair;
     let Pair { embedding, model_column, target: Table { oid: table, name: target, .. }, .. } = pair;
     let run = |statement: String| spi.run(&statement, &[]).map(|_| ());
     let shape = |column: &str| -> Result<(bool, String), Error> {
         let row = spi.run(SHAPE, &[Argument::oid(*table), text(column)])?;
         Ok((row.printed(1).as_deref() == Some("t"), row.printed(2).unwrap_or_default()))
     };
-    let before = indexes(spi, *table, embedding)?;
+    let mut before = indexes(spi, *table, embedding)?;
     let (is_required, storage) = shape(embedding)?;
-    if is_required {
-        run(format!("ALTER TABLE {target} ALTER COLUMN {NEXT_EMBEDDING} SET NOT NULL"))?;
-    } else {
-        let lacking = format!(
-            "SELECT FROM {target} AS t WHERE t.{embedding} IS NOT NULL AND t.{NEXT_EMBEDDING} IS NULL LIMIT 1"
-        );
-        if spi.run(&lacking, &[])?.len() > 0 {
-            return Ok(false);
-        }
-    }
     run(format!("ALTER TABLE {target} ALTER COLUMN {NEXT_MODEL} DROP DEFAULT"))?;
     if !shape(model_column)?.0 {
         run(format!("ALTER TABLE {target} ALTER COLUMN {NEXT_MODEL} DROP NOT NULL"))?;
     }
+    let next = columns(spi, &pair.target)?.into_iter().find(|column| column.name == NEXT_EMBEDDING);
+    let new = next.map_or(pair.storage, |next| Storage::of(&task.home, next.type_oid));
+    // A vector that may not leave its row has to fit into a page.
+    let row = spi.run(DIMENSIONS, &[Argument::oid(*table), text(NEXT_EMBEDDING)])?;
+    let dimensions = if row.len() > 0 { row.printed(1) } else { None };
+    let dimensions = dimensions.and_then(|number| number.parse().ok()).unwrap_or(u16::MAX);
+    let storage = if storage == "PLAIN" && !new.fits_a_row(dimensions) { "EXTERNAL" } else { &storage };
     run(format!("ALTER TABLE {target} ALTER COLUMN {NEXT_EMBEDDING} SET STORAGE {storage}"))?;
+    set_toast_target(spi, &pair.target, TOAST_TARGET)?;
     let arguments: [Argument; 4] = [Argument::oid(*table), text(embedding), text(model_column), text(target)];
     let possessions: Vec<String> =
         spi.run(POSSESSIONS, &arguments)?.all_printed(1).into_iter().flatten().collect();
 
     run(format!("DROP TRIGGER {TRIGGER} ON {target}"))?;
+    run(format!("DROP TRIGGER {GAP_TRIGGER} ON {target}"))?;
     run(format!("ALTER TABLE {target} DROP COLUMN {embedding}, DROP COLUMN {model_column}"))?;
     run(format!("ALTER TABLE {target} RENAME COLUMN {NEXT_EMBEDDING} TO {embedding}"))?;
     run(format!("ALTER TABLE {target} RENAME COLUMN {NEXT_MODEL} TO {model_column}"))?;
+    if is_required {
+        required::add(spi, target, embedding)?;
+    }
     possessions.into_iter().try_for_each(run)?;
     // An index takes the name of the one that had the same definition.
+    for old in &mut before {
+        old.definition = of_storage(&old.definition, pair.storage, new);
+    }
     for old in &before {
         let is_new = |name: &str| before.iter().all(|other| other.name != name);
         let now = indexes(spi, *table, embedding)?;
@@ -145,15 +151,7 @@ fn replace(spi: &Spi, pair: &Pair) -> Result<bool, Error> {
             run(format!("ALTER INDEX {schema}.{from} RENAME TO {to}"))?;
         }
     }
-    Ok(true)
-}
-
-/// The quoted name of the schema that a table is in.
-fn schema_of(table: pg_sys::Oid) -> String {
-    // SAFETY: the table is locked, and its schema cannot be dropped before it.
-    unsafe {
-        identifier(&crate::encoding::c_string(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(table))))
-    }
+    Ok(())
 }
 
 /// The quoted name of this database.

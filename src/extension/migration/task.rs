@@ -38,6 +38,11 @@ impl Task {
         Ok(Task { home, pair, next })
     }
 
+    /// Whether the vectors stay those of their model, and only their type changes.
+    pub(super) fn is_conversion(&self) -> bool {
+        self.next.as_ref().is_some_and(|next| self.pair.model.as_ref() == Some(&next.identity))
+    }
+
     /// The new model; an error where the migration was abandoned.
     pub(super) fn next(&self) -> Result<&Next, Error> {
         self.next.as_ref().ok_or_else(|| {

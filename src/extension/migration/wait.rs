@@ -5,18 +5,20 @@ use pgrx::pg_sys;
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout};
 use crate::error::Error;
 
-/// Waits until every transaction that holds a lock on the table now has ended.
-pub(super) fn for_users(table: pg_sys::Oid) -> Result<(), Error> {
+/// Waits until every transaction that holds a lock on the table now has ended. False where it has not waited to the end.
+pub(super) fn for_users(table: pg_sys::Oid) -> Result<bool, Error> {
     for_holders(table, pg_sys::AccessExclusiveLock)
 }
 
-/// Waits until every transaction that writes to the table now, or has locked rows of it, has ended.
-pub(super) fn for_writers(table: pg_sys::Oid) -> Result<(), Error> {
+/// Waits until every transaction that writes to the table now, or has locked rows of it, has ended. False where it has not
+/// waited to the end.
+pub(crate) fn for_writers(table: pg_sys::Oid) -> Result<bool, Error> {
     for_holders(table, pg_sys::ExclusiveLock)
 }
 
-/// Waits until every transaction that holds a lock that conflicts with this one has ended.
-fn for_holders(table: pg_sys::Oid, lock: u32) -> Result<(), Error> {
+/// Waits until every transaction that holds a lock that conflicts with this one has ended. As a victim of a deadlock it ends
+/// before, and its caller looks again.
+fn for_holders(table: pg_sys::Oid, lock: u32) -> Result<bool, Error> {
     let waited = attempt(of_a_lock, || {
         with_lock_timeout(0, || {
             // SAFETY: the tag is that of a table.
@@ -34,13 +36,11 @@ fn for_holders(table: pg_sys::Oid, lock: u32) -> Result<(), Error> {
         });
         Ok(())
     })?;
-    // As a victim of a deadlock it has waited long enough: its caller looks again.
-    let _ = waited;
-    Ok(())
+    Ok(waited.is_ok())
 }
 
 /// Waits until the transactions that may not see what is committed now have ended. False where that cannot be waited for.
-pub(super) fn for_snapshots() -> Result<bool, Error> {
+pub(crate) fn for_snapshots() -> Result<bool, Error> {
     let waited = attempt(of_a_lock, || {
         with_lock_timeout(0, || {
             for holder in snapshot_holders() {

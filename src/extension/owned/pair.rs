@@ -9,6 +9,7 @@ use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
 use crate::watch::home::Home;
 use crate::watch::role::act_as;
+use crate::watching::Storage;
 
 /// A watched table and its target. All names are quoted.
 pub(crate) struct Pair {
@@ -22,6 +23,7 @@ pub(crate) struct Pair {
     pub(crate) project: Option<Project>,
     pub(crate) target_key: String,
     pub(crate) embedding: String,
+    pub(crate) storage: Storage,
     pub(crate) checksum: String,
     pub(crate) model_column: String,
     /// The identity of the model that made the vectors; nothing before there is one.
@@ -90,7 +92,9 @@ impl Pair {
         } else if !is_text(from(3)?.type_oid) {
             check_type(&source, from(3)?, pg_sys::TEXTOID, "text")?;
         }
-        check_type(&target, into(8)?, home.vector_type, "vector")?;
+        if !home.is_of_vectors(into(8)?.type_oid) {
+            check_type(&target, into(8)?, home.vector_type, "vector")?;
+        }
         check_type(&target, into(9)?, pg_sys::BYTEAOID, "bytea")?;
         check_type(&target, into(10)?, pg_sys::TEXTOID, "text")?;
         let project = if text(5).is_some() && text(6).is_some() {
@@ -111,6 +115,7 @@ impl Pair {
             project,
             target_key: identifier(&target_key.name),
             embedding: identifier(&into(8)?.name),
+            storage: Storage::of(home, into(8)?.type_oid),
             checksum: identifier(&into(9)?.name),
             model_column: identifier(&into(10)?.name),
             model: text(11),

@@ -20,6 +20,7 @@ mod batch;
 mod begun;
 mod bell;
 mod claim;
+pub(crate) mod count;
 pub(crate) mod enqueue;
 mod failure;
 mod feeding;

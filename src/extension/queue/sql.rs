@@ -132,6 +132,25 @@ pub(super) fn due(schema: &str, lane: Lane) -> String {
     )
 }
 
+/// How many jobs of source `$1` wait in these lanes, at most so many of each, and since when the oldest of them does.
+pub(super) fn count_waiting(schema: &str, lanes: [Lane; 2], most: i64) -> String {
+    let jobs = lanes.map(|lane| {
+        let condition = lane.condition();
+        format!(
+            "(SELECT enqueued_at FROM {schema}.clip_queue WHERE source = $1 AND {condition}
+            ORDER BY source, run_at LIMIT {most})"
+        )
+    });
+    format!("SELECT count(*), min(enqueued_at) FROM ({}) AS waiting", jobs.join(" UNION ALL "))
+}
+
+/// How many jobs of source `$1` are dead, at most so many.
+pub(super) fn count_failed(schema: &str, most: i64) -> String {
+    format!(
+        "SELECT count(*) FROM (SELECT FROM {schema}.clip_queue WHERE source = $1 AND dead LIMIT {most}) AS failed"
+    )
+}
+
 /// Claims the jobs of source `$1` and the keys `$2`.
 pub(super) fn claim(schema: &str) -> String {
     format!(

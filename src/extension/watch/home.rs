@@ -13,7 +13,7 @@ use crate::catalog;
 use crate::error::Error;
 use crate::extensions::{Extension, is_subscribed};
 
-/// The extension's schema and owner, and pgvector's type, whatever a search_path says.
+/// The extension's schema and owner, and pgvector's types, whatever a search_path says.
 #[derive(Clone)]
 pub(crate) struct Home {
     /// Quoted.
@@ -21,6 +21,8 @@ pub(crate) struct Home {
     /// The owner of the extension's tables.
     pub(crate) owner: pg_sys::Oid,
     pub(crate) vector_type: pg_sys::Oid,
+    /// Nothing that is a type, before pgvector 0.7.
+    pub(crate) halfvec_type: pg_sys::Oid,
     /// The table `clip_watches`.
     pub(crate) watches: pg_sys::Oid,
 }
@@ -62,13 +64,20 @@ impl Home {
         }
     }
 
+    /// Whether a column of this type takes embeddings. pgvector's own cast makes a `halfvec` of the `vector` that is written.
+    pub(crate) fn is_of_vectors(&self, type_oid: pg_sys::Oid) -> bool {
+        type_oid == self.vector_type || type_oid == self.halfvec_type
+    }
+
     /// With the table `clip_queue`.
     fn look_up(extension: &Extension) -> Option<(Home, pg_sys::Oid)> {
         let queue = extension.relation(c"clip_queue")?;
+        let pgvector = Extension::named(c"vector")?;
         let home = Home {
             schema: catalog::schema_name(extension.schema),
             owner: catalog::owner_of(queue)?,
-            vector_type: Extension::named(c"vector")?.type_named(c"vector")?,
+            vector_type: pgvector.type_named(c"vector")?,
+            halfvec_type: pgvector.type_named(c"halfvec").unwrap_or(pg_sys::InvalidOid),
             watches: extension.relation(c"clip_watches")?,
         };
         Some((home, queue))

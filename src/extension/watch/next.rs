@@ -41,7 +41,7 @@ impl Next {
     pub(super) fn to_write(spi: &Spi, home: &Home, target: &Table) -> Result<Option<Next>, Error> {
         let takes_vectors = target.has_triggers
             && target.has_trigger(TRIGGER)
-            && target.column_of(NEXT_EMBEDDING, home.vector_type).is_ok();
+            && target.vector_column(NEXT_EMBEDDING, home).is_ok();
         if takes_vectors { Next::of(spi, home, target.oid) } else { Ok(None) }
     }
 

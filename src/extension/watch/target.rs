@@ -37,7 +37,7 @@ pub(super) fn delete(spi: &Spi, watched: &Watched, statement: &str) -> Result<()
 pub(crate) struct Target<'a> {
     spi: &'a Spi,
     watched: &'a Watched,
-    vector_type: pg_sys::Oid,
+    home: &'a Home,
     find: Plan<'a>,
     write: Plan<'a>,
     model: Bytes,
@@ -65,7 +65,7 @@ impl<'a> Target<'a> {
     /// `model` is what the rows' model column gets: the model's name and fingerprint.
     pub(crate) fn prepare(
         spi: &'a Spi,
-        home: &Home,
+        home: &'a Home,
         watched: &'a Watched,
         model: &str,
     ) -> Result<Target<'a>, Error> {
@@ -75,7 +75,7 @@ impl<'a> Target<'a> {
         types.extend(watched.next.as_ref().map(|_| home.vector_type));
         watched.write(|| {
             Ok(Target {
-                vector_type: home.vector_type,
+                home,
                 find: spi
                     .prepare_look_up(&sql::find_vector(watched), &[pg_sys::BYTEAOID, pg_sys::TEXTOID])?,
                 write: spi.prepare_insert(&sql::write_vector(watched), &types)?,
@@ -95,8 +95,8 @@ impl<'a> Target<'a> {
         if rows.len() == 0 {
             return Ok(None);
         }
-        let next = if self.watched.next.is_some() { rows.vector(2, self.vector_type)? } else { None };
-        Ok(rows.vector(1, self.vector_type)?.map(|vector| Known { vector, next }))
+        let next = if self.watched.next.is_some() { rows.vector(2, self.home)? } else { None };
+        Ok(rows.vector(1, self.home)?.map(|vector| Known { vector, next }))
     }
 
     /// Writes the row of a photo, in place of one with its key.

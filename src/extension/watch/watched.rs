@@ -200,7 +200,7 @@ impl<'a> Watch<'a> {
             Constraints::default()
         };
         Ok(Some(Watched {
-            embedding: target.column_of(&self.name(7), self.home.vector_type)?,
+            embedding: target.vector_column(&self.name(7), self.home)?,
             checksum: target.column_of(&self.name(8), pg_sys::BYTEAOID)?,
             model: target.column_of(&self.name(9), pg_sys::TEXTOID)?,
             next: Next::to_write(self.spi, self.home, &target)?,

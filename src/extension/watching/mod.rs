@@ -16,6 +16,7 @@ use std::time::Duration;
 use pgrx::{IntoDatum, pg_sys};
 
 use self::request::Request;
+pub(crate) use self::request::Storage;
 use self::source::Source;
 use crate::attempt::{attempt, with_setting};
 use crate::client;
@@ -42,7 +43,7 @@ const ALONE: u32 = pg_sys::AccessExclusiveLock;
 sql_function! {
     /// `clip_watch(source regclass, target text, mode text, image_column name, key_column name, project_column name,
     /// target_key_column name, embedding_column name, checksum_column name, model_column name,
-    /// target_project_column name, reference_column name) → regclass`
+    /// target_project_column name, reference_column name, storage text) → regclass`
     fn clip_watch(fcinfo) {
         // SAFETY: SQL declares the function with these arguments; `flinfo` is that of the running function.
         let (request, function) = unsafe {

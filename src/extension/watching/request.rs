@@ -6,6 +6,7 @@ use crate::encoding::c_string;
 use crate::error::Error;
 use crate::refusal::{Reason, refuse};
 use crate::varlena::Utf8;
+use crate::watch::home::Home;
 use crate::watch::registry::argument;
 use crate::watch::registry::oid_of;
 
@@ -25,13 +26,70 @@ pub(super) struct Request {
     pub(super) checksum: String,
     pub(super) model: String,
     pub(super) target_project: Option<String>,
+    /// The type of the embeddings.
+    pub(super) storage: Option<Storage>,
+}
+
+/// How an embedding is stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// 4 bytes a dimension.
+    Vector,
+    /// 2 bytes a dimension.
+    Halfvec,
+}
+
+impl Storage {
+    /// Refuses what is none.
+    pub(crate) fn read(text: &str) -> Result<Storage, Error> {
+        [Storage::Vector, Storage::Halfvec].into_iter().find(|storage| storage.name() == text).ok_or_else(
+            || {
+                refuse(Reason::InvalidParameter, format!("storage \"{text}\" is not known"))
+                    .with_hint("Embeddings are stored as 'vector' or as 'halfvec'.")
+            },
+        )
+    }
+
+    /// That of a column of embeddings.
+    pub(crate) fn of(home: &Home, type_oid: pg_sys::Oid) -> Storage {
+        if type_oid == home.halfvec_type { Storage::Halfvec } else { Storage::Vector }
+    }
+
+    /// pgvector's type.
+    pub(crate) fn type_oid(self, home: &Home) -> pg_sys::Oid {
+        match self {
+            Storage::Vector => home.vector_type,
+            Storage::Halfvec => home.halfvec_type,
+        }
+    }
+
+    /// The name of pgvector's type, and what its operator classes begin with.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Storage::Vector => "vector",
+            Storage::Halfvec => "halfvec",
+        }
+    }
+
+    /// Whether rows are as small as they can be where an embedding lies in its row: two or more of them fit a page. An embedding
+    /// outside of it takes three pages to read instead of one or none.
+    pub(crate) fn fits_a_row(self, dimensions: u16) -> bool {
+        const HALF_A_PAGE: usize = 4080;
+        /// What a row has beside its embedding.
+        const OTHERS: usize = 264;
+        let bytes = match self {
+            Storage::Vector => 4,
+            Storage::Halfvec => 2,
+        };
+        usize::from(dimensions) * bytes + OTHERS <= HALF_A_PAGE
+    }
 }
 
 impl Request {
     /// # Safety
     /// `fcinfo` is that of `clip_watch`.
     pub(super) unsafe fn read(fcinfo: pg_sys::FunctionCallInfo) -> Result<Request, Error> {
-        // SAFETY: the caller vouches for the arguments: a regclass, two texts and nine names, each perhaps NULL.
+        // SAFETY: the caller vouches for the arguments: a regclass, two texts, nine names and a text, each perhaps NULL.
         let (text, name) = unsafe {
             (
                 |index| {
@@ -77,6 +135,7 @@ impl Request {
             checksum: required(name(8), "checksum_column")?,
             model: required(name(9), "model_column")?,
             target_project: name(10),
+            storage: text(12)?.as_deref().map(Storage::read).transpose()?,
         })
     }
 

@@ -62,16 +62,15 @@ impl Source {
             .with_hint("A stored generated column can be used."));
         }
         if !is_unique(spi, &table, key, false)? {
-            return Err(refuse(
-                Reason::NotReady,
-                format!("column \"{}\" of table {} is not unique", key.name, table.name),
-            )
-            .with_detail("A photo is known by its key.")
-            .with_hint(format!(
-                "ALTER TABLE {} ADD UNIQUE ({})",
-                table.name,
-                crate::catalog::identifier(&key.name)
-            )));
+            let message = format!("column \"{}\" of table {} is not unique", key.name, table.name);
+            let key = crate::catalog::identifier(&key.name);
+            return Err(if table.is_partitioned() {
+                refuse(Reason::NotReady, message).with_detail(OF_PARTITIONS).with_hint(partition_by(&key))
+            } else {
+                refuse(Reason::NotReady, message)
+                    .with_detail("A photo is known by its key.")
+                    .with_hint(format!("ALTER TABLE {} ADD UNIQUE ({key})", table.name))
+            });
         }
         // Refuses a type whose values cannot be compared.
         for column in [Some(key), project].into_iter().flatten() {
@@ -102,6 +101,15 @@ fn check_type(table: &Table, image: &Column, request: &Request) -> Result<(), Er
     })
 }
 
+const OF_PARTITIONS: &str = "A photo is known by one column, and PostgreSQL keeps a column of a partitioned table unique by itself only where the table is partitioned by it.";
+
+/// What to do with a table that is partitioned by another column than its key.
+fn partition_by(key: &str) -> String {
+    format!(
+        "Partition the table by {key}, or keep the photos in a table of their own that is, or is not partitioned."
+    )
+}
+
 fn key_name(spi: &Spi, table: &Table, request: &Request) -> Result<String, Error> {
     if let Some(key) = &request.key {
         return Ok(key.clone());
@@ -111,8 +119,13 @@ fn key_name(spi: &Spi, table: &Table, request: &Request) -> Result<String, Error
         Ok::<_, Error>(if row.len() > 0 { row.printed(1) } else { None })
     })?;
     row.ok_or_else(|| {
-        refuse(Reason::UndefinedColumn, format!("table {} has no primary key of one column", table.name))
-            .with_hint("Name a unique column with key_column => '...'.")
+        let message = format!("table {} has no primary key of one column", table.name);
+        let error = refuse(Reason::UndefinedColumn, message);
+        if table.is_partitioned() {
+            error.with_detail(OF_PARTITIONS).with_hint(partition_by("the key"))
+        } else {
+            error.with_hint("Name a unique column with key_column => '...'.")
+        }
     })
 }
 

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use super::request::Request;
+use super::request::{Request, Storage};
 use super::source::{Source, is_unique};
 use crate::catalog::identifier;
 use crate::client;
@@ -117,7 +117,8 @@ fn make(
     check_may_create(spi, source, name)?;
     let dimensions = client::describe(&settings::model()?)?.dimensions;
     let quoted = name.quoted();
-    let vector = vector_type(spi, home)?;
+    let storage = request.storage.unwrap_or(Storage::Vector);
+    let vector = vector_type(spi, home, storage)?;
     let key_type = declaration(spi, &source.key)?;
     let project_type = match &source.project {
         Some(project) => declaration(spi, project)?,
@@ -126,7 +127,7 @@ fn make(
     let column = |name: &str| identifier(name);
     let owner = source.table.owner;
     act_as(owner, || {
-        let statements = [
+        let mut statements = vec![
             format!(
                 "CREATE TABLE {quoted} (
                     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -144,9 +145,10 @@ fn make(
                 column(&request.model),
             ),
             format!(
-                "CREATE INDEX ON {quoted} USING hnsw ({} {}.vector_cosine_ops)",
+                "CREATE INDEX ON {quoted} USING hnsw ({} {}.{}_cosine_ops)",
                 column(&request.embedding),
-                vector.schema
+                vector.schema,
+                storage.name()
             ),
             format!("CREATE INDEX ON {quoted} ({})", column(&request.checksum)),
             format!(
@@ -154,6 +156,16 @@ fn make(
                 literal(&format!("embeddings of the photos in {}, kept by clip_watch", source.table.name))
             ),
         ];
+        if storage.fits_a_row(dimensions) {
+            // A row that is larger than 2 kB would have its other columns moved out of it.
+            statements.push(format!(
+                "ALTER TABLE {quoted} ALTER COLUMN {} SET STORAGE PLAIN, SET (toast_tuple_target = 8160)",
+                column(&request.embedding)
+            ));
+        }
+        if source.project.is_some() {
+            statements.push(format!("CREATE INDEX ON {quoted} ({})", column(project)));
+        }
         statements.iter().try_for_each(|statement| spi.run(statement, &[]).map(|_| ()))
     })?;
     let table = name.look_up(spi, source)?.and_then(|table| Table::lock(table, LOOK));
@@ -179,12 +191,16 @@ struct VectorType {
     schema: String,
 }
 
-fn vector_type(spi: &Spi, home: &Home) -> Result<VectorType, Error> {
+fn vector_type(spi: &Spi, home: &Home, storage: Storage) -> Result<VectorType, Error> {
     const TYPE: &str = "
         SELECT pg_catalog.format('%I.%I', nspname, typname), pg_catalog.format('%I', nspname) FROM pg_catalog.pg_type
         JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) typnamespace
         WHERE pg_type.oid OPERATOR(pg_catalog.=) $1";
-    let row = spi.run_now(TYPE, &[Argument::oid(home.vector_type)])?;
+    let row = spi.run_now(TYPE, &[Argument::oid(storage.type_oid(home))])?;
+    if row.len() == 0 {
+        return Err(refuse(Reason::NotSupported, format!("pgvector has no type {} here", storage.name()))
+            .with_hint("ALTER EXTENSION vector UPDATE, once version 0.7 or later is installed."));
+    }
     let text = |column| if row.len() > 0 { row.printed(column).unwrap_or_default() } else { String::new() };
     Ok(VectorType { name: text(1), schema: text(2) })
 }
@@ -235,8 +251,11 @@ fn check(
         (&request.checksum, Some(pg_sys::BYTEAOID), " bytea"),
         (&request.model, Some(pg_sys::TEXTOID), " text"),
     ];
+    let is_right = |found: pg_sys::Oid, wanted: pg_sys::Oid| {
+        found == wanted || wanted == home.vector_type && home.is_of_vectors(found)
+    };
     let is_there = |name: &str, type_oid: Option<pg_sys::Oid>| {
-        named(name).is_some_and(|column| type_oid.is_none_or(|type_oid| type_oid == column.type_oid))
+        named(name).is_some_and(|column| type_oid.is_none_or(|wanted| is_right(column.type_oid, wanted)))
     };
     let missing: Vec<String> = wanted
         .iter()
@@ -258,6 +277,7 @@ fn check(
         )
         .with_hint(format!("CREATE UNIQUE INDEX ON {} ({})", target.name, identifier(&key.name))));
     }
+    check_storage(home, target, &columns, request)?;
     let project = check_project(source, target, &columns, request)?;
     let written = wanted.iter().map(|(name, ..)| name.as_str()).chain(project.as_deref());
     if let Some(column) = written.filter_map(named).find(|column| column.is_generated) {
@@ -291,6 +311,29 @@ fn check_free(spi: &Spi, home: &Home, source: &Source, target: &Table) -> Result
 pub(super) fn taken_already(target: &Table) -> Error {
     refuse(Reason::NotReady, format!("table {} takes the embeddings of another table already", target.name))
         .with_hint("Name a target of its own with target => '...'.")
+}
+
+/// Refuses a storage that the target has not.
+fn check_storage(home: &Home, target: &Table, columns: &[Column], request: &Request) -> Result<(), Error> {
+    let column = find(target, columns, request.embedding.clone())?;
+    let found = Storage::of(home, column.type_oid);
+    match request.storage {
+        Some(wanted) if wanted != found => {
+            let message = format!(
+                "column \"{}\" of table {} is of type {}, not {}",
+                column.name,
+                target.name,
+                column.declaration,
+                wanted.name()
+            );
+            Err(refuse(Reason::WrongType, message).with_hint(format!(
+                "Leave the storage out, then CALL clip_migrate({}, '...', storage => '{}').",
+                literal(&target.name),
+                wanted.name()
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_project(

@@ -10,6 +10,7 @@ use crate::catalog;
 use crate::error::Error;
 use crate::owned::record;
 use crate::queue::claim::Job;
+use crate::queue::count::waiting;
 use crate::queue::failure::{Fate, is_of_table, is_passing, settle};
 use crate::queue::pause;
 use crate::queue::read::IMAGE;
@@ -85,8 +86,7 @@ sql_function! {
                 let spi = Spi::connect()?;
                 let home = Home::of((*(*fcinfo).flinfo).fn_oid)?;
                 grant::check(&spi, &home, source)?;
-                let statement = sql::count(&home.schema);
-                act_as(home.owner, || spi.run_kept(&statement, &[Argument::oid(source)]))?.get::<i64>(1)?
+                Some(waiting(&spi, &home, source)?.0)
             };
             record(fcinfo, &[waiting, i64::try_from(settings::max_image_bytes()).ok()])
         }

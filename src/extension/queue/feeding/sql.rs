@@ -45,11 +45,6 @@ pub(super) fn claim(schema: &str) -> String {
     )
 }
 
-/// How many jobs of source `$1` are not dead.
-pub(super) fn count(schema: &str) -> String {
-    format!("SELECT count(*) FROM {schema}.clip_queue WHERE source = $1 AND NOT dead")
-}
-
 /// A row where source `$1` is left alone for a while.
 pub(super) fn is_paused(schema: &str) -> String {
     format!("SELECT FROM {schema}.clip_queue_pauses WHERE source = $1 AND until > now()")

@@ -1,14 +1,17 @@
-//! Counting the photos of a watched table: `clip_coverage`, and `clip_verify`, which reads them.
+//! Counting the photos of a watched table: `clip_coverage`, whose cost does not grow with the table ([`sample`]);
+//! `clip_count`, which is exact; and `clip_verify`, which reads the photos.
 //!
 //! A view reads whatever it can: a table that cannot be counted has no counts and breaks no view. PostgreSQL
 //! checks the right to call a view's function as that of the view's reader, so that every role may call these: they say
 //! nothing about a table to a role without the rights of its owner, but for counts, which monitoring may have too.
 
-use pgrx::pg_sys;
+pub(crate) mod sample;
+
+use pgrx::{IntoDatum, pg_sys};
 
 use crate::attempt::{attempt, of_a_table, with_lock_timeout};
 use crate::error::Error;
-use crate::owned::{Pair, Right, Side, record};
+use crate::owned::{Pair, Right, Side, record, record_of};
 use crate::spi::{Argument, Spi};
 use crate::sql_function;
 use crate::watch::home::Home;
@@ -20,20 +23,39 @@ use crate::watch::role::read_as;
 pub(crate) const PATIENCE: u32 = 1000;
 
 sql_function! {
-    /// `clip_count_photos(source regclass, OUT photos int8, OUT embedded int8, OUT missing int8, OUT stale int8)`: NULL
-    /// where they cannot be counted.
+    /// `clip_count_photos(source regclass, OUT photos int8, OUT embedded int8, OUT missing int8, OUT stale int8,
+    /// OUT is_estimate bool)`: NULL where they cannot be counted.
     fn clip_count_photos(fcinfo) {
         const COLUMNS: usize = 4;
         // SAFETY: SQL declares the function STRICT with this argument and this result.
         unsafe {
             let counts = count_for_a_view(fcinfo, |spi, home, source| {
-                match Pair::by_right(spi, home, Side::Source(source), Right::Count)? {
-                    Some(pair) => counts(spi, &pair, &covered(&pair), COLUMNS),
-                    None => Ok(vec![None; COLUMNS]),
+                let Some(pair) = Pair::by_right(spi, home, Side::Source(source), Right::Count)? else {
+                    return Ok(None);
+                };
+                if sample::are_large(spi, &[&pair.source, &pair.target])? {
+                    return Ok(Some((sample::estimate(spi, &pair)?.to_vec(), true)));
                 }
-            })?;
-            record(fcinfo, &counts.unwrap_or(vec![None; COLUMNS]))
+                Ok(Some((counts(spi, &pair, &covered(&pair), COLUMNS)?, false)))
+            })?.flatten();
+            let (counts, is_estimate) = match counts {
+                Some((counts, is_estimate)) => (counts, is_estimate.into_datum()),
+                None => (vec![None; COLUMNS], None),
+            };
+            let mut values: Vec<Option<pg_sys::Datum>> =
+                counts.into_iter().map(|count| count.and_then(IntoDatum::into_datum)).collect();
+            values.push(is_estimate);
+            record_of(fcinfo, &values)
         }
+    }
+}
+
+sql_function! {
+    /// `clip_count(source regclass, OUT photos int8, OUT embedded int8, OUT missing int8, OUT stale int8)`
+    fn clip_count(fcinfo) {
+        const COLUMNS: usize = 4;
+        // SAFETY: SQL declares the function STRICT with this argument and this result.
+        unsafe { count_exactly(fcinfo, covered, COLUMNS) }
     }
 }
 
@@ -42,17 +64,29 @@ sql_function! {
     /// OUT orphaned int8, OUT other_project int8)`
     fn clip_verify(fcinfo) {
         const COLUMNS: usize = 6;
-        // SAFETY: SQL declares the function STRICT with this argument and this result; `flinfo` is that of the running
-        // function.
-        unsafe {
-            let source = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, oid_of);
-            let spi = Spi::connect()?;
-            let home = Home::of((*(*fcinfo).flinfo).fn_oid)?;
-            let pair = crate::backfill::watched(&spi, &home, source)?;
-            let counts = counts(&spi, &pair, &verified(&pair), COLUMNS)?;
-            drop(spi);
-            record(fcinfo, &counts)
-        }
+        // SAFETY: SQL declares the function STRICT with this argument and this result.
+        unsafe { count_exactly(fcinfo, verified, COLUMNS) }
+    }
+}
+
+/// What a query says of a watched table of the caller's; an error where it cannot be read.
+///
+/// # Safety
+/// `fcinfo` is that of a running STRICT function whose argument is a `regclass` and whose OUT parameters are so many `int8`.
+unsafe fn count_exactly(
+    fcinfo: pg_sys::FunctionCallInfo,
+    query: fn(&Pair) -> String,
+    columns: usize,
+) -> Result<pg_sys::Datum, Error> {
+    // SAFETY: the caller vouches for the function; `flinfo` is that of the running one.
+    unsafe {
+        let source = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, oid_of);
+        let spi = Spi::connect()?;
+        let home = Home::of((*(*fcinfo).flinfo).fn_oid)?;
+        let pair = crate::backfill::watched(&spi, &home, source)?;
+        let counts = counts(&spi, &pair, &query(&pair), columns)?;
+        drop(spi);
+        record(fcinfo, &counts)
     }
 }
 

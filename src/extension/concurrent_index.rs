@@ -1,0 +1,155 @@
+//! Building an index while others write to the table, within a procedure.
+//!
+//! `CREATE INDEX` keeps writers away for as long as it reads the table, and `CREATE INDEX CONCURRENTLY` commits by itself, which
+//! PostgreSQL refuses inside of a procedure. So its phases are here, each a step of the procedure, with the functions that
+//! PostgreSQL itself does them with:
+//!
+//! 1. [`define`] makes the index's entry in the catalogs, neither ready nor valid. Once all transactions that do not know of it
+//!    have ended, no change of a row leaves the index out;
+//! 2. the rows are read, and from then on writers add to the index;
+//! 3. once all transactions that did not have ended, the rows that came meanwhile are added;
+//! 4. once no transaction is left that could see a row that is in the index no more, queries may use it.
+//!
+//! No lock is held between the steps, and none within them that keeps readers or writers away. What is left of a procedure that
+//! ends in between is an index that is not valid: it is in no query's way, and is dropped by the next attempt.
+//!
+//! Expressions of an index run as the owner of its table, in a restricted operation: these functions see to it.
+
+use std::ffi::CString;
+
+use pgrx::pg_sys;
+
+use crate::encoding;
+use crate::error::Error;
+use crate::migration::wait;
+use crate::owned::Table;
+use crate::procedure::Procedure;
+use crate::refusal::{Reason, refuse};
+use crate::spi::{Argument, Spi};
+use crate::watch::home::Home;
+use crate::watch::role::act_as;
+
+unsafe extern "C-unwind" {
+    /// `parser/parse_utilcmd.h`
+    fn transformIndexStmt(
+        table: pg_sys::Oid,
+        statement: *mut pg_sys::IndexStmt,
+        text: *const std::ffi::c_char,
+    ) -> *mut pg_sys::IndexStmt;
+}
+
+/// Makes an index's entry in the catalogs, from a statement of the owner's in SQL. To be called with a lock on the table
+/// that keeps writers away; no row is read.
+pub(crate) fn define(spi: &Spi, home: &Home, table: &Table, statement: &str) -> Result<pg_sys::Oid, Error> {
+    const UNFINISHED: &str =
+        "UPDATE pg_index SET indisready = false, indisvalid = false WHERE indexrelid = $1";
+    let text =
+        CString::new(encoding::to_server(statement)).expect("a definition of the catalog has no NUL byte");
+    let index = act_as(table.owner, || entry(table.oid, &text));
+    act_as(home.owner, || spi.run(UNFINISHED, &[Argument::oid(index)]).map(|_| ()))?;
+    Ok(index)
+}
+
+/// Builds indexes that [`define`] has made, one after the other.
+pub(crate) fn build(
+    procedure: &Procedure,
+    table: pg_sys::Oid,
+    indexes: &[pg_sys::Oid],
+    check: impl Fn() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let step = |act: &dyn Fn()| {
+        procedure.step(|_| {
+            check()?;
+            act();
+            Ok(())
+        })
+    };
+    let wait_for_writers = || -> Result<(), Error> {
+        while !procedure.step(|_| wait::for_writers(table))? {}
+        Ok(())
+    };
+    for &index in indexes {
+        let check_index = || procedure.step(|_| check_index(table, index));
+        wait_for_writers()?;
+        check_index()?;
+        // SAFETY: all transactions know of the index; an error ends the transaction, and the command with it.
+        step(&|| unsafe {
+            pg_sys::pgstat_progress_start_command(CREATE_INDEX, table);
+            pg_sys::index_concurrently_build(table, index);
+            pg_sys::pgstat_progress_end_command();
+        })?;
+        wait_for_writers()?;
+        check_index()?;
+        // SAFETY: all transactions write to the index; the snapshot is registered and active as long as it is used.
+        step(&|| unsafe {
+            let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetTransactionSnapshot());
+            pg_sys::PushActiveSnapshot(snapshot);
+            pg_sys::validate_index(table, index, snapshot);
+            pg_sys::PopActiveSnapshot();
+            pg_sys::UnregisterSnapshot(snapshot);
+        })?;
+        while !procedure.step(|_| wait::for_snapshots())? {}
+        check_index()?;
+        // SAFETY: the lock keeps the table and the index from being dropped; other sessions are told of the change.
+        step(&|| unsafe {
+            pg_sys::LockRelationOid(table, pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE);
+            pg_sys::index_set_state_flags(index, pg_sys::IndexStateFlagsAction::INDEX_CREATE_SET_VALID);
+            pg_sys::CacheInvalidateRelcacheByRelid(table);
+        })?;
+    }
+    Ok(())
+}
+
+const CREATE_INDEX: pg_sys::ProgressCommandType::Type =
+    pg_sys::ProgressCommandType::PROGRESS_COMMAND_CREATE_INDEX;
+
+/// Refuses to go on where the index was dropped meanwhile.
+fn check_index(table: pg_sys::Oid, index: pg_sys::Oid) -> Result<(), Error> {
+    // SAFETY: looks any number up in the catalogs.
+    if unsafe { pg_sys::IndexGetRelation(index, true) } == table {
+        return Ok(());
+    }
+    Err(refuse(Reason::NotReady, "an index was dropped while it was built").with_hint("Call again."))
+}
+
+/// The entry of an index that CREATE INDEX as the current role would make.
+fn entry(table: pg_sys::Oid, text: &std::ffi::CStr) -> pg_sys::Oid {
+    // SAFETY: the text is one CREATE INDEX on the table, which is locked; its parse tree is given to the functions as
+    // PostgreSQL's own utility commands do it, and lives in the current memory context; an ERROR becomes a panic.
+    unsafe {
+        let parsed = (*(*pg_sys::pg_parse_query(text.as_ptr())).elements).ptr_value.cast::<pg_sys::RawStmt>();
+        let statement = (*parsed).stmt.cast::<pg_sys::IndexStmt>();
+        let statement =
+            pg_sys::ffi::pg_guard_ffi_boundary(|| transformIndexStmt(table, statement, text.as_ptr()));
+        let none = pg_sys::InvalidOid;
+        let (check_rights, check_not_in_use, skip_build, quiet) = (true, true, true, true);
+        #[cfg(feature = "pg15")]
+        let index = pg_sys::DefineIndex(
+            table,
+            statement,
+            none,
+            none,
+            none,
+            false,
+            check_rights,
+            check_not_in_use,
+            skip_build,
+            quiet,
+        );
+        #[cfg(not(feature = "pg15"))]
+        let index = pg_sys::DefineIndex(
+            table,
+            statement,
+            none,
+            none,
+            none,
+            -1,
+            false,
+            check_rights,
+            check_not_in_use,
+            skip_build,
+            quiet,
+        );
+        index.objectId
+    }
+}
