@@ -25,10 +25,10 @@ sql_function! {
         // SAFETY: SQL declares the function STRICT with this argument and this result.
         unsafe {
             let counts = count_for_a_view(fcinfo, |spi, home, source| {
-                // SAFETY: a plain look-up of roles.
-                let monitors = unsafe {
-                    pg_sys::has_privs_of_role(pg_sys::GetUserId(), pg_sys::Oid::from(pg_sys::ROLE_PG_READ_ALL_STATS))
-                };
+                let monitors = pg_sys::has_privs_of_role(
+                    pg_sys::GetUserId(),
+                    pg_sys::Oid::from(pg_sys::ROLE_PG_READ_ALL_STATS),
+                );
                 if !monitors && catalog::owner_of(source).is_some() {
                     check_owner(source)?;
                 }
