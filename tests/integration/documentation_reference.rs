@@ -8,13 +8,14 @@ use pg_clip_tests::{Page, TestCluster, repository};
 use postgres::Client;
 
 /// Functions that no user calls.
-const PRIVATE: [&str; 7] = [
+const PRIVATE: [&str; 8] = [
     "clip_count_jobs",
     "clip_count_migrated",
     "clip_count_photos",
     "clip_embedder_status",
     "clip_follow_partitions",
     "clip_forget_next_embedding",
+    "clip_note_gap",
     "clip_watch_partitions",
 ];
 
