@@ -12,11 +12,11 @@ CREATE TABLE clip_queue (
 	claimed pg_catalog.bool NOT NULL DEFAULT false,
 	suspect pg_catalog.bool NOT NULL DEFAULT false,
 	dead pg_catalog.bool NOT NULL DEFAULT false,
-	slow pg_catalog.bool NOT NULL DEFAULT false,
-	changed pg_catalog.bool NOT NULL DEFAULT true,
 	sqlstate pg_catalog.text,
 	message pg_catalog.text,
 	failed_at pg_catalog.timestamptz,
+	slow pg_catalog.bool NOT NULL DEFAULT false,
+	changed pg_catalog.bool NOT NULL DEFAULT true,
 	PRIMARY KEY (source, key)
 ) WITH (
 	fillfactor = 70,

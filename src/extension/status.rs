@@ -22,6 +22,7 @@ sql_function! {
             Ok(json) => with_sqlstates(&json)?,
             Err(error @ (Error::NotRunning(_) | Error::Backlog | Error::NoWorkerSlot(_))) => absent("stopped", &error),
             Err(error @ (Error::TimedOut(_) | Error::Died)) => absent("unresponsive", &error),
+            Err(error @ (Error::OtherEmbedder(_) | Error::OtherProtocol { .. })) => absent("of another version", &error),
             Err(error) => return Err(error),
         };
         Ok(json.into_datum().unwrap_or(pg_sys::Datum::from(0)))

@@ -34,6 +34,7 @@ mod migration_under_search;
 mod migration_under_writers;
 mod models;
 mod one_inference;
+mod other_embedder;
 mod own_folder;
 #[cfg(feature = "dpkg")]
 mod packages;
@@ -62,6 +63,7 @@ mod standby;
 mod statistics;
 mod transactions;
 mod typed_rows;
+mod upgrade;
 mod versions;
 mod watch;
 mod watching;
