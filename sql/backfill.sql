@@ -5,8 +5,8 @@ CREATE TABLE clip_backfill_notes (
 	source pg_catalog.regclass NOT NULL,
 	pid pg_catalog.int4 NOT NULL,
 	started_at pg_catalog.timestamptz NOT NULL,
-	done pg_catalog.int8 NOT NULL,
 	total pg_catalog.int8 NOT NULL,
+	done pg_catalog.int8 NOT NULL,
 	PRIMARY KEY (source, pid)
 );
 COMMENT ON TABLE clip_backfill_notes IS 'how far calls of clip_backfill are; read it through clip_backfills';

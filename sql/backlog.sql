@@ -26,7 +26,7 @@ CREATE VIEW clip_backlog WITH (security_barrier) AS
 		END AS eta
 	FROM clip_watches AS watch
 	JOIN pg_catalog.pg_class AS class ON class.oid OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
-	CROSS JOIN LATERAL clip_count_jobs(watch.source) AS jobs
+	CROSS JOIN LATERAL clip_count_queue(watch.source) AS jobs
 	CROSS JOIN LATERAL (
 		SELECT COALESCE(pg_catalog.sum(session.rate), 0::pg_catalog.float8) AS rate
 		FROM clip_queue_rates AS session

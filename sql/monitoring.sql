@@ -55,7 +55,7 @@ CREATE VIEW clip_status AS
 		failures pg_catalog.int8,
 		library pg_catalog.text
 	)
-	CROSS JOIN (SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_clip') AS extension;
+	CROSS JOIN (SELECT extversion COLLATE pg_catalog."default" AS extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_clip') AS extension;
 COMMENT ON VIEW clip_status IS 'one row: the embedder, its models, and what it has done since it started';
 GRANT SELECT ON clip_status TO PUBLIC;
 
@@ -79,18 +79,9 @@ CREATE VIEW clip_stats AS
 		stats.decode_p50_ms,
 		stats.decode_p95_ms,
 		stats.decode_p99_ms,
-		stats.resize_p50_ms,
-		stats.resize_p95_ms,
-		stats.resize_p99_ms,
-		stats.tokenize_p50_ms,
-		stats.tokenize_p95_ms,
-		stats.tokenize_p99_ms,
 		stats.inference_p50_ms,
 		stats.inference_p95_ms,
 		stats.inference_p99_ms,
-		stats.answer_p50_ms,
-		stats.answer_p95_ms,
-		stats.answer_p99_ms,
 		stats.total_p50_ms,
 		stats.total_p95_ms,
 		stats.total_p99_ms,
@@ -98,7 +89,16 @@ CREATE VIEW clip_stats AS
 			THEN stats.inferences::pg_catalog.float8 OPERATOR(pg_catalog./) stats.batches::pg_catalog.float8
 		END AS mean_batch,
 		stats.errors_by_sqlstate,
-		stats.batch_sizes
+		stats.batch_sizes,
+		stats.resize_p50_ms,
+		stats.resize_p95_ms,
+		stats.resize_p99_ms,
+		stats.tokenize_p50_ms,
+		stats.tokenize_p95_ms,
+		stats.tokenize_p99_ms,
+		stats.answer_p50_ms,
+		stats.answer_p95_ms,
+		stats.answer_p99_ms
 	FROM pg_catalog.jsonb_to_recordset(clip_embedder_status(true)::pg_catalog.jsonb OPERATOR(pg_catalog.->) 'statistics') AS stats (
 		kind pg_catalog.text,
 		model pg_catalog.text,

@@ -12,11 +12,11 @@ CREATE TABLE clip_queue (
 	claimed pg_catalog.bool NOT NULL DEFAULT false,
 	suspect pg_catalog.bool NOT NULL DEFAULT false,
 	dead pg_catalog.bool NOT NULL DEFAULT false,
-	slow pg_catalog.bool NOT NULL DEFAULT false,
-	changed pg_catalog.bool NOT NULL DEFAULT true,
 	sqlstate pg_catalog.text,
 	message pg_catalog.text,
 	failed_at pg_catalog.timestamptz,
+	slow pg_catalog.bool NOT NULL DEFAULT false,
+	changed pg_catalog.bool NOT NULL DEFAULT true,
 	PRIMARY KEY (source, key)
 ) WITH (
 	fillfactor = 70,
@@ -95,12 +95,12 @@ CREATE FUNCTION clip_count_photos(
 	AS 'MODULE_PATHNAME', 'clip_count_photos' LANGUAGE C STRICT;
 COMMENT ON FUNCTION clip_count_photos(pg_catalog.regclass) IS
 	'counts the photos of a watched table as its owner, those of a large one by a sample; read it through clip_coverage';
-CREATE FUNCTION clip_count_jobs(
+CREATE FUNCTION clip_count_queue(
 	source pg_catalog.regclass, OUT queued pg_catalog.int8, OUT failed pg_catalog.int8,
 	OUT oldest_waiting pg_catalog.timestamptz
 )
-	AS 'MODULE_PATHNAME', 'clip_count_jobs' LANGUAGE C STRICT;
-COMMENT ON FUNCTION clip_count_jobs(pg_catalog.regclass) IS
+	AS 'MODULE_PATHNAME', 'clip_count_queue' LANGUAGE C STRICT;
+COMMENT ON FUNCTION clip_count_queue(pg_catalog.regclass) IS
 	'counts the jobs of a watched table, up to 10,000 of a kind; read it through clip_coverage';
 
 CREATE VIEW clip_coverage WITH (security_barrier) AS
@@ -127,7 +127,7 @@ CREATE VIEW clip_coverage WITH (security_barrier) AS
 		ON pause.source::pg_catalog.oid OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
 	LEFT JOIN pg_catalog.pg_class AS class ON class.oid OPERATOR(pg_catalog.=) watch.source::pg_catalog.oid
 	CROSS JOIN LATERAL clip_count_photos(watch.source) AS counts
-	CROSS JOIN LATERAL clip_count_jobs(watch.source) AS jobs
+	CROSS JOIN LATERAL clip_count_queue(watch.source) AS jobs
 	WHERE class.oid IS NULL OR pg_catalog.pg_has_role(class.relowner, 'USAGE')
 		OR pg_catalog.pg_has_role('pg_read_all_stats'::pg_catalog.name, 'USAGE');
 COMMENT ON VIEW clip_coverage IS

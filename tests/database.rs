@@ -3,6 +3,8 @@
 use postgres::types::ToSql;
 use postgres::{Client, Config, Error, NoTls};
 
+use crate::cluster::tested_postgres;
+
 /// Knows how to connect; keeps nothing open.
 pub struct TestDatabase {
     config: Config,
@@ -65,6 +67,18 @@ pub fn run(client: &mut Client, statements: &str) {
     if let Err(error) = client.batch_execute(statements) {
         panic!("{statements}: {error:?}");
     }
+}
+
+/// Has the queries of a session run in parallel workers, wherever they can.
+pub fn use_parallel_workers(client: &mut Client) {
+    let forced = if tested_postgres().major < 16 { "force_parallel_mode" } else { "debug_parallel_query" };
+    run(
+        client,
+        &format!(
+            "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+            SET {forced} = on"
+        ),
+    );
 }
 
 /// The SQLSTATE with which a query fails.

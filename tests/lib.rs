@@ -24,7 +24,7 @@ mod wait;
 
 pub use account::as_servers_user;
 pub use cluster::{TestCluster, cargo_of_the_checkout, tested_postgres};
-pub use database::{TestDatabase, failure, run, sqlstate, value};
+pub use database::{TestDatabase, failure, run, sqlstate, use_parallel_workers, value};
 pub use feeder::{FEEDER, PhotoFolder, RunningFeeder, drain, feeder, feeder_as, refer, watched_by_reference};
 pub use memory::pss_of_embedding;
 pub use models::{OTHER_MODEL, cluster_of_models, cluster_of_two_models, copy_model, models_of, test_model};

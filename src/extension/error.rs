@@ -39,6 +39,9 @@ pub(crate) enum Error {
     NotNormalised,
     #[error("the embedder speaks protocol {theirs} (release {release}), this library speaks {PROTOCOL}")]
     OtherProtocol { theirs: u16, release: String },
+    /// It may make other vectors of the same inputs.
+    #[error("the embedder is of version {0}, the library of version {VERSION}")]
+    OtherEmbedder(String),
     /// The library does not know the tables of this version of the extension.
     #[error("the library is of version {VERSION}, the extension of version {0}")]
     OtherVersion(String),
@@ -163,6 +166,7 @@ impl Error {
                 Code::ERRCODE_PROTOCOL_VIOLATION
             }
             Error::OtherProtocol { .. }
+            | Error::OtherEmbedder(_)
             | Error::OtherVersion(_)
             | Error::NotWatched(_)
             | Error::OtherModel { .. } => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -235,6 +239,10 @@ impl Error {
                 Some("A model is named by the folder that it is installed in, never by a path.".to_owned())
             }
             Error::OtherProtocol { .. } => Some("Install pg_clip again, then restart the server.".to_owned()),
+            Error::OtherEmbedder(_) => Some(
+                "Restart the server: files that it runs were replaced. If that does not help, install both of one version."
+                    .to_owned(),
+            ),
             Error::OtherVersion(_) => Some(
                 "ALTER EXTENSION pg_clip UPDATE. Where the extension is the newer one, install its library and restart the server."
                     .to_owned(),

@@ -33,6 +33,7 @@ mod partition_tree;
 mod procedure;
 mod queue;
 mod refusal;
+mod releases;
 mod report;
 mod server_error;
 mod settings;

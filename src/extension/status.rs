@@ -21,8 +21,9 @@ sql_function! {
     /// notice why it gets none.
     fn clip_embedder_status(fcinfo) {
         const PATIENCE: Duration = Duration::from_secs(2);
-        // SAFETY: SQL declares the function STRICT with this argument.
-        let says_why = unsafe { argument(fcinfo, 0) }.is_some_and(|says_why| says_why.value() != 0);
+        // SAFETY: `fcinfo` is that of the running function. SQL declares it STRICT with this argument; that of 0.1.0 has none.
+        let says_why = unsafe { if (*fcinfo).nargs > 0 { argument(fcinfo, 0) } else { None } };
+        let says_why = says_why.is_some_and(|says_why| says_why.value() != 0);
         let absent = |state, error: Error| {
             if says_why {
                 tell_why(&error);
@@ -33,6 +34,7 @@ sql_function! {
             Ok(json) => with_sqlstates(&json)?,
             Err(error @ (Error::NotRunning(_) | Error::Backlog | Error::NoWorkerSlot(_))) => absent("stopped", error),
             Err(error @ (Error::TimedOut(_) | Error::Died)) => absent("unresponsive", error),
+            Err(error @ (Error::OtherEmbedder(_) | Error::OtherProtocol { .. })) => absent("of another version", error),
             Err(error) => return Err(error),
         };
         Ok(json.into_datum().unwrap_or(pg_sys::Datum::from(0)))

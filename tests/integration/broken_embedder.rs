@@ -7,7 +7,7 @@ use std::thread;
 
 use pg_clip_tests::{TestCluster, as_servers_user, failure, run};
 
-const HELLO: usize = 5 + 8 + 2 + 8;
+pub(crate) const HELLO: usize = 5 + 8 + 2 + 8;
 const MIB: usize = 1 << 20;
 
 /// Answers the first connection, after its hello, with these bytes, and keeps it open for as long as the backend does.
@@ -30,7 +30,7 @@ fn fails_with(answer: &[&[u8]], sqlstate: &str) {
     });
 }
 
-fn read_to_the_end(mut stream: UnixStream) {
+pub(crate) fn read_to_the_end(mut stream: UnixStream) {
     let mut rest = [0; 1024];
     while stream.read(&mut rest).is_ok_and(|length| length > 0) {}
 }
@@ -42,8 +42,14 @@ fn frame(length: usize, kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 fn welcome() -> Vec<u8> {
-    let protocol = pg_clip_protocol().to_le_bytes();
-    frame(3, 16, &[protocol[0], protocol[1], 0])
+    welcome_of(env!("CARGO_PKG_VERSION"))
+}
+
+/// What an embedder of this version says first.
+pub(crate) fn welcome_of(version: &str) -> Vec<u8> {
+    let length = u8::try_from(version.len()).expect("a short text");
+    let body = [&pg_clip_protocol().to_le_bytes(), [length].as_slice(), version.as_bytes()].concat();
+    frame(body.len(), 16, &body)
 }
 
 /// What the library speaks, as its source says.

@@ -9,7 +9,7 @@ use postgres::Client;
 
 /// Functions that no user calls.
 const PRIVATE: [&str; 8] = [
-    "clip_count_jobs",
+    "clip_count_queue",
     "clip_count_migrated",
     "clip_count_photos",
     "clip_embedder_status",

@@ -40,6 +40,7 @@ mod models;
 mod monitoring;
 mod monitoring_costs;
 mod one_inference;
+mod other_embedder;
 mod own_folder;
 #[cfg(feature = "dpkg")]
 mod packages;
@@ -69,6 +70,7 @@ mod storage;
 mod thresholds;
 mod transactions;
 mod typed_rows;
+mod upgrade;
 mod versions;
 mod watch;
 mod watching;

@@ -1,7 +1,9 @@
 //! A library and an extension of two versions, as between the installation of a release and ALTER EXTENSION.
 
+use std::fs;
+
 use pg_clip_tests::{
-    PATIENCE, TestCluster, WRONG, demo_photos, run, store, value, wait_for_the_queue, wait_until,
+    PATIENCE, ServerCopy, TestCluster, WRONG, demo_photos, run, store, value, wait_for_the_queue, wait_until,
     watched_async,
 };
 use postgres::Client;
@@ -69,6 +71,50 @@ fn a_library_and_an_extension_of_two_versions_do_not_work_together() {
 
     set_version(&mut client, "0.0.9");
     wait_until("the log says it again", PATIENCE, || told() == 2);
+
+    // The extension of a release to come, while the server still has this library.
+    set_version(&mut client, "9.0.0");
+    let mut client = database.connect();
+    let error = refusal(&mut client, "INSERT INTO photos (image) VALUES (''::bytea)");
+    let message = format!("the library is of version {LIBRARY}, the extension of version 9.0.0");
+    assert_eq!((error.code().code(), error.message()), ("55000", message.as_str()));
+    let status: String = value(&mut client, "SELECT error FROM clip_status");
+    assert!(status.starts_with("the extension is of release 9.0.0"), "{status}");
+}
+
+#[test]
+fn the_sql_of_a_release_refuses_the_library_of_an_earlier_one() {
+    let copy = ServerCopy::of_the_tested("earlier-library");
+    let next = "9.0.0";
+    let script = copy.pg_clip.join(format!("share/extension/pg_clip--{LIBRARY}.sql"));
+    let script = fs::read_to_string(script).expect("the script is read");
+    let control = fs::read_to_string(copy.pg_clip.join("share/extension/pg_clip.control"));
+    let control = control.expect("the control file is read").replace(LIBRARY, next);
+    for (name, script, found) in [
+        ("later", script.replace(LIBRARY, next), LIBRARY),
+        // 0.1.0 could not say its version.
+        (
+            "silent",
+            script.replace("'clip_library_version'", "'clip_not_there'").replace(LIBRARY, next),
+            "0.1.0",
+        ),
+    ] {
+        let extension = copy.another_folder(name);
+        fs::write(extension.join("pg_clip.control"), &control).expect("a control file is written");
+        fs::write(extension.join(format!("pg_clip--{next}.sql")), script).expect("a script is written");
+        copy.link_into_server(&copy.pg_clip.join("lib"), &extension);
+        let cluster = TestCluster::on(&copy.postgres, &[]);
+        let mut client = cluster.empty_database().connect();
+        run(&mut client, "CREATE EXTENSION vector");
+        let error = refusal(&mut client, "CREATE EXTENSION pg_clip");
+        let message = format!(
+            "the library that the server has loaded is of version {found}, and this is the SQL of version {next}"
+        );
+        assert_eq!((error.code().code(), error.message()), ("55000", message.as_str()));
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.starts_with("Restart the server."), "{hint}");
+        run(&mut client, "SELECT 1");
+    }
 }
 
 fn set_version(client: &mut Client, version: &str) {

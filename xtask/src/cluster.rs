@@ -62,6 +62,17 @@ impl Cluster {
         Ok(standby)
     }
 
+    /// A temporary cluster whose data pg_upgrade is to fill, of one that the template's settings made: no checksums, which
+    /// initdb writes from 18 on.
+    pub fn of_upgrade(places: &Places, postgres: &Postgres) -> Result<Cluster> {
+        let cluster = Cluster::unmade(places, postgres);
+        cluster.make_directory()?;
+        template::make_without_checksums(places, postgres, &cluster.data())?;
+        make_own_folder(&cluster.sockets, 0o700, places.account.uid())?;
+        places.account.give(&cluster.sockets)?;
+        Ok(cluster)
+    }
+
     /// A temporary cluster that nothing has been made of.
     fn unmade(places: &Places, postgres: &Postgres) -> Cluster {
         static NEXT: AtomicU32 = AtomicU32::new(0);

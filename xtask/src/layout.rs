@@ -63,7 +63,7 @@ impl Layout {
 pub fn of_extension(workspace: &Workspace, library: &Path, layout: &Layout) -> Result<Vec<Entry>> {
     let sql = workspace.root.join("sql");
     let mut scripts = files(&sql, |name| name.starts_with("pg_clip--") && name.ends_with(".sql"))?;
-    scripts.push(schema::assemble(&workspace.root, &workspace.target.join("sql"))?);
+    scripts.extend(schema::assemble(&workspace.root, &workspace.target.join("sql"))?);
     scripts.push(workspace.root.join("pg_clip.control"));
     let mut entries = vec![copy(library, layout.library.join("pg_clip.so"), 0o755)];
     entries.extend(scripts.into_iter().map(|script| into(script, &layout.extension)));

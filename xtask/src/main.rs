@@ -10,12 +10,14 @@ use clap::{Args, Parser, Subcommand};
 use nix::sys::stat::{Mode, umask};
 
 use xtask::cluster::{Cluster, PORT, Stop};
-use xtask::environment::{Environment, MAJORS};
+use xtask::environment::{ALL_MAJORS, Environment, MAJORS};
 use xtask::layout::{self, Layout};
 use xtask::lock::Lock;
 use xtask::places::Places;
 use xtask::postgres::Postgres;
-use xtask::{bench, build, demo, fuzz, install, lint, package, peers, playground, psql, test_run};
+use xtask::{
+    bench, build, demo, fuzz, install, lint, package, peers, pg_upgrade, playground, psql, test_run,
+};
 
 /// The tasks of the pg_clip checkout
 #[derive(Parser)]
@@ -29,7 +31,7 @@ struct Arguments {
 
 #[derive(Args)]
 struct Server {
-    /// The major version of the environment's PostgreSQL: 16 or 18
+    /// The major version of PostgreSQL: the environment holds 16 and 18
     #[arg(long, global = true, value_name = "MAJOR", conflicts_with = "pg_config")]
     pg: Option<u32>,
     /// The pg_config of any PostgreSQL 15 to 18 that has pgvector
@@ -45,7 +47,12 @@ enum Task {
     /// Set everything up, insert photos, and find them again
     Demo,
     /// Run all the tests, or those whose names contain FILTER, on PostgreSQL 16 and 18
-    Test { filter: Option<String> },
+    Test {
+        filter: Option<String>,
+        /// On 15 and 17 as well, which the machine must have
+        #[arg(long)]
+        all: bool,
+    },
     /// Measure what pg_clip costs and stands: all of it but the peers, or the bench NAME
     Bench {
         name: Option<String>,
@@ -77,6 +84,8 @@ enum Task {
     },
     /// Build, and make Debian's packages and an archive
     Package,
+    /// Move a cluster with watches and photos in the queue from PostgreSQL 16 to 18, and check what becomes of it
+    PgUpgrade,
     /// Check formatting and run clippy on every crate
     Lint,
 }
@@ -155,8 +164,8 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
                 demo::psql_arguments()
             );
         }
-        Task::Test { filter } => {
-            let servers = server.choose_all(&environment)?;
+        Task::Test { filter, all } => {
+            let servers = server.choose_all(&environment, if all { &ALL_MAJORS } else { &MAJORS })?;
             if !test_run::test(&places, &environment, &servers, filter.as_deref())? {
                 return Ok(ExitCode::FAILURE);
             }
@@ -207,6 +216,7 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
             let folder = package::package(&places.workspace, &environment, &postgres, &built)?;
             println!("made {}", folder.display());
         }
+        Task::PgUpgrade => pg_upgrade::pg_upgrade(&places, &environment)?,
         Task::Lint => lint::lint(&places, &environment, &postgres()?)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -242,11 +252,12 @@ impl Server {
         }
     }
 
-    fn choose_all(&self, environment: &Environment) -> Result<Vec<Postgres>> {
+    /// The one that was named, or else these.
+    fn choose_all(&self, environment: &Environment, majors: &[u32]) -> Result<Vec<Postgres>> {
         if self.pg.is_some() || self.pg_config.is_some() {
             return Ok(vec![self.choose(environment)?]);
         }
-        MAJORS.iter().map(|&major| environment.postgres(major)).collect()
+        majors.iter().map(|&major| environment.postgres(major)).collect()
     }
 }
 

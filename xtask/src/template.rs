@@ -43,18 +43,31 @@ fn make(places: &Places, postgres: &Postgres, template: &Path) -> Result<()> {
     fs::create_dir(&beside).with_context(|| format!("cannot make {}", beside.display()))?;
     places.account.give(&beside)?;
     progress::step(&format!("making a data directory for {}", postgres.version), || {
-        command::output(
-            places
-                .account
-                .command(postgres.program("initdb"))
-                .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
-                .arg("--pgdata")
-                .arg(&beside),
-        )
+        initdb(places, postgres, &beside, &[])
     })?;
-    let configuration = beside.join("postgresql.conf");
+    fs::rename(&beside, template)?;
+    Ok(())
+}
+
+/// A data directory that pg_upgrade can fill from one of a PostgreSQL before 18, whose initdb wrote no checksums.
+pub(crate) fn make_without_checksums(places: &Places, postgres: &Postgres, data: &Path) -> Result<()> {
+    let options: &[&str] = if postgres.major < 18 { &[] } else { &["--no-data-checksums"] };
+    initdb(places, postgres, data, options)
+}
+
+/// Fills a folder that is there or that the servers' user can make.
+fn initdb(places: &Places, postgres: &Postgres, data: &Path, options: &[&str]) -> Result<()> {
+    command::output(
+        places
+            .account
+            .command(postgres.program("initdb"))
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
+            .args(options)
+            .arg("--pgdata")
+            .arg(data),
+    )?;
+    let configuration = data.join("postgresql.conf");
     let given = fs::read_to_string(&configuration)?;
     fs::write(&configuration, format!("{given}\ninclude_if_exists = '{SETTINGS_FILE}'\n"))?;
-    fs::rename(&beside, template)?;
     Ok(())
 }

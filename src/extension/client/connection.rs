@@ -18,6 +18,7 @@ use super::place::SOCKET;
 use super::{Interest, wait};
 use crate::error::Error;
 use crate::supervisor;
+use crate::watch::home::VERSION;
 
 /// A connected socket. Dropping it tells the embedder that no backend waits for the answers any more.
 pub(super) struct Connection {
@@ -146,6 +147,9 @@ impl Connection {
         let id = match &answer {
             Answer::Welcome { .. } if self.welcomed => return Err(Error::OutOfTurn),
             Answer::Welcome { protocol, version } => {
+                if version != VERSION {
+                    return Err(Error::OtherEmbedder(version.clone()));
+                }
                 if *protocol != PROTOCOL {
                     return Err(Error::OtherProtocol { theirs: *protocol, release: version.clone() });
                 }

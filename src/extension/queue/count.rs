@@ -19,9 +19,9 @@ use crate::watch::role::act_as;
 const MOST: i64 = 10_000;
 
 sql_function! {
-    /// `clip_count_jobs(source regclass, OUT queued int8, OUT failed int8, OUT oldest_waiting timestamptz)`: NULL for a role
+    /// `clip_count_queue(source regclass, OUT queued int8, OUT failed int8, OUT oldest_waiting timestamptz)`: NULL for a role
     /// without the rights of the table's owner or of `pg_read_all_stats`. No lock is taken: jobs are counted of a table that is locked or gone.
-    fn clip_count_jobs(fcinfo) {
+    fn clip_count_queue(fcinfo) {
         // SAFETY: SQL declares the function STRICT with this argument and this result.
         unsafe {
             let counts = count_for_a_view(fcinfo, |spi, home, source| {

@@ -54,7 +54,8 @@ pub(super) fn note_backfill(schema: &str) -> String {
         "WITH gone AS (
             DELETE FROM {schema}.clip_backfill_notes AS note
             WHERE NOT EXISTS (SELECT FROM pg_stat_get_activity(NULL) AS session WHERE session.pid = note.pid))
-        INSERT INTO {schema}.clip_backfill_notes VALUES ($1, pg_backend_pid(), statement_timestamp(), $2, $3)
+        INSERT INTO {schema}.clip_backfill_notes (source, pid, started_at, done, total)
+        VALUES ($1, pg_backend_pid(), statement_timestamp(), $2, $3)
         ON CONFLICT (source, pid) DO UPDATE SET started_at = EXCLUDED.started_at,
             done = EXCLUDED.done, total = EXCLUDED.total"
     )
