@@ -39,7 +39,7 @@ macro_rules! functions_of_earlier_releases {
 functions_of_earlier_releases! {
     clip_await_transactions
     clip_await_users
-    clip_count_queue
+    clip_count_jobs
     clip_end_backfill
     clip_enqueue_missing
     clip_hold

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::upgrade_script::upgrade_script;
 
 /// The parts in their order.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "preamble.sql",
     LIBRARY,
     "embedding.sql",
