@@ -67,17 +67,14 @@ pub(crate) fn version(control: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use super::PARTS;
+    use crate::workspace::Workspace;
 
     /// A database of any encoding reads the script, and most have no other characters.
     #[test]
     fn the_script_is_ascii() {
-        let sql = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .expect("xtask/ lies in the repository")
-            .join("sql");
+        let sql = Workspace::find().expect("a test runs in a checkout").root.join("sql");
         for part in PARTS {
             let text = fs::read_to_string(sql.join(part)).expect("a part is read");
             let odd = text.lines().enumerate().find(|(_, line)| !line.is_ascii());
