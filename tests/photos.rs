@@ -1,11 +1,16 @@
 //! Pictures to test with: those of the demo, and broken ones.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use xtask::workspace::Workspace;
 
 /// The repository's folder.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository").to_owned()
+    static ROOT: LazyLock<PathBuf> =
+        LazyLock::new(|| Workspace::find().expect("the tests run in a checkout").root);
+    ROOT.clone()
 }
 
 /// A file of the repository.

@@ -97,7 +97,7 @@ impl ServerCopy {
         let built = Built {
             library: installed.pkglibdir.join("pg_clip.so"),
             embedder: programs.join("pg_clip_embedder"),
-            feeder: installed.bindir.join("pg_clip_feeder"),
+            feeder: Some(installed.bindir.join("pg_clip_feeder")),
         };
         let runtime = Runtime { library: programs.join("libonnxruntime.so"), licences: Vec::new() };
         let layout = Layout::of(&Postgres {

@@ -17,22 +17,33 @@ use crate::workspace::Workspace;
 pub struct Built {
     pub library: PathBuf,
     pub embedder: PathBuf,
-    pub feeder: PathBuf,
+    /// Where it was wanted.
+    pub feeder: Option<PathBuf>,
 }
 
 pub fn build(workspace: &Workspace, environment: &Environment, postgres: &Postgres) -> Result<Built> {
+    let built = build_without_feeder(workspace, environment, postgres)?;
+    let mut feeder = workspace.cargo();
+    feeder.args(["build", "--release", "--package", "pg_clip_feeder"]);
+    Ok(Built { feeder: Some(artifact(&mut feeder, "pg_clip_feeder", "bin")?), ..built })
+}
+
+/// What a server needs: without the feeder, whose clients of HTTP and of PostgreSQL nothing else is built of.
+pub fn build_without_feeder(
+    workspace: &Workspace,
+    environment: &Environment,
+    postgres: &Postgres,
+) -> Result<Built> {
     let mut extension = workspace.cargo();
     extension.args(["build", "--release"]);
     for_extension(&mut extension, environment, postgres)?;
     // On its own, so that it has the features that its tests are built with.
     let mut embedder = workspace.cargo();
     embedder.args(["build", "--release", "--package", "pg_clip_embedder"]);
-    let mut feeder = workspace.cargo();
-    feeder.args(["build", "--release", "--package", "pg_clip_feeder"]);
     Ok(Built {
         library: artifact(&mut extension, "pg_clip", "cdylib")?,
         embedder: artifact(&mut embedder, "pg_clip_embedder", "bin")?,
-        feeder: artifact(&mut feeder, "pg_clip_feeder", "bin")?,
+        feeder: None,
     })
 }
 

@@ -74,7 +74,8 @@ pub fn of_extension(workspace: &Workspace, library: &Path, layout: &Layout) -> R
     Ok(entries)
 }
 
-/// The files that any number of PostgreSQLs can share: the programs, ONNX Runtime, the demo model, the licences.
+/// The files that any number of PostgreSQLs can share: the programs that were built, ONNX Runtime, the demo model, the
+/// licences.
 pub fn of_embedder(
     workspace: &Workspace,
     built: &Built,
@@ -90,12 +91,14 @@ pub fn of_embedder(
     let installed = layout.programs.join("pg_clip_embedder");
     let mut entries = vec![
         copy(&built.embedder, installed.clone(), 0o755),
-        copy(&built.feeder, layout.commands.join("pg_clip_feeder"), 0o755),
         copy(&runtime.library, layout.programs.join("libonnxruntime.so"), 0o755),
         link(layout.commands.join("pg_clip_embedder"), &installed),
         into(workspace.root.join("LICENSE"), &layout.licences),
         into(demo.join("NOTICE"), &layout.licences.join("demo-model")),
     ];
+    entries.extend(
+        built.feeder.iter().map(|feeder| copy(feeder, layout.commands.join("pg_clip_feeder"), 0o755)),
+    );
     if layout.models != layout.programs.join("models") {
         entries.push(link(layout.programs.join("models"), &layout.models));
     }

@@ -71,7 +71,8 @@ impl Release {
             other => bail!("no packages are made for {other}"),
         };
         let mut glibc = (2, 0);
-        for file in [&built.library, &built.embedder, &built.feeder, &environment.runtime().library] {
+        let files = [&built.library, &built.embedder, &environment.runtime().library];
+        for file in files.into_iter().chain(&built.feeder) {
             glibc = glibc.max(newest_glibc(&fs::read(file)?));
         }
         let version = schema::version(&workspace.root.join("pg_clip.control"))?;

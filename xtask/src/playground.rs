@@ -29,7 +29,7 @@ pub fn find(places: &Places, postgres: &Postgres) -> Cluster {
 
 /// The cluster, running with the extension as the checkout has it now.
 pub fn ready(places: &Places, environment: &Environment, postgres: &Postgres) -> Result<Cluster> {
-    let built = build::build(&places.workspace, environment, postgres)?;
+    let built = build::build_without_feeder(&places.workspace, environment, postgres)?;
     let _lock = Lock::take(places, "cluster")?;
     let installed = install::install(&places.workspace, environment, postgres, &built)?;
     let cluster = find(places, postgres);

@@ -132,9 +132,10 @@ mod tests {
 
     use super::{PARTS, RELEASE, numbers, releases, version};
     use crate::command;
+    use crate::workspace::Workspace;
 
     fn root() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the repository").to_owned()
+        Workspace::find().expect("a test runs in a checkout").root
     }
 
     /// A database of any encoding reads the script, and most have no other characters.

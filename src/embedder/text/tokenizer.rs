@@ -139,7 +139,8 @@ mod tests {
     use crate::text::parity::clip;
 
     fn demo_file() -> Value {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo/tokenizer.json");
+        let path =
+            Path::new(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models/demo/tokenizer.json");
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
     }
 

@@ -38,7 +38,7 @@ impl Embedder {
         let socket = folder.path().join("socket");
         let listener = OwnedFd::from(UnixListener::bind(&socket).unwrap());
         let (log, theirs) = UnixStream::pair().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pg_clip_embedder"));
+        let mut command = Command::new(program());
         command
             .arg(subcommand)
             .args(["--listen-fd", "3", "--model", model, "--models-directory"])
@@ -185,9 +185,16 @@ impl Connection {
     }
 }
 
+/// The program that was built with this test, whichever folder the checkout has been moved to since.
+pub(crate) fn program() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().join("pg_clip_embedder")
+}
+
 /// The folder of the models that come with the project.
 pub(crate) fn models_directory() -> PathBuf {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").canonicalize().unwrap();
+    let models =
+        Path::new(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models").canonicalize().unwrap();
     assert!(
         models.join(MODEL).join("tokenizer.json").is_file(),
         "the demo model is not in {}",

@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use serde_json::Value;
 
-use crate::embedder::onnxruntime;
+use crate::embedder::{onnxruntime, program};
 
 /// A models directory, and the commands that work on it.
 pub(crate) struct Installer {
@@ -40,7 +40,7 @@ impl Installer {
 
     /// A `fetch` or `import`, to be changed or started.
     pub(crate) fn command<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pg_clip_embedder"));
+        let mut command = Command::new(program());
         // What the machine has set, such as a proxy or a user's token, must not reach the tests.
         command
             .env_clear()

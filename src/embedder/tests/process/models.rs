@@ -12,14 +12,14 @@ use std::thread;
 use pg_clip_wire::{FailureKind, Priority, Request};
 use serde_json::Value;
 
-use crate::embedder::{Connection, Embedder, MODEL, models_directory, onnxruntime};
+use crate::embedder::{Connection, Embedder, MODEL, models_directory, onnxruntime, program};
 
 pub(crate) fn data() -> PathBuf {
     repository().join("tests/data")
 }
 
 fn repository() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../..").canonicalize().unwrap()
 }
 
 fn golden() -> serde_json::Map<String, Value> {
@@ -89,7 +89,7 @@ fn the_references_are_far_from_each_other() {
 }
 
 pub(crate) fn check(models: &std::path::Path, name: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pg_clip_embedder"));
+    let mut command = Command::new(program());
     command.args(["check", name, "--models-directory"]).arg(models).arg("--onnxruntime").arg(onnxruntime());
     command.output().unwrap()
 }

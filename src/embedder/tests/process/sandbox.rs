@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::embedder::{Embedder, models_directory, onnxruntime};
+use crate::embedder::{Embedder, models_directory, onnxruntime, program};
 
 /// The acts that only Landlock refuses: a kernel without it allows them.
 const OF_FILES: [&str; 7] = [
@@ -17,7 +17,7 @@ const OF_FILES: [&str; 7] = [
 
 #[test]
 fn the_sandbox_refuses_what_the_server_never_needs() {
-    let tried = Command::new(env!("CARGO_BIN_EXE_pg_clip_embedder"))
+    let tried = Command::new(program())
         .args(["sandbox", "--models-directory"])
         .arg(models_directory())
         .arg("--onnxruntime")
