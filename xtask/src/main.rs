@@ -15,7 +15,7 @@ use xtask::layout::{self, Layout};
 use xtask::lock::Lock;
 use xtask::places::Places;
 use xtask::postgres::Postgres;
-use xtask::{bench, build, demo, fuzz, install, lint, package, peers, playground, psql, test_run};
+use xtask::{bench, build, demo, fuzz, gallery, install, lint, package, peers, playground, psql, test_run};
 
 /// The tasks of the pg_clip checkout
 #[derive(Parser)]
@@ -44,6 +44,12 @@ struct Server {
 enum Task {
     /// Set everything up, insert photos, and find them again
     Demo,
+    /// Search the demo's photos in a browser, by words or by a picture
+    Gallery {
+        /// The port of this machine that the page is served on
+        #[arg(long, default_value_t = 8017)]
+        port: u16,
+    },
     /// Run all the tests, or those whose names contain FILTER, on PostgreSQL 16 and 18
     Test { filter: Option<String> },
     /// Measure what pg_clip costs and stands: all of it but the peers, or the bench NAME
@@ -154,6 +160,12 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
                 server.arguments(),
                 demo::psql_arguments()
             );
+            println!("In a browser:           cargo xtask gallery {}", server.arguments());
+        }
+        Task::Gallery { port } => {
+            let cluster = playground::ready(&places, &environment, &postgres()?)?;
+            let error = gallery::server(&places, &cluster)?.env("PORT", port.to_string()).exec();
+            bail!("cannot run node: {error}");
         }
         Task::Test { filter } => {
             let servers = server.choose_all(&environment)?;
