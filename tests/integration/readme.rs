@@ -36,13 +36,30 @@ fn the_sql_of_the_readme_runs_from_top_to_bottom() {
 #[test]
 fn the_code_for_prisma_is_that_of_the_tested_shop() {
     let readme = text("README.md");
-    let shop = ["photo-search.ts", "elsewhere.ts", "prisma.config.ts", "schema.prisma"]
+    let shop = ["elsewhere.ts", "shop.ts", "prisma.config.ts", "schema.prisma"]
         .map(|file| text(&format!("tests/prisma/{file}")));
     for language in ["ts", "prisma"] {
         let excerpts = blocks(&readme, language);
         assert!(!excerpts.is_empty());
         for excerpt in excerpts {
             assert!(shop.iter().any(|file| file.contains(excerpt)), "not in the shop:\n{excerpt}");
+        }
+    }
+    let (_, section) = readme.split_once("\n## Prisma\n").expect("the section");
+    for (language, file) in [
+        ("prisma", "schema.prisma"),
+        ("ts", "prisma.config.ts"),
+        ("pgsql", "migrations/20261124000000_init/migration.sql"),
+        ("ts", "shop.ts"),
+    ] {
+        let whole = text(&format!("tests/prisma/{file}"));
+        assert!(blocks(section, language).contains(&whole.as_str()), "not the whole of {file}");
+    }
+    let package = text("tests/prisma/package.json");
+    for line in blocks(section, "sh")[0].lines() {
+        for named in line.split(' ').filter(|word| word.rfind('@') > Some(0)) {
+            let (name, version) = named.rsplit_once('@').expect("a version");
+            assert!(package.contains(&format!("\"{name}\": \"{version}\"")), "{named}");
         }
     }
 }
