@@ -39,7 +39,6 @@ pages! {
     the_page_on_models_runs "docs/models.md"
     the_page_on_operations_runs "docs/operations.md"
     the_page_on_performance_runs "docs/performance.md"
-    the_page_on_prisma_runs "docs/prisma.md"
     the_page_on_searching_runs "docs/searching.md"
     the_page_on_settings_runs "docs/settings.md"
     the_page_on_stored_photos_runs "docs/stored-photos.md"
@@ -71,8 +70,10 @@ fn getting_started_works_on_the_server_that_it_points_at() {
 
 #[test]
 fn the_code_for_prisma_is_that_of_the_tested_shop() {
-    let shop = ["photo-search.ts", "elsewhere.ts", "prisma.config.ts", "schema.prisma"]
-        .map(|file| String::from_utf8(repository_file(&format!("tests/prisma/{file}"))).expect("UTF-8"));
+    let of_the_shop =
+        |file: &str| String::from_utf8(repository_file(&format!("tests/prisma/{file}"))).expect("UTF-8");
+    let shop =
+        ["photo-search.ts", "elsewhere.ts", "shop.ts", "prisma.config.ts", "schema.prisma"].map(of_the_shop);
     let blocks = ["docs/prisma.md", "docs/stored-photos.md"].map(|path| Page::read(path).blocks());
     for language in ["ts", "prisma"] {
         let mut excerpts = blocks.iter().flatten().filter(|block| block.language == language).peekable();
@@ -80,6 +81,24 @@ fn the_code_for_prisma_is_that_of_the_tested_shop() {
         for excerpt in excerpts {
             let found = shop.iter().any(|file| file.contains(&excerpt.text));
             assert!(found, "{}: not in the shop:\n{}", excerpt.place, excerpt.text);
+        }
+    }
+    let [page, _] = &blocks;
+    for (language, file) in [
+        ("prisma", "schema.prisma"),
+        ("ts", "prisma.config.ts"),
+        ("pgsql", "migrations/20261124000000_init/migration.sql"),
+        ("ts", "shop.ts"),
+    ] {
+        let whole = of_the_shop(file);
+        let is_there = page.iter().any(|block| block.language == language && block.text == whole);
+        assert!(is_there, "not the whole of {file}");
+    }
+    let package = of_the_shop("package.json");
+    for line in page.iter().filter(|block| block.language == "sh").flat_map(|block| block.text.lines()) {
+        for named in line.split(' ').filter(|word| word.rfind('@') > Some(0)) {
+            let (name, version) = named.rsplit_once('@').expect("a version");
+            assert!(package.contains(&format!("\"{name}\": \"{version}\"")), "{named}");
         }
     }
 }

@@ -64,8 +64,8 @@ fn a_command_that_is_not_there_is_found_out() {
 
 #[test]
 fn every_block_names_its_language() {
-    const LANGUAGES: [&str; 9] =
-        ["dockerfile", "ini", "mermaid", "prisma", "sh", "sql", "text", "ts", "toml"];
+    const LANGUAGES: [&str; 10] =
+        ["dockerfile", "ini", "mermaid", "pgsql", "prisma", "sh", "sql", "text", "ts", "toml"];
     for page in documentation() {
         for block in page.blocks() {
             assert!(LANGUAGES.contains(&block.language.as_str()), "{}: {:?}", block.place, block.language);

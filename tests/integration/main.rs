@@ -22,6 +22,8 @@ mod feeding_deaths;
 mod feeding_rights;
 mod feeding_s3;
 mod first_calls;
+#[cfg(feature = "node")]
+mod gallery;
 mod golden;
 mod hostile_sql;
 mod hostile_tables;

@@ -1,23 +1,22 @@
 //! A shop written with Prisma: its migration, and its tests in TypeScript, which run in node.
 
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use pg_clip_tests::{
-    FEEDER, PhotoFolder, TestCluster, TestDatabase, drain, feeder, repository, repository_file, run,
+    FEEDER, PhotoFolder, TestCluster, TestDatabase, drain, feeder, node_output, node_tests, repository,
+    repository_file, run,
 };
-use xtask::lock::Lock;
+use xtask::node_package;
 use xtask::places::Places;
+use xtask::psql::{self, Database};
 
 const MIGRATION: &str = "tests/prisma/migrations/20261124000000_init/migration.sql";
 
 #[test]
 fn the_tests_of_a_shop_written_with_prisma_pass() {
-    let places = Places::find().expect("the target folder is found");
-    let _lock = Lock::take(&places, "prisma").expect("no other process installs at the same time");
-    let folder = installed(&places);
+    let folder = shop();
 
     let cluster = TestCluster::shared();
     // Prisma sends a migration as one query, too.
@@ -33,31 +32,70 @@ fn the_tests_of_a_shop_written_with_prisma_pass() {
     let stored = ["pizza-1.jpg", "guitar-1.jpg", "bicycle-1.jpg"];
     feed_photos(&cluster, &elsewhere, &stored);
     let npm_run = |script: &str, database: &TestDatabase| {
-        let socket = percent_encoded(cluster.server.sockets());
-        let url = format!("postgresql://postgres@localhost/{}?host={socket}", database.name());
         let mut npm = Command::new("npm");
-        npm.args(["run", "--silent", script]).current_dir(&folder);
-        npm.env("DATABASE_URL", &url).env("PHOTOS", repository().join("models/demo/photos"));
+        npm.args(["run", "--silent", script]).current_dir(folder);
+        npm.env("DATABASE_URL", url(&cluster, "postgres", database))
+            .env("PHOTOS", repository().join("models/demo/photos"));
         npm.env("STORED", stored.join(" "));
-        // Generating asks for the engine of migrations, which npm does not install, but does not run it.
-        npm.env("PRISMA_SCHEMA_ENGINE_BINARY", std::env::current_exe().expect("a program"));
-        output(&mut npm)
+        npm
     };
-    npm_run("generate", &sync);
-    npm_run("check", &sync);
+    node_output(&mut npm_run("check", &sync));
     for (script, database, least) in
         [("test", &sync, 12), ("test-async", &in_async_mode, 5), ("test-elsewhere", &elsewhere, 3)]
     {
-        let report = npm_run(script, database);
-        // Not by a macro: those keep to themselves what a test prints.
-        std::io::stdout().write_all(report.as_bytes()).expect("the report is shown");
-        let count = |what: &str| {
-            let line = report.lines().find_map(|line| line.strip_prefix(&format!("ℹ {what} ")));
-            line.and_then(|count| count.parse::<u32>().ok()).expect("a count in the report")
-        };
-        assert!(count("tests") >= least, "{report}");
-        assert_eq!(count("pass"), count("tests"), "{report}");
+        node_tests(&mut npm_run(script, database), least);
     }
+}
+
+#[test]
+fn prisma_migrate_leaves_alone_what_the_extension_made() {
+    let folder = shop();
+    // Shadow databases are copies of template1, which no other test may be using.
+    let cluster = TestCluster::preloaded();
+    let mut superuser = cluster.existing_database("postgres").connect();
+    run(&mut superuser, "CREATE ROLE shop LOGIN CREATEDB");
+    for role in ["postgres", "shop"] {
+        let database = cluster.empty_database();
+        if role == "shop" {
+            let extensions = "CREATE EXTENSION vector; CREATE EXTENSION pg_clip";
+            run(&mut database.connect(), extensions);
+            run(&mut cluster.existing_database("template1").connect(), extensions);
+            run(&mut superuser, &format!("ALTER DATABASE {} OWNER TO shop", database.name()));
+        }
+        let server = Database { cluster: &cluster.server, name: database.name() };
+        let npm_run = |script: &str| {
+            let mut npm = Command::new("npm");
+            npm.args(["run", "--silent", script]).current_dir(folder);
+            psql::connect(&mut npm, &server, role);
+            npm.env("DATABASE_URL", url(&cluster, role, &database));
+            npm
+        };
+        node_tests(&mut npm_run("test-migrate"), 6);
+        // In the database that the engine has migrated.
+        let photo = repository().join("models/demo/photos/pizza-1.jpg");
+        let found = node_output(npm_run("shop").arg("--").arg(photo).arg("a slice of pizza"));
+        assert!(found.contains("similarity: 0."), "{found}");
+    }
+}
+
+/// The folder of the shop with its packages, and the client that Prisma has generated there.
+fn shop() -> &'static Path {
+    static SHOP: LazyLock<PathBuf> = LazyLock::new(|| {
+        let places = Places::find().expect("the target folder is found");
+        let folder = node_package::installed(&places, "tests/prisma").expect("the shop is installed");
+        let mut npm = Command::new("npm");
+        npm.args(["run", "--silent", "generate"]).current_dir(&folder).env("DATABASE_URL", "postgresql://");
+        // Generating asks for the engine of migrations, which npm does not install, but does not run it.
+        npm.env("PRISMA_SCHEMA_ENGINE_BINARY", std::env::current_exe().expect("a program"));
+        node_output(&mut npm);
+        folder
+    });
+    &SHOP
+}
+
+fn url(cluster: &TestCluster, role: &str, database: &TestDatabase) -> String {
+    let socket = percent_encoded(cluster.server.sockets());
+    format!("postgresql://{role}@localhost/{}?host={socket}", database.name())
 }
 
 /// Has photos of the demo fetched from a folder.
@@ -79,39 +117,6 @@ fn feed_photos(cluster: &TestCluster, database: &TestDatabase, photos: &[&str]) 
         ),
     );
     drain(&mut feeder(cluster, database, &folder.address()));
-}
-
-/// The shop's folder below the target folder, with the packages of its lock file.
-fn installed(places: &Places) -> PathBuf {
-    let folder = places.base.join("prisma");
-    fs::create_dir_all(&folder).expect("a folder");
-    for entry in fs::read_dir(repository().join("tests/prisma")).expect("the shop") {
-        let from = entry.expect("an entry is read").path();
-        if from.is_file() {
-            fs::copy(&from, folder.join(from.file_name().expect("a name"))).expect("a file is copied");
-        }
-    }
-    // Written last: packages without it are half installed, or those of another lock file.
-    let stamp = folder.join("installed");
-    let wanted = fs::read(folder.join("package-lock.json")).expect("the lock file");
-    if !fs::read(&stamp).is_ok_and(|present| present == wanted) {
-        output(
-            Command::new("npm")
-                .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-                .current_dir(&folder),
-        );
-        fs::write(stamp, wanted).expect("the stamp is written");
-    }
-    folder
-}
-
-/// Runs a program to its end; panics with what it said where it fails.
-fn output(command: &mut Command) -> String {
-    // Prisma asks its maker for a newer version otherwise.
-    let output = command.env("CHECKPOINT_DISABLE", "1").output().expect("a program runs");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{command:?}\n{said}{}", String::from_utf8_lossy(&output.stderr));
-    said
 }
 
 fn percent_encoded(path: &Path) -> String {

@@ -1,5 +1,5 @@
-//! Clients that some integration tests need and that are not brought along: dpkg-deb for packages, node for Prisma, and
-//! pgbouncer.
+//! Clients that some integration tests need and that are not brought along: dpkg-deb for packages, node for Prisma and
+//! the gallery, Chromium for the gallery's page, and pgbouncer.
 //!
 //! A test of such a client is built in only where the client is on the machine: there is no test that passes without
 //! having run. What is missing is said at the end of a test run.
@@ -22,14 +22,15 @@ pub(crate) struct Clients {
 }
 
 /// The features of all clients, whether they are there or not.
-pub(crate) const FEATURES: [&str; 3] = [DPKG, NODE, PGBOUNCER];
+pub(crate) const FEATURES: [&str; 4] = [CHROMIUM, DPKG, NODE, PGBOUNCER];
 
+const CHROMIUM: &str = "pg_clip_tests/chromium";
 const DPKG: &str = "pg_clip_tests/dpkg";
 const NODE: &str = "pg_clip_tests/node";
 const PGBOUNCER: &str = "pg_clip_tests/pgbouncer";
 
-/// The oldest major version of node that Prisma runs on.
-const OLDEST_NODE: u32 = 20;
+/// The oldest major version of node that the programs of the checkout run on.
+pub(crate) const OLDEST_NODE: u32 = 20;
 
 /// Looks for the clients.
 pub(crate) fn find() -> Result<Clients> {
@@ -42,7 +43,19 @@ pub(crate) fn find() -> Result<Clients> {
     if has_node()? {
         clients.features.push(NODE);
     } else {
-        clients.missing.push("not run: tests/prisma, for node 20 or later with npm is not on the PATH");
+        clients.missing.push(
+            "not run: tests/prisma and the tests of the gallery, for node 20 or later with npm is not on the PATH",
+        );
+    }
+    if chromium().is_some() {
+        // What it shows is served by node.
+        if clients.features.contains(&NODE) {
+            clients.features.push(CHROMIUM);
+        }
+    } else {
+        clients
+            .missing
+            .push("not run: the test of the gallery in a browser, for chromium is not on the PATH");
     }
     if pgbouncer().is_some() {
         clients.features.push(PGBOUNCER);
@@ -52,12 +65,17 @@ pub(crate) fn find() -> Result<Clients> {
     Ok(clients)
 }
 
+/// The browser: Debian's name of it, and those of others.
+pub fn chromium() -> Option<PathBuf> {
+    ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|program| on_path(program, &[]))
+}
+
 /// The program pgbouncer; Debian installs it where only root's PATH leads.
 pub fn pgbouncer() -> Option<PathBuf> {
     on_path("pgbouncer", &["/usr/sbin"])
 }
 
-fn has_node() -> Result<bool> {
+pub(crate) fn has_node() -> Result<bool> {
     if on_path("node", &[]).is_none() || on_path("npm", &[]).is_none() {
         return Ok(false);
     }

@@ -16,7 +16,7 @@ use xtask::lock::Lock;
 use xtask::places::Places;
 use xtask::postgres::Postgres;
 use xtask::{
-    bench, build, demo, fuzz, install, lint, package, peers, pg_upgrade, playground, psql, test_run,
+    bench, build, demo, fuzz, gallery, install, lint, package, peers, pg_upgrade, playground, psql, test_run,
 };
 
 /// The tasks of the pg_clip checkout
@@ -46,6 +46,12 @@ struct Server {
 enum Task {
     /// Set everything up, insert photos, and find them again
     Demo,
+    /// Search the demo's photos in a browser, by words or by a picture
+    Gallery {
+        /// The port of this machine that the page is served on
+        #[arg(long, default_value_t = 8017)]
+        port: u16,
+    },
     /// Run all the tests, or those whose names contain FILTER, on PostgreSQL 16 and 18
     Test {
         filter: Option<String>,
@@ -163,6 +169,12 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
                 server.arguments(),
                 demo::psql_arguments()
             );
+            println!("In a browser:           cargo xtask gallery {}", server.arguments());
+        }
+        Task::Gallery { port } => {
+            let cluster = playground::ready(&places, &environment, &postgres()?)?;
+            let error = gallery::server(&places, &cluster)?.env("PORT", port.to_string()).exec();
+            bail!("cannot run node: {error}");
         }
         Task::Test { filter, all } => {
             let servers = server.choose_all(&environment, if all { &ALL_MAJORS } else { &MAJORS })?;

@@ -17,17 +17,22 @@ pub fn psql(cluster: &Cluster, database: &str) -> Command {
 /// A client program of the cluster's PostgreSQL, set to connect to this database as the superuser.
 pub fn client(cluster: &Cluster, program: &str, database: &str) -> Command {
     let mut client = Command::new(cluster.postgres().program(program));
+    connect(&mut client, &Database { cluster, name: database }, "postgres");
+    client
+}
+
+/// Sets a program that reads libpq's environment variables to connect to this database as a role.
+pub fn connect(program: &mut Command, database: &Database, role: &str) {
     for (name, _) in env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PG") {
-            client.env_remove(name);
+            program.env_remove(name);
         }
     }
-    client
-        .env("PGHOST", cluster.sockets())
+    program
+        .env("PGHOST", database.cluster.sockets())
         .env("PGPORT", PORT.to_string())
-        .env("PGUSER", "postgres")
-        .env("PGDATABASE", database);
-    client
+        .env("PGUSER", role)
+        .env("PGDATABASE", database.name);
 }
 
 /// One database of a cluster.

@@ -16,10 +16,10 @@ use crate::cluster::Cluster;
 use crate::demo::page::Page;
 use crate::demo::photos::{Photo, quote};
 use crate::places::Places;
-use crate::progress::bar;
+use crate::progress::{bar, step};
 use crate::psql::Database;
 
-const DATABASE: &str = "demo";
+pub const DATABASE: &str = "demo";
 
 const BATCH: usize = 32;
 
@@ -34,7 +34,7 @@ SELECT clip_watch('customer_photos');";
 
 /// Runs the demo on a cluster that has the extension; returns the path of its page.
 pub fn demo(places: &Places, cluster: &Cluster) -> Result<PathBuf> {
-    let folder = places.workspace.root.join("models/demo/photos");
+    let folder = folder(places);
     let photos = photos::read(&folder)?;
     let queries = photos::read(&folder.join("queries"))?;
     let database = create(cluster)?;
@@ -59,9 +59,30 @@ pub fn demo(places: &Places, cluster: &Cluster) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The demo's database, after loading its photos where an earlier demo has not.
+pub fn loaded<'a>(places: &Places, cluster: &'a Cluster) -> Result<Database<'a>> {
+    let server = Database { cluster, name: "postgres" };
+    let is_there = format!("SELECT count(*) AS number FROM pg_database WHERE datname = '{DATABASE}'");
+    let embedded = "SELECT count(*) AS number FROM pg_class WHERE oid = to_regclass('image_embeddings')";
+    let database = Database { cluster, name: DATABASE };
+    if number(&server, &is_there)? == 0 || number(&database, embedded)? == 0 {
+        let photos = photos::read(&folder(places))?;
+        let inserts: Vec<String> = photos.chunks(BATCH).map(insertion).collect();
+        let database = create(cluster)?;
+        // In one transaction: a table that is there has all photos.
+        let load = format!("BEGIN;\n{TABLES}\n{}\nCOMMIT;", inserts.join("\n"));
+        step(&format!("inserting {} photos", photos.len()), || database.run(&load))?;
+    }
+    Ok(database)
+}
+
 /// The command line's arguments for psql on the demo's database.
 pub fn psql_arguments() -> String {
     format!("-- {DATABASE}")
+}
+
+fn folder(places: &Places) -> PathBuf {
+    places.workspace.root.join("models/demo/photos")
 }
 
 fn create(cluster: &Cluster) -> Result<Database<'_>> {
@@ -79,14 +100,7 @@ fn insert(database: &Database, photos: &[Photo]) -> Result<()> {
     let bar = bar(&format!("inserting {} photos", photos.len()), photos.len() as u64);
     let start = Instant::now();
     for batch in photos.chunks(BATCH) {
-        let rows: Vec<String> = batch
-            .iter()
-            .map(|photo| format!("({}, {}, {})", quote(&photo.project), quote(&photo.file), photo.literal()))
-            .collect();
-        database.run(&format!(
-            "INSERT INTO customer_photos (project, file_name, image) VALUES {};",
-            rows.join(", ")
-        ))?;
+        database.run(&insertion(batch))?;
         bar.inc(batch.len() as u64);
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -101,6 +115,14 @@ fn insert(database: &Database, photos: &[Photo]) -> Result<()> {
         bail!("not every photo has been embedded");
     }
     Ok(())
+}
+
+fn insertion(photos: &[Photo]) -> String {
+    let rows: Vec<String> = photos
+        .iter()
+        .map(|photo| format!("({}, {}, {})", quote(&photo.project), quote(&photo.file), photo.literal()))
+        .collect();
+    format!("INSERT INTO customer_photos (project, file_name, image) VALUES {};", rows.join(", "))
 }
 
 /// Pictures to search with, in a table of their own that is not watched.
