@@ -14,6 +14,7 @@
 mod attempt;
 mod backfill;
 mod catalog;
+mod caught;
 mod client;
 mod coverage;
 mod current_model;

@@ -31,6 +31,7 @@ mod pause;
 mod place;
 mod read;
 mod retry;
+mod spent;
 mod sql;
 mod transaction;
 mod wake;
