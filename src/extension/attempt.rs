@@ -1,10 +1,10 @@
 //! Trying something that may fail, and going on without it: a subtransaction.
 
 use std::ffi::CStr;
-use std::panic::AssertUnwindSafe;
 
-use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+use pgrx::{PgSqlErrorCode, pg_sys};
 
+use crate::caught::catch;
 use crate::error::Error;
 use crate::nested_settings::NestedSettings;
 use crate::queue::Failure;
@@ -22,12 +22,7 @@ pub(crate) fn attempt<R>(
         pg_sys::MemoryContextSwitchTo(kept.0);
         kept
     };
-    enum Ended<R> {
-        Well(R),
-        Error(Error),
-        Failed(Failure),
-    }
-    let undo = move || {
+    let undo = || {
         // SAFETY: the subtransaction from above is the innermost; the context and the owner are those of before.
         unsafe {
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
@@ -35,41 +30,25 @@ pub(crate) fn attempt<R>(
             pg_sys::CurrentResourceOwner = owner;
         }
     };
-    let ended = PgTryBuilder::new(AssertUnwindSafe(|| match body() {
-        Ok(result) => Ended::Well(result),
-        Err(error) => Ended::Error(error),
-    }))
-    .catch_others(move |cause| {
-        use pg_sys::panic::CaughtError;
-        let (CaughtError::PostgresError(report)
-        | CaughtError::ErrorReport(report)
-        | CaughtError::RustPanic { ereport: report, .. }) = &cause;
-        let failure = Failure::of_report(report.sql_error_code(), report.message());
-        // Also for an error that goes on: at its end, the abort of the outer transaction expects no other.
-        undo();
-        if !tolerates(failure.code) {
-            cause.rethrow();
-        }
-        Ended::Failed(failure)
-    })
-    .execute();
-    match ended {
-        Ended::Well(_) => {
+    match catch(body) {
+        Ok(Ok(result)) => {
             // SAFETY: as in `undo`.
             unsafe {
                 pg_sys::ReleaseCurrentSubTransaction();
                 pg_sys::MemoryContextSwitchTo(context);
                 pg_sys::CurrentResourceOwner = owner;
             }
+            Ok(Ok(result))
         }
-        Ended::Error(_) => undo(),
-        Ended::Failed(_) => {}
-    }
-    match ended {
-        Ended::Well(result) => Ok(Ok(result)),
-        Ended::Error(error) if tolerates(error.sqlstate()) => Ok(Err(error.into())),
-        Ended::Error(error) => Err(error),
-        Ended::Failed(failure) => Ok(Err(failure)),
+        Ok(Err(error)) => {
+            undo();
+            if tolerates(error.sqlstate()) { Ok(Err(error.into())) } else { Err(error) }
+        }
+        Err(caught) => {
+            // Also for an error that goes on: at its end, the abort of the outer transaction expects no other.
+            undo();
+            if tolerates(caught.code()) { Ok(Err(caught.failure())) } else { caught.rethrow() }
+        }
     }
 }
 

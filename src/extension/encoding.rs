@@ -33,6 +33,13 @@ pub(crate) fn from_server(text: &[u8]) -> String {
     })
 }
 
+/// A text of the server that may be broken, as a message of an error may be; to be used inside of a transaction.
+pub(crate) fn from_server_lossy(text: &[u8]) -> String {
+    PgTryBuilder::new(|| from_server(text))
+        .catch_others(|_| String::from_utf8_lossy(text).into_owned())
+        .execute()
+}
+
 /// A text as the server has it, in UTF-8 as far as the server converts it.
 pub(crate) fn bytes_from_server(text: &[u8]) -> Cow<'_, [u8]> {
     // SAFETY: a plain read of this process's state.

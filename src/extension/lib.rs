@@ -14,6 +14,7 @@
 mod attempt;
 mod backfill;
 mod catalog;
+mod caught;
 mod client;
 mod concurrent_index;
 mod coverage;

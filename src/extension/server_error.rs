@@ -6,7 +6,7 @@
 //! context of their own: a procedure's transactions end while it runs.
 
 use std::cell::Cell;
-use std::ffi::c_void;
+use std::ffi::{CStr, CString, c_void};
 use std::ptr::{self, null_mut};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -36,6 +36,18 @@ pub(crate) fn keep_last<R>(body: impl FnOnce() -> R) -> (R, Option<*mut pg_sys::
     };
     DEPTH.fetch_sub(1, Ordering::Relaxed);
     (result, Some(last.get()).filter(|last| !last.is_null()))
+}
+
+/// What an error says, in the encoding of the database.
+///
+/// # Safety
+/// `data` is an error that [`keep_last`] has just returned.
+pub(crate) unsafe fn message_of(data: *mut pg_sys::ErrorData) -> Option<CString> {
+    // SAFETY: the caller vouches for the error, whose message is null or a string.
+    unsafe {
+        let message = (*data).message;
+        (!message.is_null()).then(|| CStr::from_ptr(message).to_owned())
+    }
 }
 
 /// How many functions that PostgreSQL has called run: one can run within another, as a trigger within a procedure.

@@ -109,7 +109,7 @@ fn an_error_of_a_trigger_keeps_its_sqlstate_in_a_latin1_database() {
     let failure = wait_for("the failure is written down", PATIENCE, || {
         client.query_opt(failure, &[]).expect("a query").map(|row| row.get::<_, String>(0))
     });
-    assert_eq!(failure, "été: 23514 Gr??e fehlt");
+    assert_eq!(failure, "été: 23514 Größe fehlt");
     run(&mut client, "DROP TRIGGER refuse ON image_embeddings; SELECT clip_retry()");
     wait_for_the_queue(&mut client);
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 1);

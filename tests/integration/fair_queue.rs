@@ -1,6 +1,9 @@
 //! One table's photos never hold up those of another.
 
-use pg_clip_tests::{PATIENCE, TestCluster, WRONG, demo_photos, run, value, wait_for_the_queue, wait_until};
+use pg_clip_tests::{
+    PATIENCE, Signal, TestCluster, WRONG, demo_photos, run, send, value, wait_for, wait_for_the_queue,
+    wait_until,
+};
 use postgres::Client;
 
 /// A table in a schema of its own, in async mode.
@@ -164,4 +167,98 @@ fn a_photo_that_changes_keeps_its_place() {
         transaction.commit().expect("a commit");
         wait_for_the_queue(&mut client);
     }
+}
+/// A batch that takes longer than the prompt lane has time for is written in parts.
+#[test]
+fn a_table_whose_photos_take_long_only_together_is_not_slow() {
+    let cluster = TestCluster::preloaded();
+    let database = cluster.database();
+    let mut client = database.connect();
+    shop(&mut client, "careful");
+    run(
+        &mut client,
+        "CREATE FUNCTION careful.wait() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_catalog.pg_sleep(0.03); RETURN NULL; END $$;
+        CREATE TRIGGER wait AFTER INSERT ON careful.image_embeddings FOR EACH ROW EXECUTE FUNCTION careful.wait()",
+    );
+    let inferences = "SELECT image_inferences FROM clip_status";
+    let before: i64 = value(&mut client, inferences);
+    store(&mut client, "careful", &demo_photos()[..96]);
+    wait_for_the_queue(&mut client);
+    assert_eq!(embedded(&mut client, "careful"), 96);
+    let slow = "SELECT count(*) FROM clip_queue_pauses WHERE slow_until IS NOT NULL";
+    assert_eq!(value::<i64>(&mut client, slow), 0, "it never went to the slow lane");
+    assert_eq!(value::<i64>(&mut client, inferences) - before, 96, "and no vector was lost");
+}
+
+/// In the slow lane, tables take turns by the time that they take.
+#[test]
+fn a_slower_table_leaves_the_slow_lane_to_the_others() {
+    let cluster = TestCluster::preloaded();
+    let database = cluster.database();
+    let mut client = database.connect();
+    for (name, seconds) in [("slower", "3"), ("slow", "0.01")] {
+        shop(&mut client, name);
+        run(
+            &mut client,
+            &format!(
+                "CREATE FUNCTION {name}.wait() RETURNS trigger LANGUAGE plpgsql AS
+                    $$ BEGIN PERFORM pg_catalog.pg_sleep({seconds}); RETURN NULL; END $$;
+                CREATE TRIGGER wait AFTER INSERT ON {name}.image_embeddings FOR EACH STATEMENT
+                EXECUTE FUNCTION {name}.wait();
+                INSERT INTO clip_queue_pauses (source, slow_until)
+                VALUES ('{name}.photos'::regclass, 'infinity')"
+            ),
+        );
+    }
+    let photos = demo_photos();
+    store(&mut client, "slower", &photos[..40]);
+    wait_until("the slower table's turn", PATIENCE, || embedded(&mut client, "slower") > 0);
+    store(&mut client, "slow", &photos[40..140]);
+    wait_until("the other table's photos", PATIENCE, || embedded(&mut client, "slow") == 100);
+    let meanwhile = embedded(&mut client, "slower");
+    assert!(meanwhile < 24, "{meanwhile} of the slower table's came before 25 batches of the other");
+    run(&mut client, "DROP TABLE slower.photos");
+}
+
+/// The clock goes on while a machine stands still. What a worker is at work on then is not lost, nor is its table slow.
+#[test]
+fn a_worker_that_stood_still_goes_on() {
+    let cluster = TestCluster::preloaded();
+    let database = cluster.database();
+    let (mut client, mut holder) = (database.connect(), database.connect());
+    shop(&mut client, "shop");
+    run(
+        &mut client,
+        "CREATE FUNCTION shop.wait() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;
+        CREATE TRIGGER wait AFTER INSERT ON shop.image_embeddings FOR EACH ROW EXECUTE FUNCTION shop.wait()",
+    );
+    run(&mut holder, "SELECT pg_advisory_lock(42)");
+    let inferences = "SELECT image_inferences FROM clip_status";
+    let before: i64 = value(&mut client, inferences);
+    store(&mut client, "shop", &demo_photos()[..8]);
+    let waits = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    // It gives up after half a second, and is there again.
+    let worker: i32 = wait_for("the worker waits, and stands still", PATIENCE, || {
+        let worker: i32 = client.query_opt(waits, &[]).expect("a query")?.get(0);
+        send(u32::try_from(worker).expect("a process id"), Signal::SIGSTOP);
+        if client.query_opt(waits, &[]).expect("a query").is_some() {
+            return Some(worker);
+        }
+        send(u32::try_from(worker).expect("a process id"), Signal::SIGCONT);
+        None
+    });
+    let passed = format!(
+        "SELECT clock_timestamp() - xact_start > '2 seconds' FROM pg_stat_activity WHERE pid = {worker}"
+    );
+    wait_until("its time is over", PATIENCE, || value::<bool>(&mut client, &passed));
+    run(&mut holder, "SELECT pg_advisory_unlock(42)");
+    send(u32::try_from(worker).expect("a process id"), Signal::SIGCONT);
+    wait_for_the_queue(&mut client);
+    assert_eq!(embedded(&mut client, "shop"), 8);
+    assert_eq!(value::<i64>(&mut client, inferences) - before, 8, "no vector was lost");
+    assert!(!cluster.log().contains("terminating background worker"), "{}", cluster.log());
+    let slow = "SELECT count(*) FROM clip_queue_pauses WHERE slow_until IS NOT NULL";
+    assert_eq!(value::<i64>(&mut client, slow), 0);
 }

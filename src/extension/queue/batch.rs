@@ -4,25 +4,27 @@
 //! claimed, read and sent behind it, and the one before is written. A step that fails is tried again with one photo at a time:
 //! what is wrong with one decides what becomes of its job, and of no other.
 
-use std::collections::{HashMap, VecDeque};
+mod aside;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::CString;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use pgrx::pg_sys;
+use pgrx::{PgLogLevel, pg_sys};
 
 use super::begun::{Begun, Model, Undone};
 use super::claim::{Claimed, Job};
-use super::failure::{Fate, is_of_table, is_passing, try_settle};
+use super::failure::Fate;
 use super::finish::{self, Done, Finished, Outcome};
 use super::lane::Lane;
-use super::pause::{self, Pauses};
+use super::pause::Pauses;
 use super::read::{self, Found, Photo};
-use super::transaction::{Failure, LONGEST, transaction, transaction_on};
-use super::wake;
+use super::transaction::{Failure, transaction_on};
 use crate::client::{self, Stream};
 use crate::encoding;
 use crate::error::Error;
+use crate::report::tell;
 use crate::settings;
 use crate::spi::Spi;
 use crate::watch::home::Home;
@@ -30,11 +32,11 @@ use crate::watch::provenance::{self, identity, name_of};
 use crate::watch::target::{Checksum, Known};
 use crate::watch::watched::{Patience, Watched};
 
-/// The pause while the embedder or a model is away, doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A pause of a table that is longer is shown to its owner.
-const SHOWN_PAUSE: Duration = Duration::from_secs(1);
+/// What took too long is tried once more with so many photos at a time: many at once may be slow where each is not, and
+/// so may a busy machine. Only then is the table slow.
+const PART: usize = 4;
+/// The turn of a job comes again.
+const TURN: Fate = Fate::GiveBack { seconds: 0.0, alone: false };
 /// How many vectors are kept of photos that are locked.
 const MOST_UNWRITTEN: usize = 256;
 
@@ -52,6 +54,8 @@ pub(super) struct Batches {
     pause: Option<(Instant, Duration)>,
     /// The models that the embedder does not have, and how long the pause for their photos was.
     missing_models: HashMap<String, Duration>,
+    /// The tables whose photos are written in parts.
+    in_parts: HashSet<pg_sys::Oid>,
     /// The vectors of photos that another transaction has locked, by their model and checksum: they are embedded once,
     /// however long that takes.
     unwritten: HashMap<(String, Checksum), Vec<f32>>,
@@ -70,6 +74,7 @@ impl Batches {
             unsettled: Vec::new(),
             pause: None,
             missing_models: HashMap::new(),
+            in_parts: HashSet::new(),
             unwritten: HashMap::new(),
         }
     }
@@ -112,16 +117,22 @@ impl Batches {
         let Some(source) = jobs.first().map(|job| job.source) else {
             return;
         };
-        let home = &self.home;
-        let found = transaction_on(source, self.lane.patience(), |spi| {
-            match Watched::registered(spi, home, source, Patience::None)? {
-                Some(watched) => {
-                    let model = model_of(spi, &watched)?;
-                    Ok(Some((watched.source, model, watched.next)))
+        let look_up = || {
+            transaction_on(source, self.lane.patience(), |spi| {
+                match Watched::registered(spi, &self.home, source, Patience::None)? {
+                    Some(watched) => {
+                        let model = model_of(spi, &watched)?;
+                        Ok(Some((watched.source, model, watched.next)))
+                    }
+                    None => Ok(None),
                 }
-                None => Ok(None),
-            }
-        });
+            })
+        };
+        let mut found = look_up();
+        // It may have been the machine.
+        if found.as_ref().is_err_and(|failure| self.is_slow(failure)) {
+            found = look_up();
+        }
         let (watched, name, next) = match found {
             // It has become a table of references, and the jobs a feeder's.
             Ok(Some((source, ..))) if source.is_by_reference => {
@@ -156,7 +167,29 @@ impl Batches {
     }
 
     fn begin_with(&mut self, model: &Rc<Model>, jobs: Vec<Job>, is_alone: bool) {
-        match self.read(model, &jobs) {
+        let read = self.read(model, &jobs);
+        if jobs.len() <= PART || !read.as_ref().is_err_and(|failure| self.is_slow(failure)) {
+            return self.begin_read(model, jobs, read, is_alone);
+        }
+        let mut parts = jobs.chunks(PART);
+        while let Some(part) = parts.next() {
+            let read = self.read(model, part);
+            let is_slow = read.as_ref().is_err_and(|failure| self.is_slow(failure));
+            self.begin_read(model, part.to_vec(), read, is_alone);
+            if is_slow {
+                return self.settle_all(parts.flatten().cloned().collect(), &TURN);
+            }
+        }
+    }
+
+    fn begin_read(
+        &mut self,
+        model: &Rc<Model>,
+        jobs: Vec<Job>,
+        read: Result<Option<Read>, Failure>,
+        is_alone: bool,
+    ) {
+        match read {
             Ok(Some((found, known))) => self.send(model, found, known, is_alone),
             Ok(None) => self.settle_all(jobs, &Fate::Retire),
             Err(failure) => self.one_by_one(jobs, failure, |batches, job| {
@@ -247,7 +280,7 @@ impl Batches {
         let (finished, undone) = begun.outcomes();
         for undone in undone {
             match undone {
-                Undone::Again(job) => self.settle(job, Fate::GiveBack { seconds: 0.0, alone: false }),
+                Undone::Again(job) => self.settle(job, TURN),
                 Undone::Away(job, failure) => self.give_back(vec![job], &failure),
             }
         }
@@ -258,11 +291,33 @@ impl Batches {
         let Some(source) = finished.first().map(|finished| finished.job.source) else {
             return;
         };
-        let mut done = self.write(source, model, &finished);
-        // A table that was slow once may have been so for the machine, and the vectors would be lost to the slow lane.
-        if done.as_ref().is_err_and(|failure| failure.took_too_long) && self.lane == Lane::Prompt {
-            done = self.write(source, model, &finished);
+        if !self.in_parts.contains(&source) {
+            let done = self.write(source, model, &finished);
+            if !done.as_ref().is_err_and(|failure| self.is_slow(failure)) {
+                return self.conclude(source, model, finished, done);
+            }
+            // The vectors would be lost to the slow lane.
+            self.in_parts.insert(source);
         }
+        let mut parts = finished.chunks(PART);
+        while let Some(part) = parts.next() {
+            let done = self.write(source, model, part);
+            let is_slow = done.as_ref().is_err_and(|failure| self.is_slow(failure));
+            self.conclude(source, model, part.to_vec(), done);
+            if is_slow {
+                return self
+                    .settle_all(parts.flatten().map(|finished| finished.job.clone()).collect(), &TURN);
+            }
+        }
+    }
+
+    fn conclude(
+        &mut self,
+        source: pg_sys::Oid,
+        model: &Model,
+        finished: Vec<Finished>,
+        done: Result<Done, Failure>,
+    ) {
         match done {
             Ok(Done { settled, locked, unheld, table }) => {
                 if locked > 0 {
@@ -306,100 +361,6 @@ impl Batches {
             }
         }
     }
-
-    /// After a transaction failed: puts the table aside where that was not a photo's fault, and otherwise tries one
-    /// photo after the other.
-    fn one_by_one(&mut self, jobs: Vec<Job>, failure: Failure, mut again: impl FnMut(&mut Self, Job)) {
-        let is_slow = failure.took_too_long && self.lane == Lane::Prompt;
-        if is_slow || is_passing(failure.code) || is_of_table(failure.code) {
-            return self.put_aside(jobs, failure);
-        }
-        match <[Job; 1]>::try_from(jobs) {
-            Ok([job]) => self.settle(job, Fate::Fail { failure, dead: false }),
-            Err(jobs) => {
-                for job in jobs {
-                    again(self, job);
-                }
-            }
-        }
-    }
-
-    /// Leaves a table alone for a while that is locked, slow or broken.
-    fn put_aside(&mut self, jobs: Vec<Job>, failure: Failure) {
-        let Some(source) = jobs.first().map(|job| job.source) else {
-            return;
-        };
-        if failure.model.is_some() {
-            return self.give_back(jobs, &failure);
-        }
-        let home = &self.home;
-        if failure.took_too_long && self.lane == Lane::Prompt {
-            let noted = transaction(LONGEST, |spi| pause::note_slow(spi, home, source));
-            self.settle_all(jobs, &Fate::GiveBack { seconds: 0.0, alone: false });
-            if noted.is_ok() {
-                // SAFETY: a plain read of a variable of this process.
-                wake::want(unsafe { pg_sys::MyDatabaseId }, Lane::Slow);
-            }
-            return;
-        }
-        if failure.took_too_long {
-            return self.settle_all(jobs, &Fate::Fail { failure, dead: false });
-        }
-        let length = self.pauses.add(source, &failure);
-        let seconds = length.as_secs_f64();
-        if length >= SHOWN_PAUSE {
-            let noted = transaction(LONGEST, |spi| pause::note(spi, home, source, &failure.message, length));
-            if let Err(error) = noted {
-                pgrx::log!("pg_clip: why photos wait is not written down: {}", error.message);
-            }
-        }
-        let fate = if is_passing(failure.code) {
-            Fate::GiveBack { seconds, alone: false }
-        } else {
-            Fate::Wait { seconds, failure }
-        };
-        self.settle_all(jobs, &fate);
-    }
-
-    /// Leaves the jobs for later because the embedder is away, or their model.
-    fn give_back(&mut self, jobs: Vec<Job>, failure: &Failure) {
-        let later = |pause: Duration| (2 * pause).min(LONGEST_PAUSE);
-        let say = || pgrx::log!("pg_clip: the queue waits for the embedder: {}", failure.message);
-        if let Some(model) = &failure.model {
-            let pause = self.missing_models.get(model).map_or_else(
-                || {
-                    say();
-                    FIRST_PAUSE
-                },
-                |pause| later(*pause),
-            );
-            self.missing_models.insert(model.clone(), pause);
-            return self.settle_all(jobs, &Fate::GiveBack { seconds: pause.as_secs_f64(), alone: false });
-        }
-        let pause = match self.pause {
-            None => {
-                say();
-                FIRST_PAUSE
-            }
-            Some((until, pause)) if until > Instant::now() => pause,
-            Some((_, pause)) => later(pause),
-        };
-        self.pause = Some((Instant::now() + pause, pause));
-        self.settle_all(jobs, &Fate::GiveBack { seconds: 0.0, alone: false });
-    }
-
-    fn settle_all(&mut self, jobs: Vec<Job>, fate: &Fate) {
-        for job in jobs {
-            self.settle(job, fate.clone());
-        }
-    }
-
-    fn settle(&mut self, job: Job, fate: Fate) {
-        let home = &self.home;
-        if !matches!(transaction(LONGEST, |spi| try_settle(spi, home, &job, &fate)), Ok(true)) {
-            self.unsettled.push((job, fate));
-        }
-    }
 }
 
 /// The model whose vectors the target holds, or else the one that `clip.model` names: what is set for the database can be
@@ -411,6 +372,11 @@ pub(super) fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
         // A name that is none is mended by its setting, and not by trying the photo.
         _ => settings::model().map_err(|error| Error::ModelAway(error.to_string(), Box::new(error))),
     }
+}
+
+/// Says something in the log.
+fn say(message: &str) {
+    tell(PgLogLevel::LOG, &format!("pg_clip: {message}"), None);
 }
 
 fn report_embedding(photos: usize, table: &str) {

@@ -33,6 +33,7 @@ mod place;
 mod rate;
 mod read;
 mod retry;
+mod spent;
 mod sql;
 mod transaction;
 mod wake;

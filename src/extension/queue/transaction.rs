@@ -1,13 +1,13 @@
 //! A transaction of the worker.
 
 use std::ffi::{CString, c_int};
-use std::panic::AssertUnwindSafe;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+use pgrx::{PgSqlErrorCode, pg_sys};
 
+use crate::caught::{Caught, catch};
 use crate::error::{Error, text_of};
 use crate::spi::Spi;
 
@@ -52,11 +52,14 @@ impl Failure {
 
 /// What is not on a user's table takes no time; this is for a machine that is very busy.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
-/// Code of a user can catch a cancel and go on. The process ends so much later.
+/// Code of a user can catch a cancel and go on. The process ends so much later …
 const GRACE: Duration = Duration::from_millis(250);
+/// … or so often as long again, where the cancel has not reached the code yet: a machine that stood still let both pass.
+const GRACES: u32 = 20;
 
 unsafe extern "C-unwind" {
     fn enable_timeout_after(timeout: c_int, milliseconds: c_int);
+    fn enable_timeout_every(timeout: c_int, first: pg_sys::TimestampTz, milliseconds: c_int);
     fn disable_timeout(timeout: c_int, keep_indicator: bool);
     fn RegisterTimeout(timeout: c_int, handler: unsafe extern "C-unwind" fn()) -> c_int;
 }
@@ -74,6 +77,9 @@ static MARK: OnceLock<CString> = OnceLock::new();
 /// The table that a transaction is at work on, or 0.
 static AT_WORK_ON: AtomicU32 = AtomicU32::new(0);
 
+/// How often a transaction has been let go on since its cancel.
+static GRANTED: AtomicU32 = AtomicU32::new(0);
+
 /// Has this process leave a file under this name if a transaction has to end it. Returns the table that the process before this
 /// one was at work on, where it was ended so.
 pub(super) fn mark_a_slow_end(path: &str) -> Option<pg_sys::Oid> {
@@ -88,6 +94,11 @@ pub(super) fn mark_a_slow_end(path: &str) -> Option<pg_sys::Oid> {
 fn end_of_process() -> c_int {
     /// As SIGTERM does it: the next check for interrupts is the last. The mark is for the process after this one.
     unsafe extern "C-unwind" fn end() {
+        // SAFETY: a plain read of this process's flag.
+        let is_on_its_way = unsafe { pg_sys::QueryCancelPending } != 0;
+        if is_on_its_way && GRANTED.fetch_add(1, Ordering::Relaxed) < GRACES {
+            return;
+        }
         // SAFETY: system calls that a signal handler may make, with a string that ends with a zero byte and an array of
         // this length; plain writes of this process's flags, and a set latch, as the server's own handlers do it.
         unsafe {
@@ -128,16 +139,18 @@ pub(super) fn transaction<R>(
 ) -> Result<R, Failure> {
     let milliseconds = |time: Duration| c_int::try_from(time.as_millis()).expect("minutes");
     let end_of_process = end_of_process();
+    GRANTED.store(0, Ordering::Relaxed);
     // SAFETY: no transaction is open; each way out of here ends it.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
         enable_timeout_after(STATEMENT_TIMEOUT, milliseconds(patience));
-        enable_timeout_after(end_of_process, milliseconds(patience + GRACE));
+        let after = i64::from(milliseconds(patience + GRACE)) * 1000;
+        enable_timeout_every(end_of_process, pg_sys::GetCurrentTimestamp() + after, milliseconds(GRACE));
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
     }
     let start = Instant::now();
-    let done = PgTryBuilder::new(AssertUnwindSafe(|| {
+    let done = catch(|| {
         let done = {
             let spi = Spi::connect()?;
             body(&spi)?
@@ -149,29 +162,40 @@ pub(super) fn transaction<R>(
             disable_timeout(STATEMENT_TIMEOUT, false);
             disable_timeout(end_of_process, false);
         }
-        Ok(done)
-    }))
-    .catch_others(|cause| {
-        use pg_sys::panic::CaughtError;
-        let (CaughtError::PostgresError(report)
-        | CaughtError::ErrorReport(report)
-        | CaughtError::RustPanic { ereport: report, .. }) = &cause;
-        let code = report.sql_error_code();
-        let took_too_long = code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED && start.elapsed() >= patience;
-        if code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED && !took_too_long {
-            cause.rethrow();
-        }
-        Err(Failure { took_too_long, ..Failure::of_report(code, report.message()) })
-    })
-    .execute();
+        Ok::<_, Error>(done)
+    });
+    let is_cancelled = |caught: &Caught| caught.code() == PgSqlErrorCode::ERRCODE_QUERY_CANCELED;
+    let took_too_long = start.elapsed() >= patience;
+    let done = match done {
+        Err(caught) if is_cancelled(&caught) && !took_too_long => caught.rethrow(),
+        done => done,
+    };
     // SAFETY: a failed transaction is open still, whether or not an error was raised in it.
     unsafe {
-        if done.is_err() {
+        if !matches!(done, Ok(Ok(_))) {
             disable_timeout(STATEMENT_TIMEOUT, false);
             disable_timeout(end_of_process, false);
             pg_sys::AbortCurrentTransaction();
         }
         pg_sys::pgstat_report_stat(false);
     }
-    done
+    match done {
+        Ok(done) => done.map_err(Failure::from),
+        Err(caught) => {
+            Err(Failure { took_too_long: took_too_long && is_cancelled(&caught), ..failure_of(&caught) })
+        }
+    }
+}
+
+/// What an error says. Its letters are converted by a conversion that the catalogs name.
+fn failure_of(caught: &Caught) -> Failure {
+    if !caught.has_letters() {
+        return caught.failure();
+    }
+    // SAFETY: no transaction is open; what it does raises no error.
+    unsafe { pg_sys::StartTransactionCommand() };
+    let failure = caught.failure();
+    // SAFETY: the transaction from above.
+    unsafe { pg_sys::CommitTransactionCommand() };
+    failure
 }

@@ -9,13 +9,14 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::Once;
 
-use pgrx::pg_sys;
+use pgrx::{PgLogLevel, pg_sys};
 
 use super::bell::ring;
 use super::lane::Lane;
 use super::launcher;
 use super::message::{Message, Place};
 use super::place::{LAUNCHER_BELL, worker_bell};
+use crate::report;
 
 thread_local! {
     /// Whether the current transaction has put jobs into the queue.
@@ -68,7 +69,7 @@ unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type
     match event {
         XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => {
             if let Err(error) = launcher::ensure_running() {
-                pgrx::log!("pg_clip: photos wait in the queue: {error}");
+                report::tell(PgLogLevel::LOG, &format!("pg_clip: photos wait in the queue: {error}"), None);
             }
         }
         XACT_EVENT_COMMIT => {

@@ -13,6 +13,7 @@ use super::lane::Lane;
 use super::message::{Message, Place, Start};
 use super::pause::{self, Pauses};
 use super::place::{LAUNCHER_BELL, slow_mark, worker_bell, worker_lock};
+use super::spent::Spent;
 use super::transaction::{Failure, LONGEST, mark_a_slow_end, transaction};
 use super::wake;
 use crate::client::{Interest, run_while_waiting, wait};
@@ -58,7 +59,8 @@ fn work(start: Start) -> Result<(), Error> {
     match installed {
         Installed::Here(home) => {
             let batches = Batches::new(home, place.lane);
-            Worker { place, bell, batches, turns: Turns::default(), has_woken_other: false }.run()?;
+            let (turns, spent) = (Turns::default(), Spent::default());
+            Worker { place, bell, batches, turns, spent, at_work: None, has_woken_other: false }.run()?;
         }
         Installed::OtherVersion(version) => say_other_version(place, version, start.is_explained),
         Installed::Nothing => say_idle(place),
@@ -107,6 +109,9 @@ struct Worker {
     bell: Bell,
     batches: Batches,
     turns: Turns,
+    spent: Spent,
+    /// The table that the slow lane is at work on, and since when.
+    at_work: Option<(pg_sys::Oid, Instant)>,
     /// Whether the worker of the slow lane was asked for, which a start of the server makes necessary.
     has_woken_other: bool,
 }
@@ -145,6 +150,7 @@ impl Worker {
             let due = match self.look(pause_ends.is_some())? {
                 Look::Jobs(claimed) => {
                     last_work = Some(Instant::now());
+                    self.at_work = claimed.jobs.first().map(|job| (job.source, Instant::now()));
                     self.batches.begin(claimed);
                     continue;
                 }
@@ -182,6 +188,10 @@ impl Worker {
         let lane = self.place.lane;
         let may_be_alone = self.batches.is_idle();
         let turns = &mut self.turns;
+        let spent = &mut self.spent;
+        if let Some((source, since)) = self.at_work.take() {
+            spent.add(source, since.elapsed());
+        }
         let pauses = &mut self.batches.pauses;
         let looked = transaction(LONGEST, |spi| {
             // The extension may have been dropped, moved to another schema or updated meanwhile.
@@ -192,6 +202,7 @@ impl Worker {
             };
             let waiting = claim::waiting(spi, &home, lane)?;
             pauses.retain(|source| waiting.iter().any(|waiting| waiting.source == source));
+            spent.follow(&waiting);
             let mut claimed = None;
             let mut locked = Vec::new();
             while claimed.is_none() && !pausing {
@@ -202,7 +213,11 @@ impl Worker {
                 };
                 let due: Vec<&Waiting> = waiting.iter().filter(is_free).collect();
                 let before = turns.clone();
-                let Some(source) = turns.next(&due) else {
+                let next = match lane {
+                    Lane::Prompt => turns.next(&due),
+                    Lane::Slow => spent.next(&due),
+                };
+                let Some(source) = next else {
                     break;
                 };
                 if lane == Lane::Prompt && pause::is_slow(spi, &home, source)? {
