@@ -12,6 +12,7 @@ pub mod hostile;
 pub mod isolation;
 mod memory;
 mod models;
+mod parallel;
 mod photos;
 mod process;
 mod queue;
@@ -27,6 +28,7 @@ pub use database::{TestDatabase, failure, run, sqlstate, value};
 pub use feeder::{FEEDER, PhotoFolder, RunningFeeder, drain, feeder, feeder_as, refer, watched_by_reference};
 pub use memory::pss_of_embedding;
 pub use models::{OTHER_MODEL, cluster_of_models, cluster_of_two_models, copy_model, models_of, test_model};
+pub use parallel::{prefer_workers, wait_for_workers};
 pub use photos::{demo_jpegs, demo_photo, demo_photos, pixel_flood, repository, repository_file, variant};
 pub use process::{Process, Signal, descendants, is_alive, send};
 pub use queue::{

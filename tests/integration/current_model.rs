@@ -1,6 +1,8 @@
 //! Which model embeds where a call names none, also in sessions that are open already.
 
-use pg_clip_tests::{TestCluster, TestDatabase, cluster_of_two_models, run, value};
+use pg_clip_tests::{
+    TestCluster, TestDatabase, cluster_of_two_models, prefer_workers, run, value, wait_for_workers,
+};
 use postgres::Client;
 
 fn set_for(client: &mut Client, what: &str, model: &str) {
@@ -142,14 +144,14 @@ fn a_query_keeps_its_model_and_its_workers_follow() {
     set_for(&mut admin, &name, "demo");
     run(
         &mut client,
-        "CREATE TABLE queries AS SELECT 'query ' || i % 50 AS query FROM generate_series(1, 5000) AS i;
-        SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
-        SET debug_parallel_query = on",
+        "CREATE TABLE queries AS SELECT 'query ' || i % 50 AS query FROM generate_series(1, 5000) AS i",
     );
+    prefer_workers(&mut client, "queries");
     set_for(&mut admin, &name, "other");
     let query =
         "SELECT count(*) FROM queries WHERE clip_embed_text(query) <> clip_embed_text(query, 'other')";
     assert_eq!(value::<i64>(&mut client, query), 0);
+    wait_for_workers(&mut client, query);
 
     // A cursor's rows are those of one query.
     run(

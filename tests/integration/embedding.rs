@@ -1,6 +1,6 @@
 //! What the embedding functions return.
 
-use pg_clip_tests::{TestCluster, demo_photo, demo_photos, run, value};
+use pg_clip_tests::{TestCluster, demo_photo, demo_photos, prefer_workers, run, value, wait_for_workers};
 
 #[test]
 fn a_vector_has_512_dimensions_and_length_1() {
@@ -94,12 +94,14 @@ fn parallel_workers_embed() {
     let mut client = cluster.database().connect();
     run(
         &mut client,
-        "CREATE TABLE queries AS SELECT 'query ' || i % 50 AS query FROM generate_series(1, 5000) AS i;
-        SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
-        SET debug_parallel_query = on",
+        "CREATE TABLE queries AS SELECT 'query ' || i % 50 AS query FROM generate_series(1, 5000) AS i",
     );
+    prefer_workers(&mut client, "queries");
     let query = "SELECT count(DISTINCT clip_embed_text(query)::text) FROM queries";
     assert_eq!(value::<i64>(&mut client, query), 50);
+    let filter = "SELECT count(*) FROM queries WHERE vector_dims(clip_embed_text(query)) = 512";
+    assert_eq!(value::<i64>(&mut client, filter), 5000);
+    wait_for_workers(&mut client, filter);
 }
 
 #[test]
