@@ -69,18 +69,6 @@ pub fn run(client: &mut Client, statements: &str) {
     }
 }
 
-/// Has the queries of a session run in parallel workers, wherever they can.
-pub fn use_parallel_workers(client: &mut Client) {
-    let forced = if tested_postgres().major < 16 { "force_parallel_mode" } else { "debug_parallel_query" };
-    run(
-        client,
-        &format!(
-            "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
-            SET {forced} = on"
-        ),
-    );
-}
-
 /// The SQLSTATE with which a query fails.
 #[track_caller]
 pub fn failure(client: &mut Client, query: &str, parameters: &[&(dyn ToSql + Sync)]) -> String {

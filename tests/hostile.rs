@@ -13,6 +13,7 @@
 
 mod attack;
 mod calls;
+mod feeding;
 mod ground;
 mod objects;
 mod planted;

@@ -14,6 +14,7 @@ mod memory;
 mod models;
 mod node;
 mod pages;
+mod parallel;
 mod photos;
 mod process;
 mod queue;
@@ -25,12 +26,13 @@ mod wait;
 
 pub use account::as_servers_user;
 pub use cluster::{TestCluster, cargo_of_the_checkout, tested_postgres};
-pub use database::{TestDatabase, failure, run, sqlstate, use_parallel_workers, value};
+pub use database::{TestDatabase, failure, run, sqlstate, value};
 pub use feeder::{FEEDER, PhotoFolder, RunningFeeder, drain, feeder, feeder_as, refer, watched_by_reference};
 pub use memory::pss_of_embedding;
 pub use models::{OTHER_MODEL, cluster_of_models, cluster_of_two_models, copy_model, models_of, test_model};
 pub use node::{node_output, node_tests};
 pub use pages::{Block, Page, README};
+pub use parallel::{prefer_workers, wait_for_workers};
 pub use photos::{demo_jpegs, demo_photo, demo_photos, pixel_flood, repository, repository_file, variant};
 pub use process::{Process, Signal, descendants, is_alive, send};
 pub use queue::{

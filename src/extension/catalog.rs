@@ -192,6 +192,11 @@ impl Table {
 }
 
 impl Column {
+    /// The name as it is, without quotes.
+    pub(crate) fn raw_name(&self) -> &str {
+        &self.raw_name
+    }
+
     /// Whether a statement on this table, or on its partition `table`, names the column in its SET clause or computes it
     /// from what it names there.
     ///

@@ -199,6 +199,7 @@ impl Error {
                 Reason::NotSupported => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
                 Reason::NullArgument => Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
                 Reason::UndefinedColumn => Code::ERRCODE_UNDEFINED_COLUMN,
+                Reason::UndefinedRole => Code::ERRCODE_UNDEFINED_OBJECT,
                 Reason::UndefinedTable => Code::ERRCODE_UNDEFINED_TABLE,
                 Reason::WrongObject => Code::ERRCODE_WRONG_OBJECT_TYPE,
                 Reason::WrongType => Code::ERRCODE_DATATYPE_MISMATCH,

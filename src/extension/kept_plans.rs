@@ -32,7 +32,7 @@ pub(crate) enum Planning {
     Any,
     /// Once, for any values.
     Once,
-    /// Once, for any values and any number of rows.
+    /// Once, for any values and any number of rows in tables.
     OnceByIndex,
 }
 
@@ -42,6 +42,18 @@ pub(crate) struct KeptPlan(pg_sys::SPIPlanPtr);
 impl KeptPlan {
     pub(crate) fn plan(&self) -> pg_sys::SPIPlanPtr {
         self.0
+    }
+
+    /// Has the plan made now, under the settings of this moment, unless there is one for any values already. To be used on a
+    /// connection to SPI.
+    pub(crate) fn make(&self) {
+        // SAFETY: the plan was kept and has one statement; it is released as it was got.
+        unsafe {
+            let plan = pg_sys::SPI_plan_get_cached_plan(self.0);
+            if !plan.is_null() {
+                pg_sys::ReleaseCachedPlan(plan, pg_sys::CurrentResourceOwner);
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) enum Reason {
     NotSupported,
     NullArgument,
     UndefinedColumn,
+    UndefinedRole,
     UndefinedTable,
     WrongObject,
     WrongType,

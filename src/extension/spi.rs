@@ -59,7 +59,7 @@ impl Spi {
         self.run_planned(sql, arguments, Planning::Any)
     }
 
-    /// As [`Spi::run_kept`], of a statement that finds rows by an index, and runs no code of a user's.
+    /// As [`Spi::run_kept`], of a statement that finds rows by an index.
     pub(crate) fn run_by_index(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
         self.run_planned(sql, arguments, Planning::OnceByIndex)
     }
@@ -82,6 +82,20 @@ impl Spi {
         unsafe {
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
             let rows = self.execute(sql, arguments, true);
+            pg_sys::PopActiveSnapshot();
+            rows
+        }
+    }
+
+    /// As [`Spi::run_now`], of a query whose plan this backend keeps.
+    pub(crate) fn run_now_kept(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
+        let types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.oid).collect();
+        let values: Vec<Option<pg_sys::Datum>> = arguments.iter().map(|argument| argument.value).collect();
+        let plan = self.prepare_with(sql, &types, Planning::Any)?;
+        // SAFETY: as in `run_now`.
+        unsafe {
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+            let rows = plan.execute(&values, true);
             pg_sys::PopActiveSnapshot();
             rows
         }
@@ -111,8 +125,8 @@ impl Spi {
         self.prepare_with(sql, types, Planning::Once)
     }
 
-    /// As [`Spi::prepare_insert`], of a query that finds rows by an index, where there is one, and changes none. Its plan is
-    /// right for a table of any size: it is made once, perhaps while the table is empty.
+    /// As [`Spi::prepare_insert`], of a query that finds rows by an index, where there is one. Its plan is right for a table of
+    /// any size: it is made once, perhaps while the table is empty.
     pub(crate) fn prepare_look_up(&self, sql: &str, types: &[pg_sys::Oid]) -> Result<Plan<'_>, Error> {
         self.prepare_with(sql, types, Planning::OnceByIndex)
     }
@@ -137,18 +151,26 @@ impl Spi {
             planning: Planning::Once,
             of_trigger_on: trigger_on,
         };
-        let plan = kept_plans::plan_of(statement)?;
-        // SAFETY: the plan has no parameters.
-        let portal = unsafe {
-            pg_sys::SPI_cursor_open(
-                std::ptr::null(),
-                plan.plan(),
-                std::ptr::null_mut(),
-                std::ptr::null(),
-                false,
-            )
-        };
-        Ok(Cursor { portal, _plan: Some(plan), spi: PhantomData })
+        Ok(Cursor::of(kept_plans::plan_of(statement)?))
+    }
+
+    /// As [`Spi::open`], of a query that reads transition tables and finds rows of others by an index.
+    pub(crate) fn open_on(&self, sql: &str, transition: Transition) -> Result<Cursor<'_>, Error> {
+        if !transition.are_few {
+            return self.open(sql);
+        }
+        let plan = kept_plans::plan_of(transition.statement(sql))?;
+        make_by_index(&plan);
+        Ok(Cursor::of(plan))
+    }
+
+    /// As [`Spi::run`], of a statement that reads transition tables and finds rows of others by an index.
+    pub(crate) fn run_on(&self, sql: &str, transition: Transition) -> Result<Rows<'_>, Error> {
+        if !transition.are_few {
+            return self.run(sql, &[]);
+        }
+        let plan = kept_plans::plan_of(transition.statement(sql))?;
+        Plan { plan, parameters: 0, planning: Planning::OnceByIndex, spi: PhantomData }.run(&[])
     }
 
     /// Opens a query whose rows are fetched one by one.
@@ -181,13 +203,34 @@ impl Drop for Spi {
     }
 }
 
-/// Settings under which a query is planned with an index where there is one that serves. Where there is none, PostgreSQL before
-/// 18 takes the plan for so costly that it would compile it.
-fn by_index() -> NestedSettings {
+/// Has a plan made with an index where there is one that serves. Where there is none, PostgreSQL before 18 takes the plan for so
+/// costly that it would compile it. A user's code that the statement runs sees the settings of the session.
+fn make_by_index(plan: &KeptPlan) {
     let settings = NestedSettings::begin();
     settings.set(c"enable_seqscan", c"off");
     settings.set(c"jit", c"off");
-    settings
+    plan.make();
+}
+
+/// The transition tables of a trigger that runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Transition {
+    /// The table that the trigger is on.
+    pub(crate) on: pg_sys::Oid,
+    /// Whether they have so few rows that each way to join them is good. Only then is a plan kept: it is made for as many rows as
+    /// there are.
+    pub(crate) are_few: bool,
+}
+
+impl Transition {
+    fn statement(self, sql: &str) -> Statement {
+        Statement {
+            text: sql.to_owned(),
+            types: Vec::new(),
+            planning: Planning::OnceByIndex,
+            of_trigger_on: self.on,
+        }
+    }
 }
 
 /// A statement as the server reads it.
@@ -295,13 +338,20 @@ pub(crate) struct Plan<'spi> {
 impl<'spi> Plan<'spi> {
     /// Runs the statement with a value for each of its parameters.
     pub(crate) fn run(&self, values: &[Option<pg_sys::Datum>]) -> Result<Rows<'spi>, Error> {
+        self.execute(values, false)
+    }
+
+    /// One that is read-only sees the active snapshot.
+    fn execute(&self, values: &[Option<pg_sys::Datum>], read_only: bool) -> Result<Rows<'spi>, Error> {
         assert_eq!(values.len(), self.parameters, "a value for each parameter");
-        let _settings = (self.planning == Planning::OnceByIndex).then(by_index);
+        if self.planning == Planning::OnceByIndex {
+            make_by_index(&self.plan);
+        }
         let nulls: Vec<c_char> = values.iter().map(|value| null_mark(*value)).collect();
         let mut values: Vec<pg_sys::Datum> = values.iter().map(|value| value.unwrap_or(0.into())).collect();
         // SAFETY: the plan lives at least as long as this; both arrays have an entry for each parameter.
         checked(unsafe {
-            pg_sys::SPI_execute_plan(self.plan.plan(), values.as_mut_ptr(), nulls.as_ptr(), false, 0)
+            pg_sys::SPI_execute_plan(self.plan.plan(), values.as_mut_ptr(), nulls.as_ptr(), read_only, 0)
         })?;
         Ok(Rows::take())
     }
@@ -316,6 +366,20 @@ pub(crate) struct Cursor<'spi> {
 }
 
 impl<'spi> Cursor<'spi> {
+    fn of(plan: Rc<KeptPlan>) -> Cursor<'spi> {
+        // SAFETY: the plan has no parameters.
+        let portal = unsafe {
+            pg_sys::SPI_cursor_open(
+                std::ptr::null(),
+                plan.plan(),
+                std::ptr::null_mut(),
+                std::ptr::null(),
+                false,
+            )
+        };
+        Cursor { portal, _plan: Some(plan), spi: PhantomData }
+    }
+
     /// The next row, or none at the end.
     pub(crate) fn next(&mut self) -> Option<Rows<'spi>> {
         const ONE: c_long = 1;

@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Formatter};
 use postgres::Client;
 
 use super::calls::{Catalog, Place};
+use super::feeding::feeding;
 use super::ground::{Ground, connected};
 use super::objects::{Owned, Role};
 use super::planted;
@@ -181,6 +182,7 @@ fn statements(seed: u64, catalog: &Catalog) -> Vec<(Role, String)> {
         let (owned, other) = if is_stranger { (&mut stranger, &su) } else { (&mut su, &stranger) };
         let role = owned.role;
         match act {
+            Act::Feeding => sent.extend(feeding(&mut random, owned, catalog)),
             Act::Related => sent.extend(related(&mut random, owned, other, catalog)),
             Act::CreateSource => sent.push((role, owned.create_source(&mut random))),
             Act::CreateTarget => sent.push((role, owned.create_target(&mut random))),
@@ -195,6 +197,7 @@ fn statements(seed: u64, catalog: &Catalog) -> Vec<(Role, String)> {
 
 #[derive(Clone, Copy)]
 enum Act {
+    Feeding,
     Related,
     Call,
     Watch,
@@ -212,7 +215,8 @@ enum Act {
     Transaction,
 }
 
-const ACTS: [(u32, Act); 15] = [
+const ACTS: [(u32, Act); 16] = [
+    (6, Act::Feeding),
     (14, Act::Related),
     (20, Act::Call),
     (12, Act::Watch),
@@ -249,7 +253,7 @@ fn made(random: &mut Random, act: Act, place: &Place, catalog: &Catalog) -> Vec<
         }
         Act::OnExtension => place.on_extension(random, catalog),
         Act::Transaction => return rows::transaction(random, place, catalog),
-        Act::Write | Act::Plant | Act::Related | Act::CreateSource | Act::CreateTarget => {
+        Act::Write | Act::Plant | Act::Feeding | Act::Related | Act::CreateSource | Act::CreateTarget => {
             rows::write(random, own)
         }
     }]

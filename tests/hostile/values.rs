@@ -110,6 +110,7 @@ pub(super) fn literal(random: &mut Random, type_name: &str) -> String {
         "real[]" | "float8[]" => random.pick(&["{}", "{1,NaN}", "{1,2,3}"]).to_owned(),
         "public.vector" | "public.halfvec" => return vector(random, type_name),
         "public.sparsevec" => "{1:1,2:2}/512".to_owned(),
+        "regrole" => random.pick(&["stranger", "postgres", "-", "4294967295", "absent"]).to_owned(),
         "regclass" => random.pick(&["pg_class", "0", "4294967295"]).to_owned(),
         _ => return text(random, type_name),
     };

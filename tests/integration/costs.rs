@@ -113,3 +113,58 @@ fn finished_jobs_that_a_snapshot_keeps_cost_a_statement_nothing() {
         run(&mut dump, "COMMIT");
     }
 }
+
+/// PostgreSQL writes a line for each plan that it makes.
+#[test]
+fn a_statement_that_is_repeated_is_planned_once() {
+    // An ANALYZE has plans made anew.
+    let cluster = TestCluster::preloaded_with(&[("autovacuum", "off")]);
+    let plans = || cluster.log().matches("PLANNER STATISTICS").count();
+    for mode in ["sync", "async"] {
+        let database = cluster.database();
+        let mut client = database.connect();
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE photos (id int PRIMARY KEY, project text, note text, image bytea);
+                SELECT clip_watch('photos', mode => '{mode}'); SET clip.request_timeout = '5min'"
+            ),
+        );
+        let photo = demo_photo();
+        let insert = client
+            .prepare("INSERT INTO photos (id, project, image) VALUES ($1, 'p', $2)")
+            .expect("an INSERT");
+        let store = |client: &mut Client, key: i32| {
+            client.execute(&insert, &[&key, &photo]).expect("a photo is stored");
+        };
+        for key in 0..40 {
+            store(&mut client, key);
+        }
+        wait_for_the_queue(&mut client);
+        for (what, statement) in [
+            ("the photo", "UPDATE photos SET image = image || '\\x00' WHERE id = $1"),
+            ("the project", "UPDATE photos SET project = project || 'x' WHERE id = $1"),
+            ("another column", "UPDATE photos SET note = 'x' WHERE id = $1"),
+            ("the key", "UPDATE photos SET id = id + 1000 WHERE id = $1"),
+            ("no photo", "UPDATE photos SET image = NULL WHERE id = $1"),
+            ("no row", "DELETE FROM photos WHERE id = $1"),
+        ] {
+            // Its plan is made for any key from the sixth time on.
+            let statement = client.prepare(statement).expect("a statement");
+            let change = |client: &mut Client, keys: std::ops::Range<i32>| {
+                for key in keys {
+                    client.execute(&statement, &[&key]).expect("a photo is changed");
+                }
+            };
+            change(&mut client, 0..10);
+            wait_for_the_queue(&mut client);
+            run(&mut client, "SET log_planner_stats = on");
+            let before = plans();
+            change(&mut client, 10..30);
+            let after = plans();
+            run(&mut client, "SET log_planner_stats = off");
+            assert_eq!(after - before, 0, "{mode}: {what}");
+            run(&mut client, "UPDATE photos SET id = id - 1000 WHERE id >= 1000");
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! Which model embeds where a call names none, also in sessions that are open already.
 
-use pg_clip_tests::{TestCluster, TestDatabase, cluster_of_two_models, run, use_parallel_workers, value};
+use pg_clip_tests::{
+    TestCluster, TestDatabase, cluster_of_two_models, prefer_workers, run, value, wait_for_workers,
+};
 use postgres::Client;
 
 fn set_for(client: &mut Client, what: &str, model: &str) {
@@ -144,11 +146,12 @@ fn a_query_keeps_its_model_and_its_workers_follow() {
         &mut client,
         "CREATE TABLE queries AS SELECT 'query ' || i % 50 AS query FROM generate_series(1, 5000) AS i",
     );
-    use_parallel_workers(&mut client);
+    prefer_workers(&mut client, "queries");
     set_for(&mut admin, &name, "other");
     let query =
         "SELECT count(*) FROM queries WHERE clip_embed_text(query) <> clip_embed_text(query, 'other')";
     assert_eq!(value::<i64>(&mut client, query), 0);
+    wait_for_workers(&mut client, query);
 
     // A cursor's rows are those of one query.
     run(

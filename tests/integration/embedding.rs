@@ -1,6 +1,6 @@
 //! What the embedding functions return.
 
-use pg_clip_tests::{TestCluster, demo_photo, demo_photos, run, use_parallel_workers, value};
+use pg_clip_tests::{TestCluster, demo_photo, demo_photos, prefer_workers, run, value, wait_for_workers};
 
 #[test]
 fn a_vector_has_512_dimensions_and_length_1() {
@@ -96,9 +96,12 @@ fn parallel_workers_embed() {
         &mut client,
         "CREATE TABLE queries AS SELECT 'query ' || i % 50 AS query FROM generate_series(1, 5000) AS i",
     );
-    use_parallel_workers(&mut client);
+    prefer_workers(&mut client, "queries");
     let query = "SELECT count(DISTINCT clip_embed_text(query)::text) FROM queries";
     assert_eq!(value::<i64>(&mut client, query), 50);
+    let filter = "SELECT count(*) FROM queries WHERE vector_dims(clip_embed_text(query)) = 512";
+    assert_eq!(value::<i64>(&mut client, filter), 5000);
+    wait_for_workers(&mut client, filter);
 }
 
 #[test]

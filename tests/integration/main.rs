@@ -18,6 +18,7 @@ mod embedding_row;
 mod encodings;
 mod fair_queue;
 mod feeding;
+mod feeding_attacks;
 mod feeding_deaths;
 mod feeding_rights;
 mod feeding_s3;

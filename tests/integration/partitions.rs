@@ -148,6 +148,106 @@ fn no_photo_counts_as_gone_while_a_partition_may_come() {
     }
 }
 
+/// PostgreSQL shows the triggers of a MERGE no row that it moves to another partition.
+#[test]
+fn a_merge_that_moves_photos_takes_their_vectors_along() {
+    let cluster = TestCluster::preloaded();
+    let photos = demo_photos();
+    for (mode, key_type) in [("sync", "int"), ("async", "int"), ("sync", "text"), ("async", "numeric")] {
+        let database = cluster.database();
+        let mut client = database.connect();
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE photos (id {key_type} PRIMARY KEY, note text, image bytea) PARTITION BY RANGE (id);
+                CREATE TABLE low PARTITION OF photos FOR VALUES FROM ('000') TO ('100');
+                -- Other places of the columns than in the whole, and a level below.
+                CREATE TABLE middle (image bytea, id {key_type} NOT NULL, note text) PARTITION BY RANGE (id);
+                CREATE TABLE inner_middle PARTITION OF middle FOR VALUES FROM ('100') TO ('200');
+                ALTER TABLE photos ATTACH PARTITION middle FOR VALUES FROM ('100') TO ('200');
+                CREATE TABLE high PARTITION OF photos FOR VALUES FROM ('200') TO ('300');
+                SELECT clip_watch('photos', mode => '{mode}');
+                CREATE FUNCTION key(n int) RETURNS {key_type} LANGUAGE sql AS
+                    $$ SELECT lpad(n::text, 3, '0')::{key_type} $$;
+                CREATE FUNCTION number({key_type}) RETURNS int LANGUAGE sql AS $$ SELECT $1::text::int $$"
+            ),
+        );
+        for (key, photo) in [10, 11, 12, 150].into_iter().zip(&photos) {
+            let insert = "INSERT INTO photos (id, image) VALUES (key($1), $2)";
+            client.execute(insert, &[&key, photo]).expect("a photo is stored");
+        }
+        check(&mut client, mode, "stored", 4);
+        // Without the embedder: each photo takes its vector along.
+        let moves = |client: &mut Client, what: &str, statement: &str| {
+            let inferences = "SELECT image_inferences FROM clip_status";
+            let before: i64 = value(client, inferences);
+            run(client, statement);
+            wait_for_the_queue(client);
+            assert_eq!(value::<i64>(client, inferences), before, "{mode} {key_type}: {what}");
+            check(client, mode, what, 4);
+        };
+        let merge = |filter: &str, shift: i32, then: &str| {
+            format!(
+                "MERGE INTO photos AS old USING (
+                    SELECT id, key(number(id) + {shift}) AS new FROM photos WHERE number(id) {filter}) AS moved
+                ON old.id = moved.id WHEN MATCHED THEN {then}"
+            )
+        };
+        let move_all = merge("< 100", 100, "UPDATE SET id = new, note = 'moved'");
+        moves(&mut client, "rows that move", &move_all);
+        let move_one = merge("> 100", 60, "UPDATE SET id = new");
+        moves(&mut client, "rows that stay, and one that moves", &move_one);
+        moves(
+            &mut client,
+            "rows that move, come and go",
+            "MERGE INTO photos AS old USING generate_series(168, 172) AS n ON number(old.id) = n
+            WHEN MATCHED AND n = 171 THEN DELETE
+            WHEN MATCHED THEN UPDATE SET id = key(number(old.id) - 160)
+            WHEN NOT MATCHED AND n = 169 THEN INSERT (id, image)
+                VALUES (key(n), (SELECT image FROM photos ORDER BY id DESC LIMIT 1))",
+        );
+        run(&mut client, "BEGIN; SAVEPOINT one");
+        run(&mut client, &merge("< 100", 150, "UPDATE SET id = new"));
+        run(&mut client, "ROLLBACK TO one");
+        run(&mut client, &merge("= 10", 250, "UPDATE SET id = new"));
+        run(&mut client, "COMMIT");
+        check(&mut client, mode, "taken back, and moved", 4);
+
+        run(&mut client, &merge("= 260", -150, "UPDATE SET id = new, image = image || '\\x00'"));
+        check(&mut client, mode, "the photo changes as well", 4);
+        run(&mut client, &merge("= 110", 101, "UPDATE SET id = new, image = NULL"));
+        check(&mut client, mode, "the photo goes", 3);
+        run(&mut client, "DELETE FROM photos WHERE image IS NULL; SET clip.enabled = off");
+        run(&mut client, &merge("= 169", 50, "UPDATE SET id = new, image = image || '\\x01'"));
+        assert_eq!(count(&mut client), 2, "{mode}: nothing is left of the old bytes");
+    }
+}
+
+#[test]
+fn a_trigger_of_a_partition_that_changes_the_photo_has_the_last_word() {
+    let cluster = TestCluster::shared();
+    let photos = demo_photos();
+    for mode in ["sync", "async"] {
+        let database = cluster.database();
+        let mut client = database.connect();
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE photos (id int PRIMARY KEY, note text, image bytea) PARTITION BY RANGE (id);
+                CREATE TABLE low PARTITION OF photos FOR VALUES FROM (0) TO (100);
+                SELECT clip_watch('photos', mode => '{mode}');
+                CREATE FUNCTION sign() RETURNS trigger LANGUAGE plpgsql AS
+                    $$ BEGIN NEW.image := NEW.image || '\\x00'; RETURN NEW; END $$;
+                CREATE TRIGGER sign BEFORE UPDATE ON low FOR EACH ROW EXECUTE FUNCTION sign()"
+            ),
+        );
+        insert(&mut client, "photos", 0, &photos[..2]);
+        check(&mut client, mode, "stored", 2);
+        run(&mut client, "UPDATE photos SET note = 'x' WHERE id = 1");
+        check(&mut client, mode, "a partition's trigger changed the photo", 2);
+    }
+}
+
 #[test]
 fn a_key_that_partitions_do_not_keep_unique_is_refused() {
     let cluster = TestCluster::shared();

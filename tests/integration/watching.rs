@@ -5,7 +5,7 @@ use pg_clip_tests::{Signal, TestCluster, demo_jpegs, embedder, run, send, value}
 const TARGET: &str = "image_id int UNIQUE, embedding vector(512), checksum bytea, model text, project text";
 
 /// A statement that prepares, a call, and the SQLSTATE of its refusal.
-const REFUSED: [(&str, &str, &str); 18] = [
+const REFUSED: [(&str, &str, &str); 19] = [
     ("", "SELECT clip_watch('photos', target => 'photos')", "22023"),
     ("", "SELECT clip_watch('photos', mode => 'later')", "22023"),
     ("", "SELECT clip_watch(NULL)", "42P01"),
@@ -55,6 +55,12 @@ const REFUSED: [(&str, &str, &str); 18] = [
         "CREATE TEMP TABLE passing (id int PRIMARY KEY, image bytea);
         CREATE TEMP TABLE vectors (image_id int UNIQUE, embedding vector(512), checksum bytea, model text)",
         "SELECT clip_watch('passing', target => 'pg_temp.vectors', mode => 'async')",
+        "0A000",
+    ),
+    (
+        "CREATE TABLE whole (id int PRIMARY KEY, image bytea) PARTITION BY RANGE (id);
+        CREATE TABLE part PARTITION OF whole DEFAULT",
+        "SELECT clip_watch('part')",
         "0A000",
     ),
     ("CREATE TEMP TABLE passing (id int PRIMARY KEY, image bytea)", "SELECT clip_watch('passing')", "0A000"),

@@ -239,7 +239,7 @@ impl<'a> Write<'a> {
             return Ok(LOCKED);
         }
         let argument = Argument { oid: watched.source.key_type.oid, value: Some(key.datum()) };
-        let run = |statement: &str| watched.write(|| self.spi.run(statement, &[argument]));
+        let run = |statement: &str| watched.write(|| self.spi.run_by_index(statement, &[argument]));
         let is_locked = run(&sql::lock_embedding(watched))?.len() > 0;
         if !is_locked && run(&sql::embedding_exists(watched))?.len() > 0 {
             return Ok(LOCKED);

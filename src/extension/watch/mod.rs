@@ -11,6 +11,7 @@
 mod deferrable;
 pub(crate) mod home;
 pub(crate) mod key;
+pub(crate) mod moves;
 pub(crate) mod next;
 mod photos;
 pub(crate) mod provenance;
@@ -23,6 +24,7 @@ pub(crate) mod watched;
 use pgrx::pg_sys;
 
 use self::home::Home;
+use self::key::Key;
 use self::photos::{Photos, Renamed};
 use self::role::PortableOutput;
 use self::watched::{Mode, Patience, Source, Watch, Watched};
@@ -31,7 +33,7 @@ use crate::encoding::c_string;
 use crate::error::Error;
 use crate::queue::enqueue::Jobs;
 use crate::settings;
-use crate::spi::{Cursor, Spi};
+use crate::spi::{Argument, Cursor, Spi, Transition};
 use crate::sql_function;
 
 sql_function! {
@@ -43,7 +45,9 @@ sql_function! {
             if context.is_null() || !pgrx::is_a(context, pg_sys::NodeTag::T_TriggerData) {
                 return Err(Error::NotAStatementTrigger);
             }
-            fill(&Firing::new(context.cast())?, (*(*fcinfo).flinfo).fn_oid)?;
+            if !moves::note(context.cast())? {
+                fill(&Firing::new(context.cast())?, (*(*fcinfo).flinfo).fn_oid)?;
+            }
             Ok(pg_sys::Datum::from(0))
         }
     }
@@ -108,8 +112,21 @@ impl Firing {
         unsafe { self.transition_table((*(*self.data).tg_trigger).tgoldtable, "OLD TABLE") }
     }
 
+    /// What plans on the statement's rows depend on.
+    fn transition(&self) -> Transition {
+        /// So many rows can be joined in any way.
+        const FEW: i64 = 32;
+        // SAFETY: the data is that of the running trigger; each table is null or there for as long as it runs.
+        let are_few = unsafe {
+            [(*self.data).tg_oldtable, (*self.data).tg_newtable]
+                .into_iter()
+                .all(|table| table.is_null() || pg_sys::tuplestore_tuple_count(table) <= FEW)
+        };
+        Transition { on: self.table, are_few }
+    }
+
     /// Whether an UPDATE can have changed what is watched. A statement that names other columns only leaves the others as
-    /// they were, unless a trigger changes rows on their way into the table.
+    /// they were, unless a trigger changes rows on their way into the table, or into one of its partitions.
     fn can_have_changed(&self, watched: &Watched) -> bool {
         // SAFETY: the trigger is the running one, and so is its table, whose triggers PostgreSQL keeps for the statement.
         unsafe {
@@ -117,6 +134,7 @@ impl Firing {
             let columns = (*self.data).tg_updatedcols;
             let is_named = |column: &Column| column.is_in(columns, self.table);
             (*triggers).trig_update_before_row
+                || watched.source.table.is_partitioned
                 || is_named(&watched.source.image)
                 || is_named(&watched.source.key)
                 || watched.project.as_ref().is_some_and(|(project, _)| is_named(project))
@@ -169,13 +187,15 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
         Event::Update => updated(&spi, &home, &watched, mode, firing),
         Event::Delete => {
             let keys = sql::all_keys(&watched.source, &firing.old_rows()?);
-            remove_gone(&spi, &home, &watched, mode, &keys)
+            // A MERGE that also deletes: what has moved is among its rows, and its vector is to be copied first.
+            follow_moves(&spi, &home, &watched, mode, firing, None)?;
+            remove_gone(&spi, &home, &watched, mode, &keys, firing.transition())
         }
         Event::Truncate => {
             if firing.table == watched.source.table.oid {
                 Jobs::of(&spi, &home, &watched.source).clear()?;
             }
-            delete_all_gone(&spi, &watched)
+            target::delete_all_gone(&spi, &watched)
         }
     })
 }
@@ -195,6 +215,8 @@ fn updated(
     firing: &Firing,
 ) -> Result<(), Error> {
     let (new, old) = (firing.new_rows()?, firing.old_rows()?);
+    let transition = firing.transition();
+    follow_moves(spi, home, watched, mode, firing, Some(&old))?;
     if !firing.can_have_changed(watched) {
         return Ok(());
     }
@@ -206,7 +228,7 @@ fn updated(
     if mode == Some(Mode::Sync) {
         let mut photos = Photos::new(spi, home, watched)?;
         let settings = jobs.have_failed()?.then(PortableOutput::begin);
-        photos::each_change(spi, watched, &changes, |change| {
+        photos::each_change(spi, watched, &changes, transition, |change| {
             has_new_projects |= change.has_new_project;
             if !change.has_new_image {
                 return Ok(());
@@ -220,7 +242,7 @@ fn updated(
     } else {
         let mut renamed = None;
         let settings = PortableOutput::begin();
-        photos::each_change(spi, watched, &changes, |change| {
+        photos::each_change(spi, watched, &changes, transition, |change| {
             has_new_projects |= change.has_new_project;
             if !change.has_new_image {
                 return Ok(());
@@ -248,14 +270,65 @@ fn updated(
         }
     }
     if has_new_projects {
-        target::update(spi, watched, &sql::carry_projects_over(watched, &new))?;
+        target::update(spi, watched, &sql::carry_projects_over(watched, &new), transition)?;
     }
-    remove_gone(spi, home, watched, mode, &sql::left_keys(&watched.source, &new, &old))
+    remove_gone(spi, home, watched, mode, &sql::left_keys(&watched.source, &new, &old), transition)
+}
+
+/// Does for the rows that a MERGE moved between partitions what [`updated`] does for the rows that it is shown. Those of an
+/// UPDATE are among these, `updated`.
+fn follow_moves(
+    spi: &Spi,
+    home: &Home,
+    watched: &Watched,
+    mode: Option<Mode>,
+    firing: &Firing,
+    updated: Option<&str>,
+) -> Result<(), Error> {
+    let key_type = &watched.source.key_type;
+    let moved = moves::taken(firing.table, key_type);
+    let Some(first) = moved.from.first() else {
+        return Ok(());
+    };
+    let first = Argument { oid: key_type.oid, value: Some(first.datum()) };
+    if let Some(updated) = updated
+        && spi.run(&sql::is_among(&watched.source, updated), &[first])?.len() > 0
+    {
+        return Ok(());
+    }
+    let printed = |keys: &[Key]| -> Vec<String> {
+        let settings = PortableOutput::begin();
+        keys.iter().map(|key| key_type.print(key, &settings)).collect()
+    };
+    let jobs = Jobs::of(spi, home, &watched.source);
+    jobs.forget_failed([printed(&moved.to), printed(&moved.from)].concat())?;
+    // What is copied to a key that is new comes before what is deleted under the old one.
+    for keys in [moved.to, moved.from] {
+        if mode == Some(Mode::Sync) {
+            let mut photos = Photos::new(spi, home, watched)?;
+            keys.into_iter().try_for_each(|key| photos.touch(key))?;
+            photos.finish()?;
+            continue;
+        }
+        let renamed = Renamed::new(spi, home, watched)?;
+        let mut with_new_images = Vec::new();
+        for key in keys {
+            let is_kept = renamed.as_ref().map(|renamed| renamed.keep(&key)).transpose()?;
+            if is_kept != Some(true) {
+                target::delete_embedding(spi, watched, &key)?;
+                with_new_images.push(key);
+            }
+        }
+        if mode == Some(Mode::Async) {
+            jobs.add(printed(&with_new_images))?;
+        }
+    }
+    Ok(())
 }
 
 /// Deletes all embeddings that have no photo. To be used inside of [`Watched::read`].
 pub(crate) fn delete_all_gone(spi: &Spi, watched: &Watched) -> Result<(), Error> {
-    target::delete(spi, watched, &sql::delete_all_gone(watched))
+    target::delete_all_gone(spi, watched)
 }
 
 /// Removes what is left of photos under these keys that are gone. Where a deferred constraint let two photos have one
@@ -266,12 +339,13 @@ fn remove_gone(
     watched: &Watched,
     mode: Option<Mode>,
     keys: &str,
+    transition: Transition,
 ) -> Result<(), Error> {
     let jobs = Jobs::of(spi, home, &watched.source);
     if jobs.have_failed()? {
-        jobs.forget_failed(printed_keys(spi.open(keys)?, &watched.source)?)?;
+        jobs.forget_failed(printed_keys(spi.open_on(keys, transition)?, &watched.source)?)?;
     }
-    target::delete(spi, watched, &sql::delete_gone(watched, keys))?;
+    target::delete(spi, watched, &sql::delete_gone(watched, keys), transition)?;
     if watched.source.is_unique_at_once {
         return Ok(());
     }
@@ -279,11 +353,11 @@ fn remove_gone(
     match mode {
         Some(Mode::Sync) => {
             let mut photos = Photos::new(spi, home, watched)?;
-            photos::each_key(spi.open(&left)?, &watched.source, |key| photos.touch(key))?;
+            photos::each_key(spi.open_on(&left, transition)?, &watched.source, |key| photos.touch(key))?;
             photos.finish()
         }
-        Some(Mode::Async) => jobs.add(printed_keys(spi.open(&left)?, &watched.source)?),
-        None => photos::each_key(spi.open(&left)?, &watched.source, |key| {
+        Some(Mode::Async) => jobs.add(printed_keys(spi.open_on(&left, transition)?, &watched.source)?),
+        None => photos::each_key(spi.open_on(&left, transition)?, &watched.source, |key| {
             target::delete_embedding(spi, watched, &key)
         }),
     }

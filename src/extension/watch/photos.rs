@@ -17,7 +17,7 @@ use super::watched::{Source, Watched};
 use crate::client::{self, Input};
 use crate::error::Error;
 use crate::settings;
-use crate::spi::{Cursor, Plan, Rows, Spi};
+use crate::spi::{Cursor, Plan, Rows, Spi, Transition};
 use crate::varlena::Bytes;
 
 /// What a statement did under a key that it left.
@@ -51,13 +51,14 @@ pub(super) fn each_change(
     spi: &Spi,
     watched: &Watched,
     query: &str,
+    transition: Transition,
     mut then: impl FnMut(Change) -> Result<(), Error>,
 ) -> Result<(), Error> {
     const IMAGE: i32 = 2;
     const IMAGE_BEFORE: i32 = 3;
     const WAS_THERE: i32 = 4;
     const PROJECT_CHANGED: i32 = 5;
-    let mut rows = spi.open(query)?;
+    let mut rows = spi.open_on(query, transition)?;
     while let Some(row) = rows.next() {
         let image_in = |column| watched.source.image_in(&row, column);
         let has_new_image = match (image_in(IMAGE)?, image_in(IMAGE_BEFORE)?) {

@@ -43,7 +43,7 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
     };
     let text = Argument::text(model);
     let source = Argument::oid(watched.source.table.oid);
-    let now = act_as(home.owner, || spi.run_now(&sql::model(&home.schema), &[source]))?;
+    let now = act_as(home.owner, || spi.run_now_kept(&sql::model(&home.schema), &[source]))?;
     let now = if now.len() > 0 { now.printed(1) } else { None };
     if registration.model != now && keeps_its_snapshot() {
         // A migration's last vectors may be younger than the snapshot.

@@ -258,6 +258,12 @@ pub(crate) fn left_keys(source: &Source, new: &str, old: &str) -> String {
     )
 }
 
+/// A row where key `$1` is that of one of some rows.
+pub(crate) fn is_among(source: &Source, rows: &str) -> String {
+    let (key, equals) = (&source.key.name, &source.key_type.equals);
+    format!("SELECT FROM {rows} AS r WHERE r.{key} {equals} $1 LIMIT 1")
+}
+
 /// The keys of a statement's rows.
 pub(crate) fn all_keys(source: &Source, rows: &str) -> String {
     format!("SELECT r.{} FROM {rows} AS r", source.key.name)

@@ -8,7 +8,7 @@ use super::key::Key;
 use super::sql;
 use super::watched::Watched;
 use crate::error::Error;
-use crate::spi::{Argument, Plan, Spi, text_datum};
+use crate::spi::{Argument, Plan, Spi, Transition, text_datum};
 use crate::varlena::Bytes;
 use crate::vector;
 
@@ -20,16 +20,33 @@ pub(crate) fn checksum_of(image: &[u8]) -> Checksum {
 }
 
 /// Runs an UPDATE of the target. An empty one is none.
-pub(super) fn update(spi: &Spi, watched: &Watched, statement: &str) -> Result<(), Error> {
+pub(super) fn update(
+    spi: &Spi,
+    watched: &Watched,
+    statement: &str,
+    transition: Transition,
+) -> Result<(), Error> {
     if !statement.is_empty() {
-        watched.write(|| watched.constraints.written.at_once(spi, || spi.run(statement, &[])))?;
+        watched.write(|| watched.constraints.written.at_once(spi, || spi.run_on(statement, transition)))?;
     }
     Ok(())
 }
 
 /// Runs a DELETE of the target.
-pub(super) fn delete(spi: &Spi, watched: &Watched, statement: &str) -> Result<(), Error> {
-    watched.write(|| watched.constraints.deleted.at_once(spi, || spi.run(statement, &[])))?;
+pub(super) fn delete(
+    spi: &Spi,
+    watched: &Watched,
+    statement: &str,
+    transition: Transition,
+) -> Result<(), Error> {
+    watched.write(|| watched.constraints.deleted.at_once(spi, || spi.run_on(statement, transition)))?;
+    Ok(())
+}
+
+/// Deletes all rows that have no photo.
+pub(super) fn delete_all_gone(spi: &Spi, watched: &Watched) -> Result<(), Error> {
+    let run = || spi.run(&sql::delete_all_gone(watched), &[]);
+    watched.write(|| watched.constraints.deleted.at_once(spi, run))?;
     Ok(())
 }
 
@@ -126,7 +143,7 @@ impl<'a> Target<'a> {
 /// Deletes the row of a photo.
 pub(crate) fn delete_embedding(spi: &Spi, watched: &Watched, key: &Key) -> Result<(), Error> {
     let key = Argument { oid: watched.source.key_type.oid, value: Some(key.datum()) };
-    let run = || spi.run(&sql::delete_embedding(watched), &[key]);
+    let run = || spi.run_by_index(&sql::delete_embedding(watched), &[key]);
     watched.write(|| watched.constraints.deleted.at_once(spi, run))?;
     Ok(())
 }
@@ -143,7 +160,7 @@ pub(crate) fn delete_stale(
         Argument { oid: watched.source.key_type.oid, value: Some(key.datum()) },
         Argument { oid: pg_sys::BYTEAOID, value: Some(bytes.datum()) },
     ];
-    let run = || spi.run(&sql::delete_stale(watched), &arguments);
+    let run = || spi.run_by_index(&sql::delete_stale(watched), &arguments);
     watched.write(|| watched.constraints.deleted.at_once(spi, run))?;
     Ok(())
 }

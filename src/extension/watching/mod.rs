@@ -62,8 +62,9 @@ sql_function! {
             None => model_now(),
         };
         register(&spi, &home, &source, &target, &request, model)?;
-        triggers::make(&spi, &home, source.table.oid, source.table.owner)?;
-        partitions::make(&spi, &home, source.table.oid, source.table.owner)?;
+        let Table { oid, owner, .. } = source.table;
+        triggers::make(&spi, &home, oid, owner, &source.key.name)?;
+        partitions::make(&spi, &home, oid, owner, &source.key.name)?;
         Ok(target.table.oid.into())
     }
 }

@@ -78,7 +78,7 @@ fn follow(spi: &Spi, home: &Home, root: pg_sys::Oid) -> Result<(), Error> {
         return Ok(());
     };
     for part in parts(spi, &watched, PARTS_WITHOUT)? {
-        triggers::make(spi, home, part, watched.source.table.owner)?;
+        triggers::make(spi, home, part, watched.source.table.owner, watched.source.key.raw_name())?;
         watched.read(|| {
             let rows = format!("ONLY {}", catalog::name_of(part));
             let keys =
@@ -95,8 +95,14 @@ fn follow(spi: &Spi, home: &Home, root: pg_sys::Oid) -> Result<(), Error> {
 }
 
 /// Makes the triggers of a watch on all partitions of a table.
-pub(super) fn make(spi: &Spi, home: &Home, root: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
-    each_part(spi, root, owner, |part| triggers::make(spi, home, part, owner))
+pub(super) fn make(
+    spi: &Spi,
+    home: &Home,
+    root: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    key: &str,
+) -> Result<(), Error> {
+    each_part(spi, root, owner, |part| triggers::make(spi, home, part, owner, key))
 }
 
 /// Drops the triggers of a watch from all partitions of a table.

@@ -3,9 +3,10 @@
 use pgrx::pg_sys;
 
 use super::request::Request;
-use crate::catalog::is_text;
+use crate::catalog::{is_text, name_of};
 use crate::error::Error;
 use crate::owned::{Column, KeyType, Table, columns, find};
+use crate::partition_tree;
 use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
 use crate::watch::role::act_as;
@@ -37,6 +38,15 @@ impl Source {
                     "The queue works in a session of its own, which sees no temporary table of others.",
                 )
                 .with_hint("Watch it with mode => 'sync'."));
+        }
+        if let Some(whole) = partition_tree::ancestors(table.oid).last() {
+            let (whole, part) = (name_of(*whole), &table.name);
+            return Err(refuse(
+                Reason::NotSupported,
+                format!("table {part} is a partition of table {whole}"),
+            )
+            .with_detail("A statement on the whole fires no triggers of its partitions.")
+            .with_hint(format!("SELECT clip_watch('{whole}')")));
         }
         let columns = columns(spi, &table)?;
         let image = find(&table, &columns, request.image.clone()).map_err(|error| {

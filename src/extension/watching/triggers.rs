@@ -1,11 +1,13 @@
 //! The triggers of a watch, made and dropped as the owner of the table that they are on.
 
 use pgrx::pg_sys;
+use pgrx::spi::quote_literal;
 
 use crate::catalog::name_of;
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
 use crate::watch::home::Home;
+use crate::watch::moves;
 use crate::watch::role::act_as;
 
 /// The event of a trigger, and the rows that it sees.
@@ -16,20 +18,50 @@ const TRIGGERS: [(&str, &str); 4] = [
     ("truncate", ""),
 ];
 
-/// Makes them, in place of those of an earlier watch.
-pub(super) fn make(spi: &Spi, home: &Home, table: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
+/// The triggers of a partition that note where a row moves, and their events: see [`moves`].
+const MOVES: [(&str, &str); 2] = [("clip_watch_moved_away", "DELETE"), ("clip_watch_moved_here", "INSERT")];
+
+/// Makes them, in place of those of an earlier watch. `key` is the column of the photos' keys.
+pub(super) fn make(
+    spi: &Spi,
+    home: &Home,
+    table: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    key: &str,
+) -> Result<(), Error> {
     drop_all(spi, table, owner)?;
+    let function = format!("{}.clip_fill_image_embeddings", home.schema);
+    let table_name = name_of(table);
     act_as(owner, || {
-        TRIGGERS.iter().try_for_each(|(event, rows)| {
+        for (event, rows) in TRIGGERS {
             let statement = format!(
-                "CREATE TRIGGER clip_watch_{event} AFTER {event} ON {} {rows}
-                FOR EACH STATEMENT EXECUTE FUNCTION {}.clip_fill_image_embeddings()",
-                name_of(table),
-                home.schema
+                "CREATE TRIGGER clip_watch_{event} AFTER {event} ON {table_name} {rows}
+                FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
             );
-            spi.run(&statement, &[]).map(|_| ())
-        })
+            spi.run(&statement, &[])?;
+        }
+        if !holds_rows_of_others(table) {
+            return Ok(());
+        }
+        let argument = quote_literal(format!("{}{key}", moves::ARGUMENT));
+        for (name, event) in MOVES {
+            let statement = format!(
+                "CREATE TRIGGER {name} AFTER {event} ON {table_name}
+                FOR EACH ROW EXECUTE FUNCTION {function}({argument})"
+            );
+            spi.run(&statement, &[])?;
+        }
+        Ok(())
     })
+}
+
+/// Whether rows of other partitions can move to a table.
+fn holds_rows_of_others(table: pg_sys::Oid) -> bool {
+    // SAFETY: both functions take any number.
+    unsafe {
+        pg_sys::get_rel_relispartition(table)
+            && pg_sys::get_rel_relkind(table).cast_unsigned() == pg_sys::RELKIND_RELATION
+    }
 }
 
 /// Whether a table has triggers of a watch.
@@ -50,4 +82,5 @@ pub(super) fn drop_all(spi: &Spi, table: pg_sys::Oid, owner: pg_sys::Oid) -> Res
 const NAMES: &str = "
     SELECT tgname::text FROM pg_trigger
     WHERE tgrelid = $1 AND NOT tgisinternal AND tgname = ANY ('{
-        clip_watch_insert, clip_watch_update, clip_watch_delete, clip_watch_truncate}'::name[])";
+        clip_watch_insert, clip_watch_update, clip_watch_delete, clip_watch_truncate,
+        clip_watch_moved_away, clip_watch_moved_here}'::name[])";

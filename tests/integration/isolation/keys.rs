@@ -177,6 +177,91 @@ fn a_key_may_be_of_an_extensions_type() {
     }
 }
 
+/// A type that takes no note of case, as citext does: its operators are in no schema of PostgreSQL's, and equal keys have
+/// different texts.
+const CASELESS: &str = "CREATE SCHEMA types; CREATE TYPE types.caseless;
+    CREATE FUNCTION types.caseless_in(cstring) RETURNS types.caseless LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+    CREATE FUNCTION types.caseless_out(types.caseless) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+    CREATE TYPE types.caseless (INPUT = types.caseless_in, OUTPUT = types.caseless_out, LIKE = text);
+    CREATE CAST (types.caseless AS text) WITHOUT FUNCTION;
+    CREATE FUNCTION types.compare(types.caseless, types.caseless) RETURNS int LANGUAGE sql IMMUTABLE STRICT AS
+        $$ SELECT pg_catalog.bttextcmp(pg_catalog.lower($1::text), pg_catalog.lower($2::text)) $$;
+    CREATE FUNCTION types.lt(types.caseless, types.caseless) RETURNS bool LANGUAGE sql IMMUTABLE STRICT AS
+        $$ SELECT types.compare($1, $2) < 0 $$;
+    CREATE FUNCTION types.le(types.caseless, types.caseless) RETURNS bool LANGUAGE sql IMMUTABLE STRICT AS
+        $$ SELECT types.compare($1, $2) <= 0 $$;
+    CREATE FUNCTION types.eq(types.caseless, types.caseless) RETURNS bool LANGUAGE sql IMMUTABLE STRICT AS
+        $$ SELECT types.compare($1, $2) = 0 $$;
+    CREATE FUNCTION types.ge(types.caseless, types.caseless) RETURNS bool LANGUAGE sql IMMUTABLE STRICT AS
+        $$ SELECT types.compare($1, $2) >= 0 $$;
+    CREATE FUNCTION types.gt(types.caseless, types.caseless) RETURNS bool LANGUAGE sql IMMUTABLE STRICT AS
+        $$ SELECT types.compare($1, $2) > 0 $$;
+    CREATE OPERATOR types.< (FUNCTION = types.lt, LEFTARG = types.caseless, RIGHTARG = types.caseless);
+    CREATE OPERATOR types.<= (FUNCTION = types.le, LEFTARG = types.caseless, RIGHTARG = types.caseless);
+    CREATE OPERATOR types.= (FUNCTION = types.eq, LEFTARG = types.caseless, RIGHTARG = types.caseless, MERGES);
+    CREATE OPERATOR types.>= (FUNCTION = types.ge, LEFTARG = types.caseless, RIGHTARG = types.caseless);
+    CREATE OPERATOR types.> (FUNCTION = types.gt, LEFTARG = types.caseless, RIGHTARG = types.caseless);
+    CREATE OPERATOR CLASS types.caseless_ops DEFAULT FOR TYPE types.caseless USING btree AS
+        OPERATOR 1 types.<, OPERATOR 2 types.<=, OPERATOR 3 types.=, OPERATOR 4 types.>=, OPERATOR 5 types.>,
+        FUNCTION 1 types.compare(types.caseless, types.caseless);";
+
+#[test]
+fn another_case_of_an_equal_key_keeps_the_vector() {
+    let cluster = TestCluster::preloaded();
+    for mode in ["sync", "async"] {
+        let database = database(&cluster);
+        let mut client = database.connect();
+        run(&mut client, CASELESS);
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE photos (id types.caseless PRIMARY KEY, image bytea);
+                INSERT INTO photos SELECT 'Cafe', image FROM pictures WHERE number = 0;
+                INSERT INTO photos SELECT 'Bar', image FROM pictures WHERE number = 1;
+                SELECT clip_watch('photos', mode => '{mode}')"
+            ),
+        );
+        run(&mut client, "CALL clip_backfill('photos')");
+        wait_for_the_queue(&mut client);
+        let wrong = WRONG.replace(" = photos.id", " OPERATOR(types.=) photos.id");
+        let check = |client: &mut Client, what: &str, expected: i64| {
+            wait_for_the_queue(client);
+            assert_eq!(value::<i64>(client, &wrong), 0, "{mode}: {what}");
+            assert_eq!(
+                value::<i64>(client, "SELECT count(*) FROM image_embeddings"),
+                expected,
+                "{mode}: {what}"
+            );
+        };
+        check(&mut client, "filled in", 2);
+        run(&mut client, "UPDATE photos SET id = 'CAFE'::types.caseless WHERE id::text = 'Cafe'");
+        check(&mut client, "another case", 2);
+        run(
+            &mut client,
+            "UPDATE photos SET id = 'cafe', image = (SELECT image FROM pictures WHERE number = 1) WHERE id::text = 'CAFE';
+            UPDATE photos SET image = (SELECT image FROM pictures WHERE number = 2) WHERE id::text = 'Bar'",
+        );
+        check(&mut client, "other bytes under another case", 2);
+        // Both spellings have a job while the photo changes between them.
+        run(
+            &mut client,
+            "BEGIN; UPDATE photos SET image = image || '\\x00', id = 'BAR' WHERE id::text = 'Bar';
+            UPDATE photos SET image = image || '\\x01', id = 'bar' WHERE id::text = 'BAR'; COMMIT",
+        );
+        check(&mut client, "two spellings in one transaction", 2);
+        run(
+            &mut client,
+            "DELETE FROM photos WHERE id OPERATOR(types.=) 'CaFE';
+            INSERT INTO photos SELECT 'BAR', image FROM pictures WHERE number = 3
+            ON CONFLICT (id) DO UPDATE SET image = EXCLUDED.image",
+        );
+        check(&mut client, "deleted, and an upsert", 1);
+        run(&mut client, "CALL clip_backfill('photos', verify => true)");
+        run(&mut client, "DELETE FROM photos");
+        check(&mut client, "emptied", 0);
+    }
+}
+
 #[test]
 fn a_key_that_is_not_unique_is_refused() {
     let cluster = TestCluster::shared();

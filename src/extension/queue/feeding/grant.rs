@@ -19,7 +19,10 @@ sql_function! {
     /// `clip_grant_feeder(source regclass, feeder regrole) → void`
     fn clip_grant_feeder(fcinfo) {
         // SAFETY: SQL declares the function STRICT with these arguments.
-        unsafe { write(fcinfo, sql::grant) }
+        unsafe {
+            check_role(argument(fcinfo, 1).map_or(pg_sys::InvalidOid, oid_of))?;
+            write(fcinfo, sql::grant)
+        }
     }
 }
 
@@ -29,6 +32,17 @@ sql_function! {
         // SAFETY: SQL declares the function STRICT with these arguments.
         unsafe { write(fcinfo, sql::revoke) }
     }
+}
+
+/// Refuses the number of no role: a regrole may be any.
+fn check_role(role: pg_sys::Oid) -> Result<(), Error> {
+    // SAFETY: takes any number, and returns null where there is no such role.
+    let name = unsafe { pg_sys::GetUserNameFromId(role, true) };
+    if name.is_null() {
+        let message = format!("role {} does not exist", u32::from(role));
+        return Err(refuse(Reason::UndefinedRole, message));
+    }
+    Ok(())
 }
 
 /// # Safety
