@@ -87,7 +87,7 @@ fn an_updated_database_has_the_watches_and_migrations_of_a_new_one() {
 /// The triggers of watches and of a migration, the columns and indexes of their targets, and what is written down of them.
 const WATCHES: &str = "
     SELECT line FROM (
-        SELECT pg_get_triggerdef(oid) || tgenabled AS line, tgrelid AS relation FROM pg_trigger WHERE NOT tgisinternal
+        SELECT pg_get_triggerdef(oid) || tgenabled::text AS line, tgrelid AS relation FROM pg_trigger WHERE NOT tgisinternal
         UNION ALL
         SELECT format('%s %s %s %s %s', attrelid::regclass, attname, format_type(atttypid, atttypmod), attnotnull,
             pg_get_expr(adbin, adrelid)), attrelid
