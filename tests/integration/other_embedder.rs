@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -20,6 +21,19 @@ const PHOTOS: &str = "
     CREATE INDEX ON image_embeddings (checksum);
     SELECT clip_watch('photos', mode => 'async')";
 
+/// Ends the listening thread, also where the test fails.
+struct End<'a> {
+    ends: &'a AtomicBool,
+    socket: &'a Path,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        let _ = UnixStream::connect(self.socket);
+    }
+}
+
 #[test]
 fn an_embedder_of_another_version_embeds_nothing_and_photos_wait() {
     let cluster = TestCluster::not_preloaded();
@@ -29,6 +43,7 @@ fn an_embedder_of_another_version_embeds_nothing_and_photos_wait() {
     let ends = AtomicBool::new(false);
     let mut client = database.connect();
     thread::scope(|scope| {
+        let _end = End { ends: &ends, socket: &socket };
         scope.spawn(|| {
             for stream in listener.incoming() {
                 if ends.load(Ordering::Relaxed) {
@@ -58,9 +73,6 @@ fn an_embedder_of_another_version_embeds_nothing_and_photos_wait() {
         assert_eq!(value::<String>(&mut client, status), format!("of another version: {message}"));
         let untried = "SELECT count(*) FROM clip_queue WHERE NOT claimed AND attempts = 0";
         wait_until("no attempt counts", PATIENCE, || value::<i64>(&mut client, untried) == 3);
-
-        ends.store(true, Ordering::Relaxed);
-        UnixStream::connect(&socket).expect("the last connection");
     });
     // The server starts an embedder of its own.
     drop(listener);
