@@ -71,17 +71,17 @@ fn getting_started_works_on_the_server_that_it_points_at() {
 
 #[test]
 fn the_code_for_prisma_is_that_of_the_tested_shop() {
-    let shop = ["photo-search.ts", "elsewhere.ts", "prisma.config.ts", "schema.prisma"]
-        .map(|file| String::from_utf8(repository_file(&format!("tests/prisma/{file}"))).expect("UTF-8"));
+    let shop = files_below(&repository().join("tests/prisma"));
+    assert!(shop.len() > 5);
     let blocks = ["docs/prisma.md", "docs/stored-photos.md"].map(|path| Page::read(path).blocks());
-    for language in ["ts", "prisma"] {
-        let mut excerpts = blocks.iter().flatten().filter(|block| block.language == language).peekable();
-        assert!(excerpts.peek().is_some());
-        for excerpt in excerpts {
+    for language in ["ts", "prisma", "pgsql"] {
+        for excerpt in blocks.iter().flatten().filter(|block| block.language == language) {
             let found = shop.iter().any(|file| file.contains(&excerpt.text));
             assert!(found, "{}: not in the shop:\n{}", excerpt.place, excerpt.text);
         }
     }
+    let count = |language| blocks.iter().flatten().filter(|block| block.language == language).count();
+    assert!(count("ts") > 5 && count("prisma") > 0);
 }
 
 #[test]
@@ -153,6 +153,18 @@ fn getting_started() -> Vec<Block> {
         blocks.filter(|block| block.heading == "Getting started" && block.language == "sql").collect();
     assert!(blocks.len() > 4, "the README has its section");
     blocks
+}
+
+/// The texts in a folder and those below.
+fn files_below(folder: &Path) -> Vec<String> {
+    let paths = fs::read_dir(folder)
+        .expect("a folder is listed")
+        .map(|entry| entry.expect("an entry is read").path());
+    paths
+        .flat_map(|path| {
+            if path.is_dir() { files_below(&path) } else { fs::read_to_string(&path).into_iter().collect() }
+        })
+        .collect()
 }
 
 fn runs(block: &Block) -> bool {
