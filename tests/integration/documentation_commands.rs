@@ -62,6 +62,7 @@ fn a_command_that_is_not_there_is_found_out() {
     }
 }
 
+/// `pgsql` marks the text of a file: a test compares it with the file, and another one runs the file.
 #[test]
 fn every_block_names_its_language() {
     const LANGUAGES: [&str; 10] =
