@@ -56,7 +56,7 @@ pub(crate) fn measure() {
         })
         .collect();
     for (name, column, storage) in
-        [("plain", "vector", "PLAIN"), ("external", "vector", "EXTERNAL"), ("halfvec", "halfvec", "PLAIN")]
+        [("plain", "vector", "PLAIN"), ("external", "vector", "EXTERNAL"), ("halves", "halfvec", "PLAIN")]
     {
         fill(&mut client, name, column, storage, &vectors);
         let size = format!("SELECT pg_table_size('{name}') / {rows}");
