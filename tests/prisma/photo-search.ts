@@ -96,7 +96,7 @@ function nearestPhotos(
       ORDER BY distance LIMIT ${limit}
     ) AS nearest
     WHERE 1 - distance >= ${minSimilarity}
-    ORDER BY distance`;
+    ORDER BY distance + 0`;
 }
 
 /** SQLSTATEs about the upload: no pixels, no image or a broken one, a format that is refused, too large. */

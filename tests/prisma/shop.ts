@@ -22,6 +22,6 @@ const found = await prisma.$queryRaw`
     FROM image_embeddings WHERE project = 'kitchen'
     ORDER BY distance LIMIT 10
   ) AS nearest
-  ORDER BY distance`;
+  ORDER BY distance + 0`;
 console.log(found);
 await prisma.$disconnect();

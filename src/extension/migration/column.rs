@@ -13,7 +13,7 @@ use crate::catalog::identifier;
 use crate::concurrent_index;
 use crate::encoding;
 use crate::error::Error;
-use crate::owned::{LOOK, Table, columns, literal};
+use crate::owned::{LOOK, Pair, Table, columns, literal};
 use crate::spi::{Argument, Spi};
 use crate::watch::next::{NEXT_EMBEDDING, TRIGGER};
 use crate::watch::role::act_as;
@@ -86,19 +86,30 @@ fn add_to(
         literal(identity),
         embedding = pair.embedding,
     ))?;
-    run(format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {TRIGGER}"))?;
-    run(format!(
+    run(format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {TRIGGER}"))
+}
+
+/// Makes the trigger that writes down rows without a second vector, unless it is there.
+fn make_gap_trigger(spi: &Spi, task: &Task) -> Result<(), Error> {
+    const IS_THERE: &str = "SELECT FROM pg_trigger WHERE tgrelid = $1 AND tgname = $2";
+    let Pair { target, embedding, .. } = &task.pair;
+    if spi.run(IS_THERE, &[Argument::oid(target.oid), text(GAP_TRIGGER)])?.len() > 0 {
+        return Ok(());
+    }
+    let target = &target.name;
+    let make = format!(
         "CREATE TRIGGER {GAP_TRIGGER} AFTER INSERT OR UPDATE ON {target} FOR EACH ROW
         WHEN (NEW.{NEXT_EMBEDDING} IS NULL AND NEW.{embedding} IS NOT NULL)
         EXECUTE FUNCTION {}.clip_note_gap()",
         task.home.schema,
-        embedding = pair.embedding,
-    ))?;
-    run(format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {GAP_TRIGGER}"))
+    );
+    spi.run(&make, &[])?;
+    spi.run(&format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {GAP_TRIGGER}"), &[]).map(|_| ())
 }
 
-/// Makes the entries of the indexes that the first column has and the second one has not, for [`concurrent_index::build`]; nothing
-/// where the table was in use for longer than `patience` allows.
+/// Makes the entries of the indexes that the first column has and the second one has not, for [`concurrent_index::build`], and the
+/// trigger that what follows rests on ([`super::gaps`]): before, almost all rows lack a second vector. Nothing where the table
+/// was in use for longer than `patience` allows.
 pub(super) fn define_indexes(
     spi: &Spi,
     function: pg_sys::Oid,
@@ -109,7 +120,10 @@ pub(super) fn define_indexes(
         with_lock_timeout(patience, || lock_alone(tables))?;
         let task = Task::of(spi, function, tables[1])?;
         task.next()?;
-        let wanted = act_as(task.pair.target.owner, || wanted_indexes(spi, &task))?;
+        let wanted = act_as(task.pair.target.owner, || {
+            make_gap_trigger(spi, &task)?;
+            wanted_indexes(spi, &task)
+        })?;
         let define = |index: &Index| {
             let space = CString::new(encoding::to_server(&index.space))
                 .expect("a name of the catalog has no NUL byte");

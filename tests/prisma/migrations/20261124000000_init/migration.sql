@@ -13,10 +13,10 @@ CREATE EXTENSION IF NOT EXISTS vector;
 CREATE EXTENSION IF NOT EXISTS pg_clip;
 SELECT clip_watch('customer_photos');
 
--- A search within a project takes the index where the project is small, and otherwise goes on until it has enough.
-CREATE INDEX ON image_embeddings (project);
+-- A search within a project takes the index on project where that is small, and otherwise goes on until it has enough.
 DO $$
 BEGIN
-    EXECUTE format('ALTER DATABASE %I SET hnsw.iterative_scan = strict_order', current_database());
+    EXECUTE format('ALTER DATABASE %I SET hnsw.iterative_scan = relaxed_order', current_database());
+    EXECUTE format('ALTER DATABASE %I SET hnsw.ef_search = 100', current_database());
 END
 $$;
