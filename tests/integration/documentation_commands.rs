@@ -109,8 +109,8 @@ fn look_up(words: &[String]) -> Result<(), String> {
         // Of cargo's own house; it is not on every machine.
         "cargo" if ["deny", "install"].map(Some).contains(&first) => Ok(()),
         "make" => {
-            let goals = rest.iter().filter(|word| !word.contains('=')).map(String::as_str);
-            goals.map(is_goal).collect()
+            let mut goals = rest.iter().filter(|word| !word.contains('=')).map(String::as_str);
+            goals.try_for_each(is_goal)
         }
         program @ ("pg_clip_embedder" | "pg_clip_feeder") => {
             asks_for_help(Command::new(tested_postgres().program(program)), rest)
