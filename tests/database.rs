@@ -3,8 +3,6 @@
 use postgres::types::ToSql;
 use postgres::{Client, Config, Error, NoTls};
 
-use crate::cluster::tested_postgres;
-
 /// Knows how to connect; keeps nothing open.
 pub struct TestDatabase {
     config: Config,

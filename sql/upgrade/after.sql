@@ -29,7 +29,7 @@ DECLARE
 BEGIN
 	PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 	FOR part IN
-		SELECT tree.relid, watch.source
+		SELECT tree.relid, watch.source, watch.key_column, member.relkind
 		FROM @extschema@.clip_watches AS watch
 		JOIN pg_class AS class ON class.oid = watch.source AND class.relkind = 'p'
 		CROSS JOIN LATERAL pg_partition_tree(watch.source) AS tree
@@ -50,6 +50,17 @@ BEGIN
 					'FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.clip_fill_image_embeddings()',
 				made.event, part.relid, made.rows);
 		END LOOP;
+		-- A MERGE that moves a row to another partition fires no statement trigger for it there.
+		IF part.relkind = 'r' THEN
+			FOR made IN
+				SELECT * FROM (VALUES ('away', 'DELETE'), ('here', 'INSERT')) AS made (direction, event)
+			LOOP
+				EXECUTE format(
+					'CREATE TRIGGER clip_watch_moved_%s AFTER %s ON %s '
+						'FOR EACH ROW EXECUTE FUNCTION @extschema@.clip_fill_image_embeddings(%L)',
+					made.direction, made.event, part.relid, 'moved_key=' || part.key_column);
+			END LOOP;
+		END IF;
 		RAISE WARNING 'photos that were written to partition % by its own name have no embedding yet', part.relid
 			USING HINT = format('CALL clip_backfill(%L)', part.source::text);
 	END LOOP;

@@ -81,10 +81,15 @@ fn an_updated_database_has_the_watches_and_migrations_of_a_new_one() {
     };
     let expected = of(&new);
     assert!(expected.len() > 40, "{expected:#?}");
-    assert_eq!(of(&updated), expected);
+    let found = of(&updated);
+    let (missing, more): (Vec<_>, Vec<_>) =
+        (expected.difference(&found).collect(), found.difference(&expected).collect());
+    assert!(missing.is_empty() && more.is_empty(), "missing: {missing:#?}\nleft over: {more:#?}");
 }
 
-/// The triggers of watches and of a migration, the columns and indexes of their targets, and what is written down of them.
+/// The triggers of watches and of a migration, the columns and indexes of their targets, and what is written down of them. An
+/// update builds no index: `clip_watch` makes that on the project for new targets, and a migration builds those of new vectors
+/// at its end.
 const WATCHES: &str = "
     SELECT line FROM (
         SELECT pg_get_triggerdef(oid) || tgenabled::text AS line, tgrelid AS relation FROM pg_trigger WHERE NOT tgisinternal
@@ -95,6 +100,7 @@ const WATCHES: &str = "
         WHERE attnum > 0 AND NOT attisdropped AND attrelid::regclass::text LIKE '%\\_embeddings'
         UNION ALL
         SELECT pg_get_indexdef(indexrelid), indrelid FROM pg_index WHERE indrelid::regclass::text LIKE '%\\_embeddings'
+            AND pg_get_indexdef(indexrelid) !~ '(project|clip_next_embedding vector_cosine_ops)'
         UNION ALL
         SELECT to_jsonb(watch)::text, source FROM clip_watches AS watch
         UNION ALL
@@ -172,13 +178,8 @@ fn what_0_1_0_made_goes_on_after_the_update() {
     let inferences = "SELECT image_inferences FROM clip_status";
     let before: i64 = value(&mut client, inferences);
     assert_eq!(value::<i64>(&mut client, "SELECT done FROM clip_migrations"), 2);
-    run(
-        &mut client,
-        &format!(
-            "DELETE FROM moved_embeddings WHERE image_id NOT IN (SELECT id FROM moved);
-            CALL clip_migrate('moved_embeddings', '{OTHER_MODEL}', false)"
-        ),
-    );
+    run(&mut client, "DELETE FROM moved_embeddings WHERE image_id NOT IN (SELECT id FROM moved)");
+    run(&mut client, &format!("CALL clip_migrate('moved_embeddings', '{OTHER_MODEL}', false)"));
     assert_eq!(value::<i64>(&mut client, inferences), before);
     let models = "SELECT DISTINCT split_part(model, '@', 1) FROM moved_embeddings";
     assert_eq!(texts(&mut client, models), [OTHER_MODEL]);
