@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn files(folder: &str) -> Vec<Vec<u8>> {
-        let folder = Path::new(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../..").join(folder);
+        let folder = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../..").join(folder);
         let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
         paths.retain(|path| path.is_file());

@@ -92,7 +92,7 @@ fn only_large_images_are_decoded_at_a_fraction() {
 
 /// Photos of the demo.
 fn pictures() -> Vec<RgbImage> {
-    let folder = Path::new(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models/demo/photos");
+    let folder = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models/demo/photos");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "jpg"));
     files.sort();

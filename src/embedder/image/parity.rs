@@ -143,7 +143,7 @@ pub(super) fn manifest(file: &str) -> Value {
 
 fn read(file: &str) -> Vec<u8> {
     let path =
-        Path::new(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/data/images").join(file);
+        Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/data/images").join(file);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -153,7 +153,7 @@ pub(crate) fn demo_model() -> &'static Model {
         let library = env::var_os("PG_CLIP_ONNXRUNTIME")
             .expect("PG_CLIP_ONNXRUNTIME names no library of ONNX Runtime: run `cargo xtask test`");
         let runtime = OnnxRuntime::new(library.into(), const { NonZeroUsize::new(3).unwrap() });
-        let models = Path::new(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models");
+        let models = Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models");
         Model::load(&models, "demo", &runtime).unwrap()
     });
     &MODEL

@@ -126,7 +126,7 @@ mod tests {
 
     fn demo_file() -> Value {
         let path =
-            Path::new(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models/demo/tokenizer.json");
+            Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models/demo/tokenizer.json");
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
     }
 

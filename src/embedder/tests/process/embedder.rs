@@ -194,7 +194,7 @@ pub(crate) fn program() -> PathBuf {
 /// The folder of the models that come with the project.
 pub(crate) fn models_directory() -> PathBuf {
     let models =
-        Path::new(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models").canonicalize().unwrap();
+        Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models").canonicalize().unwrap();
     assert!(
         models.join(MODEL).join("tokenizer.json").is_file(),
         "the demo model is not in {}",
