@@ -142,8 +142,7 @@ pub(super) fn manifest(file: &str) -> Value {
 }
 
 fn read(file: &str) -> Vec<u8> {
-    let path =
-        Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/data/images").join(file);
+    let path = Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/data/images").join(file);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
