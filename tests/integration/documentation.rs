@@ -39,6 +39,7 @@ pages! {
     the_page_on_models_runs "docs/models.md"
     the_page_on_operations_runs "docs/operations.md"
     the_page_on_performance_runs "docs/performance.md"
+    the_page_on_scale_runs "docs/scale.md"
     the_page_on_searching_runs "docs/searching.md"
     the_page_on_settings_runs "docs/settings.md"
     the_page_on_stored_photos_runs "docs/stored-photos.md"

@@ -10,7 +10,7 @@ use pg_clip_tests::{Block, Page, ServerCopy, repository, tested_postgres};
 const RUN: [&str; 7] = ["catalogue", "check", "embed", "list", "quantize", "remove", "sandbox"];
 
 /// Programs of others, and the shell's own commands.
-const OTHERS: [&str; 5] = ["apt-get", "cd", "export", "git", "npm"];
+const OTHERS: [&str; 6] = ["apt-get", "cd", "export", "git", "npm", "npx"];
 
 /// The subcommands that take the option --models-directory.
 pub(crate) fn needs_models() -> Vec<&'static str> {

@@ -35,7 +35,7 @@ const REFUSED: [(&str, &str, &str); 19] = [
         "42804",
     ),
     (
-        "CREATE TABLE vectors (image_id int UNIQUE, embedding halfvec(512), checksum bytea, model text)",
+        "CREATE TABLE vectors (image_id int UNIQUE, embedding sparsevec(512), checksum bytea, model text)",
         "SELECT clip_watch('photos', 'vectors')",
         "42703",
     ),

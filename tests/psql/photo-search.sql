@@ -34,7 +34,7 @@ ORDER BY embedding <=> clip_embed_image(decode(:'bytes', 'base64')) LIMIT 1;
 SELECT label FROM clip_classify(decode(:'bytes', 'base64'), ARRAY['dog', 'guitar', 'pizza']) LIMIT 1;
 
 \echo For all connections to come, a search within a project goes on until it has enough
-SELECT format('ALTER DATABASE %I SET hnsw.iterative_scan = strict_order', current_database()) \gexec
+SELECT format('ALTER DATABASE %I SET hnsw.iterative_scan = relaxed_order', current_database()) \gexec
 \connect
 SHOW hnsw.iterative_scan;
 
