@@ -26,14 +26,22 @@ OTHERS = (
     *("png-rgb-8.png", "png-palette-4.png", "png-interlaced-rgb-8.png", "png-animated.png", "webp-lossy.webp", "webp-lossless.webp"),
     *("webp-lossy-alpha.webp", "webp-animated.webp", "gif.gif", "gif-interlaced.gif", "gif-animated.gif", "bmp-rgb.bmp", "bmp-rle8.bmp"),
 )
+HEIFS = (
+    *("heic-420.heic", "heic-444.heic", "heic-grey.heic", "heic-10.heic", "heic-grid.heic"),
+    *("avif-420.avif", "avif-444.avif", "avif-grey.avif", "avif-grid.avif"),
+)
+TIFFS = (
+    *("tiff-plain.tif", "tiff-big-endian.tif", "tiff-deflate.tif", "tiff-lzw.tif", "tiff-packbits.tif", "tiff-tiles.tif", "tiff-planes.tif"),
+    *("tiff-cmyk.tif", "tiff-grey.tif", "tiff-fax.tif"),
+)
 
 
 def write(out: Path, reference) -> None:
-    files = {name: (out / name).read_bytes() for name in (*SEQUENTIAL, *PROGRESSIVE, *OTHERS)}
+    files = {name: (out / name).read_bytes() for name in (*SEQUENTIAL, *PROGRESSIVE, *OTHERS, *HEIFS, *TIFFS)}
     entries = {
         "what": "written by tests/parity/damage.py",
-        "refused": [*refused_jpegs(files), *refused_others(files)],
-        "harmless": [*harmless_jpegs(files), *harmless_others(files)],
+        "refused": [*refused_jpegs(files), *refused_others(files), *refused_heifs(files), *refused_tiffs(files)],
+        "harmless": [*harmless_jpegs(files), *harmless_others(files), *harmless_heifs_and_tiffs(files)],
         "chance": list(chance(files, reference)),
     }
     for entry in entries["refused"]:
@@ -202,12 +210,39 @@ def harmless_others(files: dict[str, bytes]) -> Iterator[dict]:
         yield damage(name, "without its last byte", (len(files[name]) - 1, 1, b""))
 
 
+def refused_heifs(files: dict[str, bytes]) -> Iterator[dict]:
+    for name in HEIFS:
+        data = files[name]
+        for percent in (10, 30, 60, 90, 99):
+            at = len(data) * percent // 100
+            yield damage(name, f"cut at {percent} %", (at, len(data) - at, b""))
+        place = data.index(b"ispe") + 12
+        height = int.from_bytes(data[place : place + 4], "big")
+        yield damage(name, f"a height of {height * 2} for {height}", (place, 4, struct.pack(">I", height * 2)))
+        start = data.index(b"mdat") + 4
+        yield damage(name, "all of its pictures zeroed", (start, len(data) - start, b"\0", len(data) - start))
+
+
+def refused_tiffs(files: dict[str, bytes]) -> Iterator[dict]:
+    for name in TIFFS:
+        data = files[name]
+        for percent in (10, 30, 60, 90, 99):
+            at = len(data) * percent // 100
+            yield damage(name, f"cut at {percent} %", (at, len(data) - at, b""))
+        yield damage(name, "a list of tags beyond its end", (4, 4, b"\x7f\x7f\x7f\x7f"))
+
+
+def harmless_heifs_and_tiffs(files: dict[str, bytes]) -> Iterator[dict]:
+    for name in (*HEIFS, *TIFFS):
+        yield damage(name, "a box after its end", (len(files[name]), 0, b"\0\0\0\x0cfreetail"))
+
+
 # ---------------------------------------------------------------------------------------------------------------------------------------
 # Chance
 
 
 def chance(files: dict[str, bytes], reference) -> Iterator[dict]:
-    for name in (*SEQUENTIAL, *PROGRESSIVE, *OTHERS):
+    for name in (*SEQUENTIAL, *PROGRESSIVE, *OTHERS, *HEIFS, *TIFFS):
         dice = random.Random(name)
         data = files[name]
         is_jpeg = name.endswith(".jpg")
