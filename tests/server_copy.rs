@@ -46,10 +46,8 @@ impl ServerCopy {
     /// Links the library and the SQL into the copy, in place of those before: a server before PostgreSQL 18 has no
     /// search path for extensions.
     pub fn link_into_server(&self, library: &Path, extension: &Path) {
+        self.unlink_from_server();
         let (libraries, extensions) = (self.pkglibdir(), self.postgres.sharedir.join("extension"));
-        for folder in [&libraries, &extensions] {
-            remove_pg_clip(folder);
-        }
         let link = |from: PathBuf, folder: &Path| {
             let to = folder.join(from.file_name().expect("a file has a name"));
             std::os::unix::fs::symlink(&from, to).expect("a link is made");
@@ -57,6 +55,13 @@ impl ServerCopy {
         link(library.join("pg_clip.so"), &libraries);
         for entry in fs::read_dir(extension).expect("the SQL is listed") {
             link(entry.expect("an entry is read").path(), &extensions);
+        }
+    }
+
+    /// Takes what was linked out of the copy again.
+    pub fn unlink_from_server(&self) {
+        for folder in [&self.pkglibdir(), &self.postgres.sharedir.join("extension")] {
+            remove_pg_clip(folder);
         }
     }
 
@@ -99,7 +104,8 @@ impl ServerCopy {
             embedder: programs.join("pg_clip_embedder"),
             feeder: Some(installed.bindir.join("pg_clip_feeder")),
         };
-        let runtime = Runtime { library: programs.join("libonnxruntime.so"), licences: Vec::new() };
+        let runtime =
+            Runtime { library: programs.join("libonnxruntime.so"), version: None, licences: Vec::new() };
         let layout = Layout::of(&Postgres {
             bindir: self.pg_clip.join("bin"),
             pkglibdir: self.pg_clip.join("lib"),

@@ -10,7 +10,7 @@ use pg_clip_tests::{Block, Page, ServerCopy, repository, tested_postgres};
 const RUN: [&str; 7] = ["catalogue", "check", "embed", "list", "quantize", "remove", "sandbox"];
 
 /// Programs of others, and the shell's own commands.
-const OTHERS: [&str; 6] = ["apt-get", "cd", "export", "git", "npm", "npx"];
+const OTHERS: [&str; 8] = ["apt-get", "cd", "export", "git", "npm", "npx", "pgxn", "skopeo"];
 
 /// The subcommands that take the option --models-directory.
 pub(crate) fn needs_models() -> Vec<&'static str> {
@@ -65,8 +65,8 @@ fn a_command_that_is_not_there_is_found_out() {
 /// `pgsql` marks the text of a file: a test compares it with the file, and another one runs the file.
 #[test]
 fn every_block_names_its_language() {
-    const LANGUAGES: [&str; 10] =
-        ["dockerfile", "ini", "mermaid", "pgsql", "prisma", "sh", "sql", "text", "ts", "toml"];
+    const LANGUAGES: [&str; 11] =
+        ["dockerfile", "ini", "mermaid", "pgsql", "prisma", "sh", "sql", "text", "ts", "toml", "yaml"];
     for page in documentation() {
         for block in page.blocks() {
             assert!(LANGUAGES.contains(&block.language.as_str()), "{}: {:?}", block.place, block.language);

@@ -49,8 +49,8 @@ fn make_installs_into_a_folder_and_uninstalls() {
     let checked = checked.expect("the program runs");
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 
-    // Once more over what is there, then out, but for a model that was added.
-    make("install", &folder.0);
+    // Once more over what is there, as root does it without a cargo; then out, but for a model that was added.
+    make_with("install", &folder.0, &["CARGO=/nowhere/cargo"]);
     let added = beneath(&folder.0, &share.join("pg_clip/models/own/config.json"));
     fs::create_dir_all(added.parent().expect("a file has a folder")).expect("a folder is made");
     fs::write(&added, "{}").expect("a file is written");
@@ -69,8 +69,13 @@ fn is_script(file: &Path) -> bool {
 
 #[track_caller]
 fn make(goal: &str, destdir: &Path) {
+    make_with(goal, destdir, &[]);
+}
+
+#[track_caller]
+fn make_with(goal: &str, destdir: &Path, variables: &[&str]) {
     let mut make = cargo_of_the_checkout("make");
-    make.arg(goal).arg(format!("DESTDIR={}", destdir.display()));
+    make.arg(goal).args(variables).arg(format!("DESTDIR={}", destdir.display()));
     make.arg(format!("PG_CONFIG={}", tested_postgres().pg_config.display()));
     let output = make.output().expect("make is on the PATH");
     let err = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,6 +1,7 @@
 //! Running a program to its end, with an error that says what it said.
 
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -44,6 +45,14 @@ pub fn run(command: &mut Command) -> Result<()> {
         bail!("{name}: {status}");
     }
     Ok(())
+}
+
+/// The SHA-256 of a file, in hexadecimal, by a program that is faster than this one without optimisation.
+pub fn sha256(file: &Path) -> Result<String> {
+    let line = output(Command::new("sha256sum").arg("--").arg(file))?;
+    // A name with odd characters has a backslash in front.
+    let digest = line.trim_start_matches('\\').split_whitespace().next().context("sha256sum says nothing")?;
+    Ok(digest.to_owned())
 }
 
 /// Runs the command silently; `None` where there is no such program.

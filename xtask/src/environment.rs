@@ -40,6 +40,8 @@ pub struct Environment {
 /// ONNX Runtime.
 pub struct Runtime {
     pub library: PathBuf,
+    /// Where it is known.
+    pub version: Option<&'static str>,
     /// Files that say under which licences it is.
     pub licences: Vec<PathBuf>,
 }
@@ -128,6 +130,7 @@ impl Runtime {
         let folder = site_packages.join("onnxruntime");
         Runtime {
             library: folder.join(format!("capi/libonnxruntime.so.{ONNXRUNTIME_VERSION}")),
+            version: Some(ONNXRUNTIME_VERSION),
             licences: LICENCES.map(|name| folder.join(name)).into(),
         }
     }
@@ -152,7 +155,7 @@ impl Runtime {
                 library.display()
             ));
         }
-        Ok(Runtime { library, licences: licences.unwrap_or_default() })
+        Ok(Runtime { library, version: None, licences: licences.unwrap_or_default() })
     }
 }
 

@@ -120,7 +120,8 @@ pub fn of_both(
     Ok(entries)
 }
 
-fn into(file: PathBuf, folder: &Path) -> Entry {
+/// A file of its own name in the folder.
+pub(crate) fn into(file: PathBuf, folder: &Path) -> Entry {
     let path = folder.join(file.file_name().unwrap_or_default());
     copy(&file, path, 0o644)
 }

@@ -88,7 +88,7 @@ enum Task {
         #[arg(long, value_name = "DIR")]
         destdir: Option<PathBuf>,
     },
-    /// Build, and make Debian's packages and an archive
+    /// Build, and make packages: of Debian, an archive, an image of a volume, the sources for PGXN
     Package,
     /// Move a cluster with watches and photos in the queue from PostgreSQL 16 to 18, and check what becomes of it
     PgUpgrade,
@@ -153,9 +153,11 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
     let environment = {
         let _lock = Lock::take(&places, "env")?;
         let onnxruntime = server.onnxruntime.as_deref();
-        match server.pg_config {
-            Some(_) => Environment::without_servers(&places, onnxruntime)?,
-            None => Environment::with_servers(&places, onnxruntime)?,
+        // A server that is there, or that Debian brings, needs none of ours.
+        if server.pg_config.is_some() {
+            Environment::without_servers(&places, onnxruntime)?
+        } else {
+            Environment::with_servers(&places, onnxruntime)?
         }
     };
     let postgres = || server.choose(&environment);

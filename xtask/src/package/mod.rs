@@ -1,0 +1,156 @@
+//! Packages of one build: Debian's, an archive that runs from wherever it is unpacked, and an image for containers.
+//!
+//! Each is packed from a staged tree of the files that `install` puts into a PostgreSQL. Beside them lie what the built
+//! files are made of, as a bill of materials, the sources as PGXN takes them, and the checksums of all.
+
+mod bill;
+mod crates;
+mod deb;
+mod image;
+mod licences;
+mod release;
+mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::build::Built;
+use crate::command;
+use crate::environment::Environment;
+use crate::install::put_all;
+use crate::layout::{self, Entry, Layout};
+use crate::postgres::Postgres;
+use crate::workspace::Workspace;
+
+use crates::Crate;
+use image::Image;
+use release::Release;
+
+pub use image::unpack as unpack_image;
+
+/// What a package is made of.
+struct Parts<'a> {
+    workspace: &'a Workspace,
+    environment: &'a Environment,
+    built: &'a Built,
+    release: Release,
+    /// The licences of the crates in the built files.
+    licences: PathBuf,
+}
+
+/// Makes the packages and returns their folder, which holds nothing else.
+pub fn package(
+    workspace: &Workspace,
+    environment: &Environment,
+    postgres: &Postgres,
+    built: &Built,
+) -> Result<PathBuf> {
+    let folder = workspace.target.join(format!("packages/{}", postgres.major));
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    let staging = folder.join("staging");
+    fs::create_dir_all(&staging).with_context(|| format!("cannot make {}", staging.display()))?;
+    let crates = crates::linked(workspace, postgres.major)?;
+    let parts = Parts {
+        workspace,
+        environment,
+        built,
+        release: Release::of(workspace, postgres, built, environment)?,
+        licences: licences::write(&crates, &staging)?,
+    };
+    let mut made = deb::make(&parts, &staging)?;
+    made.push(archive(&parts, &staging)?);
+    made.push(volume(&parts, &staging)?);
+    made.push(bill(&parts, &crates, &staging)?);
+    made.extend(source::zip(workspace, &parts.release, &staging)?);
+    let made = made.iter().map(|file| publish(file, &folder)).collect::<Result<Vec<_>>>()?;
+    let mut sums = Command::new("sha256sum");
+    sums.args(made).current_dir(&folder);
+    fs::write(folder.join("SHA256SUMS"), command::output(&mut sums)?)?;
+    fs::remove_dir_all(&staging)?;
+    Ok(folder)
+}
+
+/// Moves a finished package into the folder; returns its name.
+fn publish(file: &Path, folder: &Path) -> Result<PathBuf> {
+    let name = PathBuf::from(file.file_name().context("a package has a name")?);
+    fs::rename(file, folder.join(&name))?;
+    Ok(name)
+}
+
+/// All files for one PostgreSQL, with the licences of what is linked into them.
+fn files(parts: &Parts, layout: &Layout) -> Result<Vec<Entry>> {
+    let mut entries = layout::of_extension(parts.workspace, &parts.built.library, layout)?;
+    entries.extend(shared_files(parts, layout)?);
+    Ok(entries)
+}
+
+/// The files that any number of PostgreSQLs can share.
+fn shared_files(parts: &Parts, layout: &Layout) -> Result<Vec<Entry>> {
+    let mut entries = layout::of_embedder(parts.workspace, parts.built, parts.environment.runtime(), layout)?;
+    entries.push(layout::into(parts.licences.clone(), &layout.licences));
+    Ok(entries)
+}
+
+/// The folders of an own root, in which the library finds the rest wherever the root lies.
+fn own_folders(top: &Path, licences: &str) -> Layout {
+    let share = top.join("share");
+    Layout {
+        library: top.join("lib"),
+        extension: share.join("extension"),
+        programs: top.join("lib/pg_clip"),
+        models: share.join("pg_clip/models"),
+        licences: top.join(licences),
+        commands: top.join("bin"),
+    }
+}
+
+fn archive(parts: &Parts, staging: &Path) -> Result<PathBuf> {
+    let name = parts.release.name();
+    let root = staging.join("archive");
+    put_all(&files(parts, &own_folders(&Path::new("/").join(&name), "licences"))?, &root)?;
+    let archive = staging.join(format!("{name}.tar.gz"));
+    let mut tar = tar();
+    command::output(
+        tar.args(["--owner=0", "--group=0", "--gzip", "--file"])
+            .arg(&archive)
+            .arg("--directory")
+            .arg(&root)
+            .arg(&name),
+    )?;
+    Ok(archive)
+}
+
+/// A tar that packs what is named in a folder, with the owners' numbers.
+fn tar() -> Command {
+    let mut tar = Command::new("tar");
+    tar.args(["--sort=name", "--numeric-owner", "--create"]);
+    tar
+}
+
+/// An image without a system, to be mounted as a read-only volume beside a server.
+fn volume(parts: &Parts, staging: &Path) -> Result<PathBuf> {
+    let root = staging.join("volume");
+    put_all(&files(parts, &own_folders(Path::new("/"), "licenses"))?, &root)?;
+    let layer = staging.join("volume.tar");
+    let mut tar = tar();
+    tar.args(["--owner=0", "--group=0", "--file"]).arg(&layer).arg("--directory").arg(&root);
+    command::output(tar.args(["bin", "lib", "licenses", "share"]))?;
+    let image = Image {
+        tag: format!("pg_clip:{}-postgresql-{}-volume", parts.release.version, parts.release.major),
+        title: format!("pg_clip for PostgreSQL {}, to be mounted as a volume", parts.release.major),
+        layers: vec![layer],
+    };
+    image.write(&parts.release, "volume", staging)
+}
+
+fn bill(parts: &Parts, crates: &[Crate], staging: &Path) -> Result<PathBuf> {
+    let path = staging.join(format!("{}.cdx.json", parts.release.name()));
+    let bill = bill::of(crates, parts.environment.runtime(), &parts.release)?;
+    fs::write(&path, serde_json::to_string_pretty(&bill)? + "\n")?;
+    Ok(path)
+}
