@@ -10,13 +10,15 @@ use clap::{Args, Parser, Subcommand};
 use nix::sys::stat::{Mode, umask};
 
 use xtask::cluster::{Cluster, PORT, Stop};
+use xtask::debian::Debian;
 use xtask::environment::{ALL_MAJORS, Environment, MAJORS};
 use xtask::layout::{self, Layout};
 use xtask::lock::Lock;
 use xtask::places::Places;
 use xtask::postgres::Postgres;
 use xtask::{
-    bench, build, demo, fuzz, gallery, install, lint, package, peers, pg_upgrade, playground, psql, test_run,
+    bench, build, debian, demo, fuzz, gallery, install, lint, package, peers, pg_upgrade, playground, psql,
+    test_run,
 };
 
 /// The tasks of the pg_clip checkout
@@ -88,8 +90,15 @@ enum Task {
         #[arg(long, value_name = "DIR")]
         destdir: Option<PathBuf>,
     },
-    /// Build, and make packages: of Debian, an archive, an image of a volume, the sources for PGXN
-    Package,
+    /// Build, and make packages: of Debian, an archive, images of containers, the sources for PGXN
+    Package {
+        /// Build for the PostgreSQL of Debian 12 or 13, and make an image of its server; as root, with debootstrap
+        #[arg(long, value_name = "RELEASE", conflicts_with_all = ["pg", "pg_config"])]
+        debian: Option<u32>,
+        /// Install and use the packages in a bare root of that Debian, and run the image
+        #[arg(long = "try", requires = "debian")]
+        tried: bool,
+    },
     /// Move a cluster with watches and photos in the queue from PostgreSQL 16 to 18, and check what becomes of it
     PgUpgrade,
     /// Check formatting and run clippy on every crate
@@ -154,7 +163,7 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
         let _lock = Lock::take(&places, "env")?;
         let onnxruntime = server.onnxruntime.as_deref();
         // A server that is there, or that Debian brings, needs none of ours.
-        if server.pg_config.is_some() {
+        if server.pg_config.is_some() || matches!(task, Task::Package { debian: Some(_), .. }) {
             Environment::without_servers(&places, onnxruntime)?
         } else {
             Environment::with_servers(&places, onnxruntime)?
@@ -224,10 +233,15 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
                 root.display()
             );
         }
-        Task::Package => {
-            let postgres = postgres()?;
+        Task::Package { debian, tried } => {
+            let debian = debian.map(|number| Debian::ready(&places, number)).transpose()?;
+            let postgres = debian.as_ref().map_or_else(postgres, Debian::postgres)?;
             let built = build::build(&places.workspace, &environment, &postgres)?;
-            let folder = package::package(&places.workspace, &environment, &postgres, &built)?;
+            let folder =
+                package::package(&places.workspace, &environment, &postgres, &built, debian.as_ref())?;
+            if let Some(debian) = debian.filter(|_| tried) {
+                debian::try_packages(&places, &debian, &folder)?;
+            }
             println!("made {}", folder.display());
         }
         Task::PgUpgrade => pg_upgrade::pg_upgrade(&places, &environment)?,

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use super::release::Release;
 use super::{Parts, shared_files};
 use crate::command;
+use crate::debian::Root;
 use crate::install::{beneath, put_all};
 use crate::layout::{self, Entry, Layout};
 
@@ -53,19 +54,37 @@ pub(super) fn make(parts: &Parts, staging: &Path) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
+/// Installs packages in a root, whose own packages have all that they depend on.
+pub(crate) fn install(root: &Root, debs: &[PathBuf]) -> Result<()> {
+    let folder = root.path().join("packages");
+    fs::create_dir_all(&folder)?;
+    for deb in debs {
+        fs::copy(deb, folder.join(deb.file_name().unwrap_or_default()))?;
+    }
+    root.run("apt-get install --yes --quiet=2 /packages/*.deb\n")?;
+    fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
 /// A package, before it is made.
-struct Deb {
-    name: String,
-    entries: Vec<Entry>,
-    depends: String,
-    description: String,
+pub(crate) struct Deb {
+    pub(crate) name: String,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) depends: String,
+    pub(crate) description: String,
     /// A script of the shell.
-    after_removal: Option<String>,
+    pub(crate) after_removal: Option<String>,
 }
 
 impl Deb {
     /// Makes the package in the folder, under the licence in a file, and returns its path.
-    fn make(&self, version: &str, architecture: &str, copyright: &Path, staging: &Path) -> Result<PathBuf> {
+    pub(crate) fn make(
+        &self,
+        version: &str,
+        architecture: &str,
+        copyright: &Path,
+        staging: &Path,
+    ) -> Result<PathBuf> {
         let root = staging.join(&self.name);
         put_all(&self.entries, &root)?;
         let documents = beneath(&root, Path::new("/usr/share/doc")).join(&self.name);

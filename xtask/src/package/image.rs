@@ -3,6 +3,7 @@
 //! A blob is named by its digest, so that an archive can be checked and a layer that an engine has already is not
 //! loaded again.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,6 +20,18 @@ pub(super) struct Image {
     pub(super) title: String,
     /// Archives of tar, the lowest first.
     pub(super) layers: Vec<PathBuf>,
+    pub(super) configuration: Configuration,
+}
+
+/// How an engine runs the image; the default is one that is not run.
+#[derive(Default)]
+pub(super) struct Configuration {
+    pub(super) user: &'static str,
+    pub(super) entrypoint: &'static [&'static str],
+    pub(super) environment: &'static [(&'static str, &'static str)],
+    pub(super) volume: Option<&'static str>,
+    pub(super) port: Option<&'static str>,
+    pub(super) stop_signal: Option<&'static str>,
 }
 
 impl Image {
@@ -41,7 +54,7 @@ impl Image {
         let configuration = json!({
             "architecture": release.architecture,
             "os": "linux",
-            "config": { "Labels": annotations },
+            "config": self.configuration.json(&annotations),
             "rootfs": { "type": "layers", "diff_ids": digests },
         });
         let configuration = blobs.json(&configuration, "config")?;
@@ -77,6 +90,32 @@ impl Image {
         tar.args(["--owner=0", "--group=0", "--file"]).arg(&archive).arg("--directory").arg(&layout);
         command::output(tar.args(["blobs", "index.json", "manifest.json", "oci-layout"]))?;
         Ok(archive)
+    }
+}
+
+impl Configuration {
+    fn json(&self, labels: &Value) -> Value {
+        let mut json = json!({ "Labels": labels });
+        let one = |name: &str| BTreeMap::from([(name.to_owned(), json!({}))]);
+        if !self.user.is_empty() {
+            json["User"] = self.user.into();
+        }
+        if !self.entrypoint.is_empty() {
+            json["Entrypoint"] = self.entrypoint.into();
+        }
+        if !self.environment.is_empty() {
+            json["Env"] = self.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        }
+        if let Some(volume) = self.volume {
+            json["Volumes"] = json!(one(volume));
+        }
+        if let Some(port) = self.port {
+            json["ExposedPorts"] = json!(one(port));
+        }
+        if let Some(signal) = self.stop_signal {
+            json["StopSignal"] = signal.into();
+        }
+        json
     }
 }
 
