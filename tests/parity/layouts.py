@@ -5,6 +5,8 @@
 
 What an exporter does is in `LAYOUTS`, one function each; `REFUSED` holds graphs that are no CLIP towers. full_size.py
 uses the same functions for models of ViT-B/32's size.
+
+SentencePiece is imported where it is used: the bench of peers makes models without it.
 """
 
 import argparse
@@ -18,7 +20,6 @@ import onnx
 import onnxruntime
 import open_clip
 import PIL
-import sentencepiece
 import tokenizers
 import torch
 import torchvision
@@ -28,7 +29,6 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 import clip_models
-import sentence_pieces
 from clip_models import BASE, Size, Tower
 from graphs import ByName, Dynamic, export, half, nan, with_external_data
 
@@ -52,7 +52,7 @@ class Reference:
     least_cosine: tuple[float, float] = (0.9999, 0.99999)
     model: torch.nn.Module | None = None
     # Where the tokenizer's own library gives the ids.
-    encode: sentence_pieces.Encode | None = None
+    encode: Callable[[str], list[int]] | None = None
     other_texts: Sequence[str] = ()
 
     def image(self, file: Path) -> list[float]:
@@ -248,6 +248,8 @@ def siglip(work: Work) -> Reference:
 
 def siglip2(work: Work) -> Reference:
     """The same with Gemma's tokenizer and its padding (0), whose files say neither the context nor the lower case."""
+    import sentence_pieces
+
     tokenizer, encode = sentence_pieces.siglip2()
     work.write("tokenizer_config.json", {
         "tokenizer_class": "GemmaTokenizer", "pad_token": "<pad>", "model_max_length": 1000000000000000019884624838656,
@@ -281,6 +283,8 @@ def siglip_of(work: Work, tokenizer: tokenizers.Tokenizer, pad: int) -> Referenc
 
 def immich_xlm_roberta(work: Work) -> Reference:
     """immich's folders with a text tower of XLM-RoBERTa: SentencePiece, and padding by a token that the graph looks for."""
+    import sentence_pieces
+
     tokenizer, encode = sentence_pieces.xlm_roberta()
     size = work.size
     model = clip_models.open_clip_xlm_roberta(size, tokenizer.get_vocab_size(), work.seed)
@@ -433,6 +437,8 @@ def main() -> None:
     for number, layout in enumerate(LAYOUTS):
         layouts[layout.__name__] = golden(layout(Work(out / "models" / layout.__name__, clip_models.TINY, seed=number)))
     refused(out / "refused_models", replace(clip_models.TINY, vision=Tower(24, 1, 2), text=Tower(24, 1, 2)))
+    import sentencepiece
+
     versions = {module.__name__: module.__version__ for module in (torch, torchvision, transformers, open_clip, tokenizers, sentencepiece, onnx, onnxruntime, PIL)}
     header = {
         "what": "L2-normalised embeddings of the models in tests/data/models, by PyTorch and Pillow; written by tests/parity/layouts.py",
