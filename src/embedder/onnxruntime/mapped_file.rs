@@ -5,20 +5,18 @@
 //! would end the process. So what is still mapped after a load is replaced, in its place, by memory with the same bytes.
 
 use std::collections::HashSet;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::linux::fs::MetadataExt;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::ptr;
-use std::slice;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Files that a session is being made from. While one lives, no other thread makes a session from the same file, so that
 /// the mappings of these files are that session's.
 #[derive(Debug)]
 pub(super) struct MappedFiles {
-    files: Vec<(File, Identity)>,
+    files: Vec<(PathBuf, Identity)>,
 }
 
 /// Device and number, as the kernel names a file.
@@ -37,10 +35,10 @@ impl MappedFiles {
     pub(super) fn open(paths: &[PathBuf]) -> io::Result<MappedFiles> {
         let mut files = Vec::new();
         for path in paths {
-            let file = File::open(path)?;
-            let identity = Identity::of(&file.metadata()?);
+            let path = path.canonicalize()?;
+            let identity = Identity::of(&fs::metadata(&path)?);
             if !files.iter().any(|(_, known)| *known == identity) {
-                files.push((file, identity));
+                files.push((path, identity));
             }
         }
         let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,8 +56,9 @@ impl MappedFiles {
     pub(super) fn copy_what_is_mapped(&self) -> io::Result<usize> {
         let mut copied = 0;
         for mapping in fs::read_to_string("/proc/self/maps")?.lines().filter_map(Mapping::parse) {
-            if let Some((file, _)) = self.files.iter().find(|(_, identity)| *identity == mapping.file) {
-                mapping.replace(file)?;
+            // Of a file on btrfs, or on an overlay, the kernel names another device here than to `stat`.
+            if self.files.iter().any(|(path, identity)| *identity == mapping.file || *path == mapping.path) {
+                mapping.replace()?;
                 copied += mapping.length();
             }
         }
@@ -89,9 +88,9 @@ impl Identity {
 struct Mapping {
     start: usize,
     end: usize,
-    /// In the file.
-    offset: u64,
     file: Identity,
+    /// Where the file was when it was mapped.
+    path: PathBuf,
 }
 
 impl Mapping {
@@ -99,15 +98,17 @@ impl Mapping {
     fn parse(line: &str) -> Option<Mapping> {
         let mut fields = line.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
-        let offset = fields.nth(1)?;
-        let (major, minor) = fields.next()?.split_once(':')?;
-        let hexadecimal = |digits| u64::from_str_radix(digits, 16).ok();
+        let (major, minor) = fields.nth(2)?.split_once(':')?;
+        let number = fields.next()?.parse().ok()?;
+        // Spaces stand before a path and in it.
+        let path = line.find('/').map_or("", |at| &line[at..]);
+        let address = |digits| usize::from_str_radix(digits, 16).ok();
         let part = |digits| u32::from_str_radix(digits, 16).ok();
         Some(Mapping {
-            start: usize::try_from(hexadecimal(start)?).ok()?,
-            end: usize::try_from(hexadecimal(end)?).ok()?,
-            offset: hexadecimal(offset)?,
-            file: Identity { major: part(major)?, minor: part(minor)?, number: fields.next()?.parse().ok()? },
+            start: address(start)?,
+            end: address(end)?,
+            file: Identity { major: part(major)?, minor: part(minor)?, number },
+            path: path.into(),
         })
     }
 
@@ -115,7 +116,7 @@ impl Mapping {
         self.end - self.start
     }
 
-    fn replace(&self, file: &File) -> io::Result<()> {
+    fn replace(&self) -> io::Result<()> {
         let length = self.length();
         // SAFETY: the kernel chooses where, so that nothing else lies there.
         let copy = unsafe {
@@ -131,26 +132,15 @@ impl Mapping {
         if copy == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: `copy` is a mapping of this length that nothing else knows; it is readable and writable, and zero.
-        let bytes = unsafe { slice::from_raw_parts_mut(copy.cast::<u8>(), length) };
-        // What is mapped beyond the end of the file is zero as well.
-        let here = usize::try_from(file.metadata()?.len().saturating_sub(self.offset)).unwrap_or(usize::MAX);
-        let read = file.read_exact_at(&mut bytes[..here.min(length)], self.offset);
-        let moved = read.and_then(|()| {
-            // SAFETY: the range from `start` is a mapping of the file, which the session of this thread keeps: no other
-            // session that is being made maps this file, and those that were made map it no more. So nothing unmaps the
-            // range meanwhile, and what reads it finds the same bytes before and after. `bytes` is not used any more.
-            let moved = unsafe {
-                libc::mremap(
-                    copy,
-                    length,
-                    length,
-                    libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
-                    self.start as *mut libc::c_void,
-                )
-            };
-            if moved == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
-        });
+        // SAFETY: the range from `start` is a mapping that can be read, of a file that the session of this thread keeps: no
+        // other session that is being made maps this file, and those that were made map it no more. So nothing unmaps the range
+        // meanwhile, and what reads it finds the same bytes before and after. `copy` has this length, and nothing else knows it.
+        let moved = unsafe {
+            ptr::copy_nonoverlapping(self.start as *const u8, copy.cast::<u8>(), length);
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            libc::mremap(copy, length, length, flags, self.start as *mut libc::c_void)
+        };
+        let moved = if moved == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) };
         if moved.is_err() {
             // SAFETY: it was not moved, and nothing uses it.
             unsafe { libc::munmap(copy, length) };
@@ -161,9 +151,10 @@ impl Mapping {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::fd::AsRawFd;
     use std::sync::mpsc;
-    use std::thread;
+    use std::{slice, thread};
 
     use super::*;
 
@@ -171,10 +162,8 @@ mod tests {
     fn a_line_of_the_kernel_is_a_mapping_or_none() {
         let line = "7f12a000-7f12c000 rw-p 00003000 fe:01 1234  /models/a b/model.onnx";
         let file = Identity { major: 0xfe, minor: 1, number: 1234 };
-        assert_eq!(
-            Mapping::parse(line),
-            Some(Mapping { start: 0x7f12_a000, end: 0x7f12_c000, offset: 0x3000, file })
-        );
+        let path = PathBuf::from("/models/a b/model.onnx");
+        assert_eq!(Mapping::parse(line), Some(Mapping { start: 0x7f12_a000, end: 0x7f12_c000, file, path }));
         for line in ["", "7f12a000 rw-p", "x-y rw-p 0 0:0 0", "7f12a000-7f12c000 rw-p 0"] {
             assert_eq!(Mapping::parse(line), None, "{line}");
         }
@@ -203,8 +192,13 @@ mod tests {
         let files = MappedFiles::open(&[path.clone(), path.clone()]).unwrap();
         assert_eq!(files.copy_what_is_mapped().unwrap(), 4 * 4096);
         assert_eq!(files.copy_what_is_mapped().unwrap(), 0, "nothing is mapped any more");
+        let by_its_path = map(&File::open(&path).unwrap(), 4096);
+        let elsewhere = Identity { major: 0, minor: 0, number: 1 };
+        let files = MappedFiles { files: vec![(path.canonicalize().unwrap(), elsewhere)] };
+        assert_eq!(files.copy_what_is_mapped().unwrap(), 4096);
         File::create(&path).unwrap().set_len(10).unwrap();
         assert_eq!(mapped, &content[4096..]);
+        assert_eq!(by_its_path, &content[4096..2 * 4096]);
     }
 
     #[test]
