@@ -42,6 +42,10 @@ def main() -> None:
         for name, (part, _) in chosen.items():
             say(name)
             part(bench)
+    except (Exception, SystemExit):
+        # What was measured before is not lost.
+        print(report.markdown(bench, ["This run did not come to its end."]), file=sys.stderr)
+        raise
     finally:
         bench.processes.end()
     minutes = (time.monotonic() - start) / 60
