@@ -96,6 +96,16 @@ class ThroughSql(System):
     def processes(self) -> list[int]:
         return [self.connection.execute("SELECT pid FROM clip_status").fetchone()[0]]
 
+    def make_default(self) -> None:
+        """Has the embedder load this model when it starts, and no other."""
+        self.connection.execute(f"ALTER SYSTEM SET clip.model = '{self.model}'")
+        self.connection.execute("SELECT pg_reload_conf()")
+        loaded = None
+        # One may have been started before the supervisor read its settings again.
+        while loaded != [self.model]:
+            self.restart()
+            loaded = self.connection.execute("SELECT array_agg(name) FROM clip_models WHERE loaded").fetchone()[0]
+
     def restart(self) -> None:
         """A new embedder, until it has answered."""
         (process,) = self.processes()
