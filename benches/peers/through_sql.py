@@ -13,6 +13,8 @@ from worker import System, serve
 
 # About what a new text takes.
 WAIT_MS = 12
+# As src/extension/supervisor has it, and a second more.
+GOOD_LIFE = 11
 
 
 class ThroughSql(System):
@@ -105,6 +107,9 @@ class ThroughSql(System):
         while loaded != [self.model]:
             self.restart()
             loaded = self.connection.execute("SELECT array_agg(name) FROM clip_models WHERE loaded").fetchone()[0]
+        # One that dies young is not started again at once.
+        (age,) = self.connection.execute("SELECT extract(epoch FROM now() - started_at)::float FROM clip_status").fetchone()
+        time.sleep(max(0, GOOD_LIFE - age))
 
     def restart(self) -> None:
         """A new embedder, until it has answered."""
