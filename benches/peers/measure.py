@@ -54,7 +54,7 @@ def main() -> None:
         f"Other work kept {busy:.1f} processors busy before the run and {(after := other_work()):.1f} after it.",
     ]
     if max(busy, after) > QUIET:
-        machine.append("The machine was not quiet: these figures do not count.")
+        machine.append("Other work ran beside it at the beginning or the end: the ratios tell more than the times.")
     if options.parts:
         machine.append(f"Parts of the bench: {', '.join(chosen)}.")
     found = report.markdown(bench, machine)
