@@ -15,6 +15,7 @@ mod neighbours;
 mod poison;
 mod queue;
 mod reconcile;
+mod role;
 mod search;
 mod searching;
 mod statements;
@@ -39,7 +40,7 @@ const BENCHES: [(&str, fn()); 11] = [
 ];
 
 /// Run by their names only: they take an hour.
-const LONG: [(&str, fn()); 1] = [("search", search::measure)];
+const LONG: [(&str, fn()); 2] = [("search", search::measure), ("role", role::measure)];
 
 /// The folder of a model, the second argument.
 fn given_model() -> Option<PathBuf> {

@@ -20,6 +20,8 @@ mod planted;
 mod random;
 mod related;
 mod rows;
+mod trial;
 mod values;
 
 pub use self::attack::{Broken, Outcome, attack};
+pub use self::trial::Trial;

@@ -15,8 +15,9 @@ mod reply;
 mod text_lane;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use pg_clip_wire::{Failure, Fingerprint};
+use pg_clip_wire::{Failure, Fingerprint, Work};
 
 pub(crate) use self::fair_queue::Source;
 pub(crate) use self::image_lane::{ImageJob, ImageLane};
@@ -26,10 +27,11 @@ pub(crate) use self::text_lane::{TextJob, TextLane};
 use crate::error::Error;
 use crate::model::Model;
 
-/// A vector of length 1, and which model made it.
+/// A vector of length 1, which model made it, and what that took.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Embedding {
     pub fingerprint: Fingerprint,
+    pub work: Work,
     pub vector: Vec<f32>,
 }
 
@@ -48,15 +50,19 @@ fn split_group<T>(jobs: &mut Vec<T>, limit: usize, same: impl Fn(&T, &T) -> bool
 }
 
 /// Answers each request of a batch with its own row, or all with what ended the run.
-fn answer(model: &Model, replies: impl IntoIterator<Item = Reply>, rows: Rows) {
-    let embedding = |vector| Embedding { fingerprint: model.fingerprint, vector };
+fn answer(model: &Model, requests: impl IntoIterator<Item = (Reply, Work)>, rows: Rows) {
     match rows {
-        Ok(rows) => replies
-            .into_iter()
-            .zip(rows)
-            .for_each(|(reply, row)| reply.send(row.map(embedding).map_err(Failure::from))),
-        Err(error) => replies.into_iter().for_each(|reply| reply.send(Err(Failure::from(&error)))),
+        Ok(rows) => requests.into_iter().zip(rows).for_each(|((reply, work), row)| {
+            let embedding = |vector| Embedding { fingerprint: model.fingerprint, work, vector };
+            reply.send(row.map(embedding).map_err(Failure::from));
+        }),
+        Err(error) => requests.into_iter().for_each(|(reply, _)| reply.send(Err(Failure::from(&error)))),
     }
+}
+
+/// The part of a run that each of so many inputs took.
+fn share(run: Duration, batch: usize) -> Duration {
+    run / u32::try_from(batch).unwrap_or(u32::MAX).max(1)
 }
 
 /// What a run gave: a row for each input, or an error for all of them.

@@ -23,6 +23,7 @@ mod embed;
 mod embedding_row;
 mod encoding;
 mod error;
+mod explain;
 mod extensions;
 mod kept_plans;
 mod lock;
@@ -57,6 +58,7 @@ pub extern "C-unwind" fn _PG_init() {
         return;
     }
     settings::define();
+    explain::install_hooks();
     supervisor::register_at_server_start();
     queue::register_at_server_start();
 }

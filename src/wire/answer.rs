@@ -1,5 +1,7 @@
 //! What the embedder answers.
 
+use std::time::Duration;
+
 use crate::fields::{Fields, put_long_str, put_short_str};
 use crate::{FrameHeader, Kind, MAX_DIMENSIONS, WireError};
 
@@ -11,14 +13,42 @@ pub type Fingerprint = [u8; 32];
 pub enum Answer {
     /// To a `Hello`: the embedder's protocol and its release.
     Welcome { protocol: u16, version: String },
-    /// To an `EmbedText` or `EmbedImage`: an L2-normalised vector, and which model made it.
-    Embedding { id: u32, fingerprint: Fingerprint, vector: Vec<f32> },
+    /// To an `EmbedText` or `EmbedImage`: an L2-normalised vector, which model made it, and what that took.
+    Embedding { id: u32, fingerprint: Fingerprint, work: Work, vector: Vec<f32> },
     /// To an `EmbedText`, `EmbedImage` or `Describe` that could not be answered. The connection stays usable.
     Failed { id: u32, failure: Failure },
     /// To a `Status`: a JSON object.
     StatusReport { id: u32, json: String },
     /// To a `Describe`: the loaded model's fingerprint and the dimensions of its vectors.
     Description { id: u32, fingerprint: Fingerprint, dimensions: u16 },
+}
+
+/// What an embedding took, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    preparation_us: u32,
+    /// 0 where no run was needed.
+    inference_us: u32,
+}
+
+impl Work {
+    /// `preparation` is the time to tokenize a text, or to decode and resize an image; `inference` is the input's share of a
+    /// run of the network, None where no run was needed.
+    pub fn new(preparation: Duration, inference: Option<Duration>) -> Work {
+        let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let inference_us = inference.map_or(0, |time| micros(time).max(1));
+        Work { preparation_us: micros(preparation), inference_us }
+    }
+
+    /// The time to tokenize a text, or to decode and resize an image.
+    pub fn preparation(self) -> Duration {
+        Duration::from_micros(self.preparation_us.into())
+    }
+
+    /// The input's share of a run of the network; None where no run was needed.
+    pub fn inference(self) -> Option<Duration> {
+        (self.inference_us > 0).then(|| Duration::from_micros(self.inference_us.into()))
+    }
 }
 
 /// Why an input has no embedding.
@@ -108,9 +138,11 @@ impl Answer {
                 body.extend_from_slice(&protocol.to_le_bytes());
                 put_short_str(version, &mut body);
             }
-            Answer::Embedding { id, fingerprint, vector } => {
+            Answer::Embedding { id, fingerprint, work, vector } => {
                 body.extend_from_slice(&id.to_le_bytes());
                 body.extend_from_slice(fingerprint);
+                body.extend_from_slice(&work.preparation_us.to_le_bytes());
+                body.extend_from_slice(&work.inference_us.to_le_bytes());
                 let dimensions = checked_dimensions(vector.len())?;
                 body.extend_from_slice(&dimensions.to_le_bytes());
                 body.extend(vector.iter().flat_map(|value| value.to_le_bytes()));
@@ -148,12 +180,13 @@ impl Answer {
             Kind::Embedding => {
                 let id = fields.u32()?;
                 let fingerprint = fields.array()?;
+                let work = Work { preparation_us: fields.u32()?, inference_us: fields.u32()? };
                 let dimensions = checked_dimensions(fields.u16()?.into())?;
                 let bytes = fields.bytes(4 * usize::from(dimensions))?;
                 fields.end()?;
                 let (values, _) = bytes.as_chunks::<4>();
                 let vector = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
-                Ok(Answer::Embedding { id, fingerprint, vector })
+                Ok(Answer::Embedding { id, fingerprint, work, vector })
             }
             Kind::Failed => {
                 let id = fields.u32()?;
@@ -231,9 +264,10 @@ mod tests {
 
     #[test]
     fn an_embedding_without_dimensions_is_refused() {
-        let empty = Answer::Embedding { id: 1, fingerprint: [0; 32], vector: Vec::new() };
+        let work = Work::default();
+        let empty = Answer::Embedding { id: 1, fingerprint: [0; 32], work, vector: Vec::new() };
         assert_eq!(empty.encode(&mut Vec::new()), Err(WireError::BadDimensions(0)));
-        let body = [0; 4 + 32 + 2];
+        let body = [0; 4 + 32 + 8 + 2];
         assert_eq!(Answer::decode(Kind::Embedding, &body), Err(WireError::BadDimensions(0)));
     }
 
@@ -254,6 +288,8 @@ mod tests {
         fn answers_survive_the_wire(
             id: u32,
             fingerprint: [u8; 32],
+            preparation_us: u32,
+            inference_us: u32,
             vector in prop::collection::vec(-1.0f32..1.0, 1..600),
             kind in 0..FailureKind::ALL.len(),
             message: String,
@@ -263,7 +299,8 @@ mod tests {
                 .with_detail(message.to_uppercase())
                 .with_hint("try again");
             round_trip(&Answer::Welcome { protocol: 3, version });
-            round_trip(&Answer::Embedding { id, fingerprint, vector });
+            let work = Work { preparation_us, inference_us };
+            round_trip(&Answer::Embedding { id, fingerprint, work, vector });
             round_trip(&Answer::Failed { id, failure });
             round_trip(&Answer::StatusReport { id, json: message });
             round_trip(&Answer::Description { id, fingerprint, dimensions: 512 });

@@ -18,13 +18,13 @@ mod frame;
 mod log;
 mod request;
 
-pub use answer::{Answer, Failure, FailureKind, Fingerprint};
+pub use answer::{Answer, Failure, FailureKind, Fingerprint, Work};
 pub use frame::{FrameHeader, Kind, WireError};
 pub use log::{LogLines, MAX_LOG_LINE};
 pub use request::{Party, Priority, Request};
 
 /// The version of this protocol. Both sides must speak the same one; they are installed together.
-pub const PROTOCOL: u16 = 3;
+pub const PROTOCOL: u16 = 4;
 
 /// The first bytes of a `Hello`, so that a stray client is refused at its first frame.
 pub const MAGIC: [u8; 8] = *b"pg_clip\0";

@@ -89,6 +89,13 @@ const SESSION: &str =
     "SET statement_timeout = '600ms'; SET lock_timeout = '100ms'; SET client_min_messages = error;
     SET idle_in_transaction_session_timeout = '5s'";
 
+const STRANGERS_PATH: &str = "stranger, public";
+
+/// What a session of the ordinary role begins with.
+pub(super) fn strangers_session() -> String {
+    format!("{SESSION}; SET search_path = {STRANGERS_PATH}")
+}
+
 impl Batch {
     fn new(ground: &Ground, seed: u64) -> Batch {
         let database = ground.database(&format!("hostile_{seed}"));
@@ -124,17 +131,14 @@ impl Batch {
     fn send(&mut self, role: Role, statement: String) -> String {
         let (index, user, path) = match role {
             Role::Superuser => (0, "postgres", "su"),
-            Role::Stranger => (1, "stranger", "stranger, public"),
+            Role::Stranger => (1, "stranger", STRANGERS_PATH),
         };
         let client = self.sessions[index].get_or_insert_with(|| {
             let set = format!("{SESSION}; SET search_path = {path}");
             connected("the role", || self.database.try_connect_as(user), &set)
         });
         let error = client.batch_execute(&statement).err();
-        let state = match &error {
-            None => "00000".to_owned(),
-            Some(error) => error.code().map_or(LOST.to_owned(), |state| state.code().to_owned()),
-        };
+        let state = state_of(error.as_ref());
         // A statement of several may have left a transaction behind. What is no transaction is a warning.
         if error.is_some() && client.batch_execute("ROLLBACK").is_err() {
             self.sessions[index] = None;
@@ -162,11 +166,19 @@ impl Batch {
     }
 }
 
+/// The SQLSTATE of a statement that may have failed.
+pub(super) fn state_of(error: Option<&postgres::Error>) -> String {
+    match error {
+        None => "00000".to_owned(),
+        Some(error) => error.code().map_or(LOST.to_owned(), |state| state.code().to_owned()),
+    }
+}
+
 /// Stands for an SQLSTATE where the server gave none.
 const LOST: &str = "lost connection";
 
 /// What a batch sends: it follows from the seed and from what the extension has.
-fn statements(seed: u64, catalog: &Catalog) -> Vec<(Role, String)> {
+pub(super) fn statements(seed: u64, catalog: &Catalog) -> Vec<(Role, String)> {
     let mut random = Random::new(seed);
     let (mut su, mut stranger) = (Owned::new(Role::Superuser), Owned::new(Role::Stranger));
     let mut sent = Vec::new();

@@ -16,6 +16,7 @@ mod embedder_settings;
 mod embedding;
 mod embedding_row;
 mod encodings;
+mod explain;
 mod fair_queue;
 mod feeding;
 mod feeding_attacks;

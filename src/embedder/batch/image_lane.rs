@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use pg_clip_wire::Priority;
+use pg_clip_wire::{Priority, Work};
 
 use super::decoder_memory::DecoderMemory;
 use super::fair_queue::Source;
 use super::image_queue::{ImageQueue, Room, Takes};
-use super::{Reply, answer, same_model};
+use super::{Reply, answer, same_model, share};
 use crate::image::{self, JpegScaling};
 use crate::model::Model;
 use crate::onnxruntime::Urgency;
@@ -180,10 +180,12 @@ fn run(group: Vec<Prepared>, urgency: Urgency) {
         group.iter().map(|image| image.reply.age().saturating_sub(image.decoding)).collect();
     let start = Instant::now();
     let rows = model.embed_images(&images, urgency);
+    let (time, batch) = (start.elapsed(), images.len());
     if rows.is_ok() {
-        let time = start.elapsed();
-        model.image_pace.ran(images.len(), time);
+        model.image_pace.ran(batch, time);
         first.reply.meter.ran(&waited, time);
     }
-    answer(&model, group.into_iter().map(|image| image.reply), rows);
+    let share = share(time, batch);
+    let requests = group.into_iter().map(|image| (image.reply, Work::new(image.decoding, Some(share))));
+    answer(&model, requests, rows);
 }

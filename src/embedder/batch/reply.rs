@@ -76,7 +76,7 @@ impl Drop for Reply {
 
 #[cfg(test)]
 mod tests {
-    use pg_clip_wire::FailureKind;
+    use pg_clip_wire::{FailureKind, Work};
     use serde_json::json;
 
     use super::*;
@@ -101,7 +101,8 @@ mod tests {
             drop(answer);
             assert!(reply.is_abandoned());
             if answers {
-                reply.send(Ok(Embedding { fingerprint: [0; 32], vector: vec![1.0] }));
+                let (fingerprint, work) = ([0; 32], Work::default());
+                reply.send(Ok(Embedding { fingerprint, work, vector: vec![1.0] }));
             }
         }
         let row = &stats.rows()[0];

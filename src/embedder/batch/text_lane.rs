@@ -13,10 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use pg_clip_wire::{Failure, Fingerprint};
+use pg_clip_wire::{Failure, Fingerprint, Work};
 
 use super::fair_queue::{FairQueue, Source};
-use super::{Embedding, Reply, same_model, split_group};
+use super::{Embedding, Reply, same_model, share, split_group};
 use crate::model::Model;
 use crate::server::Memory;
 use crate::text::Cache;
@@ -97,6 +97,8 @@ impl Drop for TextLane {
 struct Asked {
     model: Arc<Model>,
     ids: Arc<[u32]>,
+    /// How long it took to tokenize the text.
+    tokenizing: Duration,
     reply: Reply,
 }
 
@@ -161,7 +163,8 @@ impl Lane {
         }
         let start = Instant::now();
         let ids = model.tokenizer.encode(&text);
-        reply.meter.tokenized(start.elapsed());
+        let tokenizing = start.elapsed();
+        reply.meter.tokenized(tokenizing);
         let ids: Arc<[u32]> = match ids {
             Ok(ids) => ids.into(),
             Err(error) => {
@@ -170,12 +173,13 @@ impl Lane {
             }
         };
         drop((text, memory));
-        let asked = Asked { model, ids, reply };
+        let asked = Asked { model, ids, tokenizing, reply };
         let mut known = lock(&self.known);
         if let Some(vector) = known.vectors.get(asked.model.fingerprint, &asked.ids) {
             drop(known);
             asked.reply.meter.hit(asked.reply.age());
-            asked.reply.send(Ok(Embedding { fingerprint: asked.model.fingerprint, vector }));
+            let (fingerprint, work) = (asked.model.fingerprint, Work::new(tokenizing, None));
+            asked.reply.send(Ok(Embedding { fingerprint, work, vector }));
             return None;
         }
         if let Some(waiting) = known.computing.get_mut(&asked.key()) {
@@ -194,9 +198,11 @@ impl Lane {
         let waited: Vec<Duration> = group.iter().map(|asked| asked.reply.age()).collect();
         let start = Instant::now();
         let rows = model.embed_texts(&texts);
+        let time = start.elapsed();
         if rows.is_ok() {
-            first.reply.meter.ran(&waited, start.elapsed());
+            first.reply.meter.ran(&waited, time);
         }
+        let share = share(time, group.len());
         let rows = match rows {
             Ok(rows) => rows.into_iter().map(|row| row.map_err(Failure::from)).collect(),
             Err(error) => vec![Err(Failure::from(&error)); group.len()],
@@ -208,9 +214,12 @@ impl Lane {
             }
             let waiting = known.computing.remove(&asked.key()).unwrap_or_default();
             drop(known);
-            let embedding = row.map(|vector| Embedding { fingerprint: model.fingerprint, vector });
-            waiting.into_iter().for_each(|reply| reply.send(embedding.clone()));
-            asked.reply.send(embedding);
+            let embedding = |row: Result<_, _>, inference| {
+                let (fingerprint, work) = (model.fingerprint, Work::new(asked.tokenizing, inference));
+                row.map(|vector| Embedding { fingerprint, work, vector })
+            };
+            waiting.into_iter().for_each(|reply| reply.send(embedding(row.clone(), None)));
+            asked.reply.send(embedding(row, Some(share)));
         }
     }
 }

@@ -197,8 +197,8 @@ async fn write_answers(
                 Ok(Answered { outcome, ready: at, meter }) => {
                     ready = Some((at, meter));
                     match outcome {
-                        Ok(Embedding { fingerprint, vector }) => {
-                            Answer::Embedding { id, fingerprint, vector }
+                        Ok(Embedding { fingerprint, work, vector }) => {
+                            Answer::Embedding { id, fingerprint, work, vector }
                         }
                         Err(failure) => Answer::Failed { id, failure },
                     }

@@ -10,6 +10,7 @@ mod connection;
 mod latch;
 mod place;
 mod stream;
+mod usage;
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use self::connection::Connection;
 pub(crate) use self::latch::{Interest, run_while_waiting, wait};
 pub(crate) use self::place::{ASKED, LOCK, SOCKET, STAGED_SOCKET};
 pub(crate) use self::stream::Stream;
+pub(crate) use self::usage::Usage;
 use crate::error::Error;
 use crate::settings;
 
@@ -58,7 +60,16 @@ pub(crate) fn embed(
             Input::Image(image) => Request::EmbedImage { id, model, priority, max_pixels, image },
         })
         .collect();
-    converse_in_turns(&requests, settings::request_timeout())?.into_iter().map(embedding_of).collect()
+    let start = Instant::now();
+    let answers = converse_in_turns(&requests, settings::request_timeout());
+    Usage::count_wait(start.elapsed());
+    let answers = answers?;
+    for (input, answer) in inputs.iter().zip(&answers) {
+        if let Answer::Embedding { work, .. } = answer {
+            Usage::count_embedding(*input, *work);
+        }
+    }
+    answers.into_iter().map(embedding_of).collect()
 }
 
 fn embedding_of(answer: Answer) -> Result<Result<Embedding, Failure>, Error> {
