@@ -204,7 +204,7 @@ unsafe fn line(state: *mut pg_sys::ExplainState, text: &str) {
     let text = CString::new(format!("{text}\n")).expect("no line has a zero byte");
     // SAFETY: as for `show`.
     unsafe {
-        pg_sys::ExplainIndentText(state);
+        pg_sys::appendStringInfoSpaces((*state).str_, 2 * (*state).indent);
         pg_sys::appendStringInfoString((*state).str_, text.as_ptr());
     }
 }
