@@ -10,6 +10,7 @@ mod database;
 mod feeder;
 pub mod hostile;
 pub mod isolation;
+mod later_release;
 mod memory;
 mod models;
 mod node;

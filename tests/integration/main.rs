@@ -62,6 +62,7 @@ mod queue_deaths;
 mod queue_dump;
 mod queue_failures;
 mod queue_rights;
+mod replaced_files;
 mod replication;
 mod rights;
 mod schemas;
