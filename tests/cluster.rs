@@ -152,6 +152,11 @@ pub fn cargo_of_the_checkout(program: &str) -> Command {
     command
 }
 
+/// Where the checkout, its target folder and the environment are.
+pub fn places() -> &'static Places {
+    &GROUND.0
+}
+
 /// The PostgreSQL to test.
 pub fn tested_postgres() -> &'static Postgres {
     &GROUND.1

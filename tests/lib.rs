@@ -10,6 +10,7 @@ mod database;
 mod feeder;
 pub mod hostile;
 pub mod isolation;
+mod later_release;
 mod memory;
 mod models;
 mod node;
@@ -25,7 +26,7 @@ mod truth;
 mod wait;
 
 pub use account::as_servers_user;
-pub use cluster::{TestCluster, cargo_of_the_checkout, tested_postgres};
+pub use cluster::{TestCluster, cargo_of_the_checkout, places, tested_postgres};
 pub use database::{TestDatabase, failure, run, sqlstate, value};
 pub use feeder::{FEEDER, PhotoFolder, RunningFeeder, drain, feeder, feeder_as, refer, watched_by_reference};
 pub use memory::pss_of_embedding;

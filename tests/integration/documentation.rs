@@ -105,6 +105,16 @@ fn the_code_for_prisma_is_that_of_the_tested_shop() {
 }
 
 #[test]
+fn the_dockerfile_is_that_of_the_examples() {
+    let blocks = Page::documentation().into_iter().flat_map(|page| page.blocks());
+    let shown: Vec<Block> = blocks.filter(|block| block.language == "dockerfile").collect();
+    assert_eq!(shown.len(), 1);
+    // cargo xtask package --try takes its steps.
+    let file = String::from_utf8(repository_file("examples/container/Dockerfile")).expect("UTF-8");
+    assert_eq!(shown[0].text, file, "{}", shown[0].place);
+}
+
+#[test]
 fn the_documented_commands_fetch_photos_from_s3_and_from_a_folder() {
     let blocks = Page::read("docs/stored-photos.md").blocks();
     let of = |language: &str| -> Vec<&str> {

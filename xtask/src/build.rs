@@ -23,9 +23,8 @@ pub struct Built {
 
 pub fn build(workspace: &Workspace, environment: &Environment, postgres: &Postgres) -> Result<Built> {
     let built = build_without_feeder(workspace, environment, postgres)?;
-    let mut feeder = workspace.cargo();
-    feeder.args(["build", "--release", "--package", "pg_clip_feeder"]);
-    Ok(Built { feeder: Some(artifact(&mut feeder, "pg_clip_feeder", "bin")?), ..built })
+    let messages = messages(&mut of_feeder(workspace))?;
+    Ok(Built { feeder: Some(artifact(&messages, "pg_clip_feeder", "bin")?), ..built })
 }
 
 /// What a server needs: without the feeder, whose clients of HTTP and of PostgreSQL nothing else is built of.
@@ -34,17 +33,28 @@ pub fn build_without_feeder(
     environment: &Environment,
     postgres: &Postgres,
 ) -> Result<Built> {
-    let mut extension = workspace.cargo();
-    extension.args(["build", "--release"]);
-    for_extension(&mut extension, environment, postgres)?;
-    // On its own, so that it has the features that its tests are built with.
-    let mut embedder = workspace.cargo();
-    embedder.args(["build", "--release", "--package", "pg_clip_embedder"]);
+    let messages = messages(&mut of_server(workspace, environment, postgres)?)?;
     Ok(Built {
-        library: artifact(&mut extension, "pg_clip", "cdylib")?,
-        embedder: artifact(&mut embedder, "pg_clip_embedder", "bin")?,
+        library: artifact(&messages, "pg_clip", "cdylib")?,
+        embedder: artifact(&messages, "pg_clip_embedder", "bin")?,
         feeder: None,
     })
+}
+
+/// The build of extension and embedder in one go: crates of both are built once, and no processor waits while the bindings
+/// to PostgreSQL are made.
+pub fn of_server(workspace: &Workspace, environment: &Environment, postgres: &Postgres) -> Result<Command> {
+    let mut server = workspace.cargo();
+    server.args(["build", "--release", "--package", "pg_clip_embedder"]);
+    for_extension(&mut server, environment, postgres)?;
+    Ok(server)
+}
+
+/// The build of the feeder.
+pub fn of_feeder(workspace: &Workspace) -> Command {
+    let mut feeder = workspace.cargo();
+    feeder.args(["build", "--release", "--package", "pg_clip_feeder"]);
+    feeder
 }
 
 /// Points a cargo command at the extension and at one PostgreSQL.
@@ -60,15 +70,18 @@ pub fn for_extension(cargo: &mut Command, environment: &Environment, postgres: &
     Ok(())
 }
 
-/// Runs a cargo build, whose progress goes to standard error, and returns the path of what it made.
-fn artifact(cargo: &mut Command, name: &str, kind: &str) -> Result<PathBuf> {
+/// Runs a cargo build, whose progress goes to standard error, and returns what it says of each file that it made.
+fn messages(cargo: &mut Command) -> Result<String> {
     cargo.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = cargo.output().context("cannot run cargo")?;
     if !output.status.success() {
-        bail!("the build of {name} failed");
+        bail!("the build failed");
     }
-    find_artifact(&String::from_utf8_lossy(&output.stdout), name, kind)
-        .with_context(|| format!("cargo names no {kind} of {name}"))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn artifact(messages: &str, name: &str, kind: &str) -> Result<PathBuf> {
+    find_artifact(messages, name, kind).with_context(|| format!("cargo names no {kind} of {name}"))
 }
 
 fn find_artifact(messages: &str, name: &str, kind: &str) -> Option<PathBuf> {

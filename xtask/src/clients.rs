@@ -14,11 +14,11 @@ use crate::command;
 
 /// What the tests of the clients on this machine are built with.
 #[derive(Default)]
-pub(crate) struct Clients {
+pub struct Clients {
     /// Features of the crate with the integration tests.
-    pub(crate) features: Vec<&'static str>,
+    pub features: Vec<&'static str>,
     /// A line for each client that is missing.
-    pub(crate) missing: Vec<&'static str>,
+    pub missing: Vec<&'static str>,
 }
 
 /// The features of all clients, whether they are there or not.
@@ -33,7 +33,7 @@ const PGBOUNCER: &str = "pg_clip_tests/pgbouncer";
 pub(crate) const OLDEST_NODE: u32 = 20;
 
 /// Looks for the clients.
-pub(crate) fn find() -> Result<Clients> {
+pub fn find() -> Result<Clients> {
     let mut clients = Clients::default();
     if on_path("dpkg-deb", &[]).is_some() {
         clients.features.push(DPKG);

@@ -20,7 +20,8 @@ use crate::progress::say;
 /// The environment variable that tells the integration tests which PostgreSQL to run.
 pub const PG_CONFIG_VARIABLE: &str = "PG_CLIP_TEST_PG_CONFIG";
 
-const UNIT_TESTED: [&str; 4] = ["pg_clip_wire", "pg_clip_embedder", "pg_clip_feeder", "xtask"];
+/// The crates whose tests need no server.
+pub const UNIT_TESTED: [&str; 4] = ["pg_clip_embedder", "pg_clip_feeder", "pg_clip_wire", "xtask"];
 
 /// Runs the tests whose names contain the filter; returns whether all is well.
 pub fn test(
@@ -63,13 +64,19 @@ fn integration(
     run(runner.env(PG_CONFIG_VARIABLE, &postgres.pg_config))
 }
 
-fn runner(places: &Places, package: &str, options: &[&str], filter: Option<&str>) -> Command {
+/// The command that tests a crate.
+pub fn runner(places: &Places, package: &str, options: &[&str], filter: Option<&str>) -> Command {
     let mut cargo = places.workspace.cargo();
     cargo.args(["test", "--no-fail-fast", "--package", package]).args(options);
     // Decoders take minutes unless they are optimised, and the builds are those that are installed. The other crates
     // build faster than they would gain.
     if ["pg_clip_embedder", "pg_clip_feeder"].contains(&package) {
         cargo.arg("--release");
+    }
+    // Named together, as in the build: alone, the embedder's crates have other features, and would be built again. The
+    // extension has no tests of its own.
+    if package == "pg_clip_embedder" {
+        cargo.args(["--package", "pg_clip"]);
     }
     if let Some(filter) = filter {
         cargo.args(["--", filter]);

@@ -3,6 +3,7 @@
 //! Its root is made once, by debootstrap, and kept as an archive; beside it lie the headers that a build for its
 //! PostgreSQL needs. Whatever runs in the root has processes and mounts of its own, which end with it.
 
+mod dockerfile;
 mod server;
 mod set_up;
 mod trial;
@@ -19,6 +20,7 @@ use crate::lock::Lock;
 use crate::places::Places;
 use crate::postgres::Postgres;
 
+pub(crate) use server::{DATA, VARIABLES, link_programs};
 pub use trial::try_packages;
 
 /// A release of Debian that packages are made for and tried in.

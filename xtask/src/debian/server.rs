@@ -28,6 +28,25 @@ pub(super) fn run(root: &Root, configuration: &Value, photos: &Path) -> Result<(
     command::run(unshare.stdin(Stdio::null()))
 }
 
+/// Puts PostgreSQL's programs where the PATH of an image leads, and makes its data directory.
+pub(crate) fn link_programs(root: &Root, major: u32) -> Result<()> {
+    root.run(&format!(
+        "ln -s /usr/lib/postgresql/{major}/bin /usr/local/lib/postgresql\n\
+         install --directory --owner=postgres --group=postgres --mode=0700 {DATA}\n"
+    ))?;
+    Ok(())
+}
+
+/// The variables of an image of the server.
+pub(crate) const VARIABLES: [(&str, &str); 3] = [
+    ("PATH", "/usr/local/lib/postgresql:/usr/local/bin:/usr/bin:/bin"),
+    ("LANG", "C.UTF-8"),
+    ("PGDATA", DATA),
+];
+
+/// Where the data of an image's server are.
+pub(crate) const DATA: &str = "/var/lib/postgresql/data";
+
 /// Copies some photos of the demo, a pizza among them.
 pub(super) fn copy_photos(from: &Path, to: &Path) -> Result<()> {
     for name in ["pizza-1.jpg", "dog-1.jpg", "guitar-1.jpg", "bicycle-1.jpg"] {

@@ -58,9 +58,7 @@ pub(super) fn set_up(debian: &Debian) -> Result<()> {
         debootstrap.env("PATH", super_path());
         command::output(&mut debootstrap)
     })?;
-    // The names of hosts are resolved as here.
-    fs::copy("/etc/resolv.conf", root.path().join("etc/resolv.conf"))
-        .context("cannot copy /etc/resolv.conf")?;
+    resolve_names(&root)?;
     step(&format!("installing PostgreSQL {} in it", debian.major), || {
         let Debian { major, suite, pgvector_from, .. } = debian;
         let pgvector_from = pgvector_from.unwrap_or_default();
@@ -81,6 +79,13 @@ pub(super) fn set_up(debian: &Debian) -> Result<()> {
     command::output(tar.arg(beside.join("root.tar")).arg("--directory").arg(root.path()).arg("."))?;
     drop(root);
     fs::rename(&beside, &debian.folder)?;
+    Ok(())
+}
+
+/// Has the names of hosts resolved in the root as here.
+pub(super) fn resolve_names(root: &Root) -> Result<()> {
+    let file = "etc/resolv.conf";
+    fs::copy(Path::new("/").join(file), root.path().join(file)).context("cannot copy /etc/resolv.conf")?;
     Ok(())
 }
 

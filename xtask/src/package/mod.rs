@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 
 use crate::build::Built;
 use crate::command;
-use crate::debian::{Debian, Root};
+use crate::debian::{DATA, Debian, Root, VARIABLES, link_programs};
 use crate::environment::Environment;
 use crate::install::put_all;
 use crate::layout::{self, Entry, Layout};
@@ -181,10 +181,7 @@ fn server(parts: &Parts, debian: &Debian, debs: &[PathBuf], staging: &Path) -> R
         let start = root.path().join("usr/local/bin/start-postgresql");
         fs::write(&start, START)?;
         fs::set_permissions(&start, fs::Permissions::from_mode(0o755))?;
-        root.run(&format!(
-            "ln -s /usr/lib/postgresql/{major}/bin /usr/local/lib/postgresql\n\
-             install --directory --owner=postgres --group=postgres --mode=0700 /var/lib/postgresql/data\n"
-        ))?;
+        link_programs(&root, *major)?;
         changes(&root, &before, &top)
     })?;
     let image = Image {
@@ -194,11 +191,7 @@ fn server(parts: &Parts, debian: &Debian, debs: &[PathBuf], staging: &Path) -> R
         configuration: Configuration {
             user: "postgres",
             entrypoint: &["/usr/local/bin/start-postgresql"],
-            environment: &[
-                ("PATH", "/usr/local/lib/postgresql:/usr/local/bin:/usr/bin:/bin"),
-                ("LANG", "C.UTF-8"),
-                ("PGDATA", DATA),
-            ],
+            environment: &VARIABLES,
             volume: Some(DATA),
             port: Some("5432/tcp"),
             stop_signal: Some("SIGINT"),
@@ -208,7 +201,6 @@ fn server(parts: &Parts, debian: &Debian, debs: &[PathBuf], staging: &Path) -> R
 }
 
 const START: &str = include_str!("start-postgresql.sh");
-const DATA: &str = "/var/lib/postgresql/data";
 
 /// Packs what was made or changed in a root since a file was written.
 fn changes(root: &Root, since: &Path, to: &Path) -> Result<()> {
