@@ -17,6 +17,7 @@ mod queue;
 mod reconcile;
 mod search;
 mod searching;
+mod standbys;
 mod statements;
 mod tally;
 mod throughput;
@@ -24,7 +25,7 @@ mod throughput;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const BENCHES: [(&str, fn()); 11] = [
+const BENCHES: [(&str, fn()); 12] = [
     ("calls", calls::measure),
     ("queue", || queue::measure(given_model().as_deref())),
     ("throughput", throughput::measure),
@@ -36,6 +37,7 @@ const BENCHES: [(&str, fn()); 11] = [
     ("deaths", deaths::measure),
     ("statements", statements::measure),
     ("neighbours", neighbours::measure),
+    ("standbys", standbys::measure),
 ];
 
 /// Run by their names only: they take an hour.
