@@ -18,6 +18,7 @@ mod reconcile;
 mod role;
 mod search;
 mod searching;
+mod standbys;
 mod statements;
 mod tally;
 mod throughput;
@@ -25,7 +26,7 @@ mod throughput;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const BENCHES: [(&str, fn()); 11] = [
+const BENCHES: [(&str, fn()); 12] = [
     ("calls", calls::measure),
     ("queue", || queue::measure(given_model().as_deref())),
     ("throughput", throughput::measure),
@@ -37,6 +38,7 @@ const BENCHES: [(&str, fn()); 11] = [
     ("deaths", deaths::measure),
     ("statements", statements::measure),
     ("neighbours", neighbours::measure),
+    ("standbys", standbys::measure),
 ];
 
 /// Run by their names only: they take an hour.

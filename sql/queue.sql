@@ -120,6 +120,10 @@ CREATE VIEW clip_coverage WITH (security_barrier) AS
 				-- What a user's code said is its owner's to read.
 				CASE WHEN pg_catalog.pg_has_role(class.relowner, 'USAGE') THEN pause.reason ELSE 'its owner sees the reason' END
 			WHEN pause.slow_until OPERATOR(pg_catalog.>) pg_catalog.now() THEN 'the triggers of its tables take long'
+			WHEN EXISTS (
+				SELECT FROM pg_catalog.pg_subscription_rel AS filled
+				WHERE filled.srrelid OPERATOR(pg_catalog.=) watch.target::pg_catalog.oid)
+				THEN 'a subscription fills its target'
 		END AS waits_for,
 		counts.is_estimate
 	FROM clip_watches AS watch

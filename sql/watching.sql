@@ -15,7 +15,8 @@ CREATE TABLE clip_watches (
 	model_column pg_catalog.name NOT NULL,
 	target_project_column pg_catalog.name,
 	model pg_catalog.text,
-	by_reference pg_catalog.bool NOT NULL DEFAULT false CHECK (NOT by_reference OR mode OPERATOR(pg_catalog.=) 'async')
+	by_reference pg_catalog.bool NOT NULL DEFAULT false CHECK (NOT by_reference OR mode OPERATOR(pg_catalog.=) 'async'),
+	replicated pg_catalog.bool NOT NULL DEFAULT false CHECK (NOT replicated OR mode OPERATOR(pg_catalog.=) 'async')
 );
 COMMENT ON TABLE clip_watches IS 'the watched tables; written by clip_watch and clip_unwatch';
 COMMENT ON COLUMN clip_watches.source IS 'the table with the photos';
@@ -23,6 +24,7 @@ COMMENT ON COLUMN clip_watches.target IS 'the table with their embeddings; a tab
 COMMENT ON COLUMN clip_watches.mode IS 'sync: embedded in the transaction that writes the photo; async: by the queue after it';
 COMMENT ON COLUMN clip_watches.image_column IS 'the column with the photos, or with their references';
 COMMENT ON COLUMN clip_watches.by_reference IS 'whether the column says where a photo lies; then a feeder brings its bytes';
+COMMENT ON COLUMN clip_watches.replicated IS 'whether what logical replication applies is embedded too';
 COMMENT ON COLUMN clip_watches.project_column IS 'NULL where no project is carried over';
 COMMENT ON COLUMN clip_watches.model IS 'the one model whose vectors the target holds; NULL before there is one';
 SELECT pg_catalog.pg_extension_config_dump('clip_watches', '');
@@ -61,13 +63,14 @@ CREATE FUNCTION clip_watch(
 	model_column pg_catalog.name DEFAULT 'model',
 	target_project_column pg_catalog.name DEFAULT 'project',
 	reference_column pg_catalog.name DEFAULT NULL,
-	storage pg_catalog.text DEFAULT NULL
+	storage pg_catalog.text DEFAULT NULL,
+	replicated pg_catalog.bool DEFAULT false
 ) RETURNS pg_catalog.regclass
 	AS 'MODULE_PATHNAME', 'clip_watch' LANGUAGE C;
 COMMENT ON FUNCTION clip_watch(
 	pg_catalog.regclass, pg_catalog.text, pg_catalog.text, pg_catalog.name, pg_catalog.name, pg_catalog.name,
 	pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name,
-	pg_catalog.text) IS
+	pg_catalog.text, pg_catalog.bool) IS
 	'from now on embeds the photos of a table into another one, which it makes where it is missing; returns that one';
 
 CREATE FUNCTION clip_unwatch(source pg_catalog.regclass) RETURNS pg_catalog.void

@@ -7,6 +7,7 @@
 mod account;
 mod cluster;
 mod database;
+mod explain;
 mod feeder;
 pub mod hostile;
 pub mod isolation;
@@ -19,6 +20,7 @@ mod parallel;
 mod photos;
 mod process;
 mod queue;
+mod replication;
 mod s3;
 mod server_copy;
 mod stop;
@@ -28,6 +30,7 @@ mod wait;
 pub use account::as_servers_user;
 pub use cluster::{TestCluster, cargo_of_the_checkout, places, tested_postgres};
 pub use database::{TestDatabase, failure, run, sqlstate, value};
+pub use explain::blocks_of;
 pub use feeder::{FEEDER, PhotoFolder, RunningFeeder, drain, feeder, feeder_as, refer, watched_by_reference};
 pub use memory::pss_of_embedding;
 pub use models::{OTHER_MODEL, cluster_of_models, cluster_of_two_models, copy_model, models_of, test_model};
@@ -39,6 +42,7 @@ pub use process::{Process, Signal, descendants, is_alive, send};
 pub use queue::{
     PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched, watched_async, working_worker,
 };
+pub use replication::{REPLICATING, catch_up, subscribe, wait_until_equal};
 pub use s3::S3Server;
 pub use server_copy::ServerCopy;
 pub use stop::StopOnDrop;

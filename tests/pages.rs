@@ -21,6 +21,8 @@ pub struct Block {
     pub language: String,
     /// The text of the heading above it.
     pub heading: String,
+    /// The last paragraph above it.
+    pub lead: String,
     pub text: String,
     /// The page and the line, for messages.
     pub place: String,
@@ -54,6 +56,7 @@ impl Page {
 
     pub fn blocks(&self) -> Vec<Block> {
         let (mut blocks, mut heading, mut in_heading) = (Vec::new(), String::new(), false);
+        let (mut lead, mut in_lead) = (String::new(), false);
         let mut open: Option<Block> = None;
         self.walk(|event, range| match event {
             Event::Start(Tag::Heading { .. }) => {
@@ -61,6 +64,11 @@ impl Page {
                 in_heading = true;
             }
             Event::End(TagEnd::Heading(_)) => in_heading = false,
+            Event::Start(Tag::Paragraph) => {
+                lead.clear();
+                in_lead = true;
+            }
+            Event::End(TagEnd::Paragraph) => in_lead = false,
             Event::Start(Tag::CodeBlock(kind)) => {
                 let language = match kind {
                     CodeBlockKind::Fenced(language) => language.to_string(),
@@ -68,14 +76,17 @@ impl Page {
                 };
                 let line = self.text[..range.start].lines().count() + 1;
                 let place = format!("{}:{line}", self.path);
-                open = Some(Block { language, heading: heading.clone(), text: String::new(), place });
+                let (heading, lead) = (heading.clone(), lead.clone());
+                open = Some(Block { language, heading, lead, text: String::new(), place });
             }
             Event::End(TagEnd::CodeBlock) => blocks.extend(open.take()),
             Event::Text(text) | Event::Code(text) => match &mut open {
                 Some(block) => block.text += &text,
                 None if in_heading => heading += &text,
+                None if in_lead => lead += &text,
                 None => {}
             },
+            Event::SoftBreak if in_lead => lead.push(' '),
             _ => {}
         });
         blocks

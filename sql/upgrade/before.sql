@@ -7,7 +7,9 @@ ALTER TABLE clip_backfill_notes ADD COLUMN done pg_catalog.int8 NOT NULL;
 
 ALTER TABLE clip_watches
 	ADD COLUMN by_reference pg_catalog.bool NOT NULL DEFAULT false
-	CHECK (NOT by_reference OR mode OPERATOR(pg_catalog.=) 'async');
+	CHECK (NOT by_reference OR mode OPERATOR(pg_catalog.=) 'async'),
+	ADD COLUMN replicated pg_catalog.bool NOT NULL DEFAULT false
+	CHECK (NOT replicated OR mode OPERATOR(pg_catalog.=) 'async');
 
 ALTER TABLE clip_queue
 	ADD COLUMN slow pg_catalog.bool NOT NULL DEFAULT false,

@@ -18,6 +18,7 @@ use pg_clip_tests::{
 use xtask::psql;
 
 use crate::documentation_commands::{is_run, needs_models};
+use crate::documentation_servers::OF_SERVERS;
 
 macro_rules! pages {
     ($($name:ident $path:literal)*) => {
@@ -42,6 +43,7 @@ pages! {
     the_page_on_scale_runs "docs/scale.md"
     the_page_on_searching_runs "docs/searching.md"
     the_page_on_settings_runs "docs/settings.md"
+    the_page_on_sizing_runs "docs/sizing.md"
     the_page_on_stored_photos_runs "docs/stored-photos.md"
     the_page_on_views_runs "docs/views.md"
     the_page_on_watching_runs "docs/watching.md"
@@ -51,7 +53,7 @@ pages! {
 fn every_page_with_blocks_that_run_has_its_test() {
     let with_blocks = Page::documentation().into_iter().filter(|page| page.blocks().iter().any(runs));
     let with_blocks: BTreeSet<String> = with_blocks.map(|page| page.path).collect();
-    assert_eq!(with_blocks, PAGES.iter().map(|path| (*path).to_owned()).collect());
+    assert_eq!(with_blocks, PAGES.iter().chain(&OF_SERVERS).map(|path| (*path).to_owned()).collect());
 }
 
 #[test]
@@ -190,12 +192,12 @@ fn runs(block: &Block) -> bool {
 }
 
 /// One psql, which runs blocks one after the other, those of the shell in a shell of its own.
-struct Session {
+pub(crate) struct Session {
     folder: PathBuf,
 }
 
 impl Session {
-    fn new(name: &str) -> Session {
+    pub(crate) fn new(name: &str) -> Session {
         let name = name.replace('/', "-");
         let folder = std::env::temp_dir().join(format!("pg_clip-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder is made");
@@ -218,7 +220,12 @@ impl Session {
     }
 
     /// Runs the blocks; returns what each of them printed.
-    fn run(&self, cluster: &TestCluster, database: &TestDatabase, blocks: &[Block]) -> Vec<String> {
+    pub(crate) fn run(
+        &self,
+        cluster: &TestCluster,
+        database: &TestDatabase,
+        blocks: &[Block],
+    ) -> Vec<String> {
         const MARK: &str = "### the next block";
         let mut script = "\\set ON_ERROR_STOP on\n".to_owned();
         for (number, block) in blocks.iter().enumerate() {
@@ -262,6 +269,6 @@ fn path_with(folder: &Path) -> String {
     format!("{}:{}", folder.display(), std::env::var("PATH").expect("a path"))
 }
 
-fn without_margins(text: &str) -> Vec<&str> {
+pub(crate) fn without_margins(text: &str) -> Vec<&str> {
     text.trim().lines().map(str::trim_end).filter(|line| !line.is_empty()).collect()
 }

@@ -10,7 +10,8 @@ use pg_clip_tests::{Block, Page, ServerCopy, repository, tested_postgres};
 const RUN: [&str; 7] = ["catalogue", "check", "embed", "list", "quantize", "remove", "sandbox"];
 
 /// Programs of others, and the shell's own commands.
-const OTHERS: [&str; 9] = ["apt-get", "cd", "export", "git", "npm", "npx", "pgxn", "podman", "skopeo"];
+const OTHERS: [&str; 10] =
+    ["apt-get", "cd", "export", "git", "npm", "npx", "pg_basebackup", "pgxn", "podman", "skopeo"];
 
 /// The subcommands that take the option --models-directory.
 pub(crate) fn needs_models() -> Vec<&'static str> {

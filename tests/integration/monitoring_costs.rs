@@ -1,28 +1,11 @@
 //! What looking at a watched table costs, counted in blocks: no more for a table that is larger.
 
-use pg_clip_tests::{TestCluster, TestDatabase, run, value};
-use postgres::{Client, SimpleQueryMessage};
+use pg_clip_tests::{TestCluster, TestDatabase, blocks_of, run, value};
+use postgres::Client;
 
 /// Whole pages of a source: 8 photos each.
 const SMALLER: i64 = 40_000;
 const LARGER: i64 = 160_000;
-
-/// The blocks that a query reads or finds in the cache. Its first run fills what the session keeps of the catalogs.
-fn blocks(client: &mut Client, query: &str) -> i64 {
-    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}");
-    let mut count = || {
-        let messages = client.simple_query(&explain).expect("an explanation");
-        let plan = messages.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0),
-            _ => None,
-        });
-        let plan: serde_json::Value = serde_json::from_str(plan.expect("a plan")).expect("JSON");
-        let blocks = |kind: &str| plan[0]["Plan"][kind].as_i64().expect("a number of blocks");
-        blocks("Shared Hit Blocks") + blocks("Shared Read Blocks")
-    };
-    count();
-    count()
-}
 
 /// A watched table whose photos, which are none, have embeddings that no model made.
 fn watched(cluster: &TestCluster) -> (TestDatabase, Client) {
@@ -79,13 +62,13 @@ fn coverage_of_a_large_table_reads_as_much_as_that_of_a_larger_one() {
         let found = counts(&mut client);
         assert!((found[0] - photos).abs() <= photos / 20, "{found:?} of {photos}");
         assert_eq!(found, [found[0], found[0], 0, 0], "a table without gaps has none in each sample");
-        costs.push(blocks(&mut client, coverage));
+        costs.push(blocks_of(&mut client, coverage));
     }
     println!("{costs:?} blocks for {SMALLER} and {LARGER} photos");
     // About 1,000 photos are looked up; how many pages are drawn differs.
     assert!(costs[1] <= costs[0] * 3 / 2 && costs[1] < 8000, "{costs:?}");
     let exact = "SELECT * FROM clip_count('photos')";
-    assert!(blocks(&mut client, exact) > LARGER / 8, "an exact count reads the table");
+    assert!(blocks_of(&mut client, exact) > LARGER / 8, "an exact count reads the table");
 
     run(
         &mut client,
@@ -123,8 +106,8 @@ fn counting_jobs_and_looking_for_failures_costs_no_more_where_more_jobs_wait() {
             "SELECT oldest_waiting < now() - interval '20 hours' FROM clip_coverage"
         ));
         costs.push((
-            blocks(&mut client, "SELECT queued, failed, oldest_waiting FROM clip_coverage"),
-            blocks(&mut client, "SELECT * FROM clip_failures"),
+            blocks_of(&mut client, "SELECT queued, failed, oldest_waiting FROM clip_coverage"),
+            blocks_of(&mut client, "SELECT * FROM clip_failures"),
         ));
     }
     println!("{costs:?} blocks for 30,000 and 120,000 jobs");
@@ -137,7 +120,7 @@ fn counting_jobs_and_looking_for_failures_costs_no_more_where_more_jobs_wait() {
     let failures = "SELECT count(*) FROM clip_failures WHERE source = 'photos'::regclass";
     assert_eq!(value::<i64>(&mut client, failures), 3);
     assert_eq!(value::<i64>(&mut client, "SELECT failed FROM clip_coverage"), 1);
-    assert!(blocks(&mut client, "SELECT * FROM clip_failures") < 100);
+    assert!(blocks_of(&mut client, "SELECT * FROM clip_failures") < 100);
     run(&mut client, "DELETE FROM clip_queue WHERE key::int > 10000");
     assert_eq!(value::<i64>(&mut client, "SELECT queued FROM clip_coverage"), 9999, "exact up to a bound");
 }

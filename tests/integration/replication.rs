@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pg_clip_tests::{
     TestCluster, TestDatabase, demo_photos, run, sqlstate, value, wait_for_the_queue, wait_until,
+    wait_until_equal,
 };
 use postgres::Client;
 use xtask::command;
@@ -166,12 +167,7 @@ fn restore_schema(
 }
 
 fn subscribe(reader: &mut Client, publisher: &TestCluster, source: &TestDatabase) {
-    let host = publisher.server.sockets().display().to_string().replace('\\', "\\\\").replace('\'', "\\'");
-    let connection = format!("host='{host}' user=postgres dbname={}", source.name());
-    run(
-        reader,
-        &format!("CREATE SUBSCRIPTION shop CONNECTION '{}' PUBLICATION shop", connection.replace('\'', "''")),
-    );
+    pg_clip_tests::subscribe(reader, "shop", publisher, source, "");
 }
 
 /// Inserts the demo's photos of these numbers, from 1 on, in one statement.
@@ -180,14 +176,6 @@ fn insert(client: &mut Client, first: usize, last: usize) {
     let ids: Vec<i64> = (1i64..).skip(first - 1).take(photos.len()).collect();
     let statement = "INSERT INTO photos (id, image) SELECT * FROM unnest($1::bigint[], $2::bytea[])";
     client.execute(statement, &[&ids, &photos]).expect("photos are inserted");
-}
-
-/// Waits until a table has the same rows on both sides.
-fn wait_until_equal(writer: &mut Client, reader: &mut Client, table: &str) {
-    let rows = format!("SELECT md5(string_agg(t::text, ',' ORDER BY t::text)) FROM {table} AS t");
-    let wanted: Option<String> = value(writer, &rows);
-    let name = format!("the rows of {table} on the subscriber");
-    wait_until(&name, DEADLINE, || value::<Option<String>>(reader, &rows) == wanted);
 }
 
 fn inferences(client: &mut Client) -> i64 {

@@ -1,14 +1,10 @@
 //! A hot standby searches with an embedder of its own, and watches once it is promoted.
 
-use std::time::Duration;
-
 use pg_clip_tests::{
-    Signal, TestCluster, WRONG, demo_photos, embedder, failure, repository_file, run, send, store, value,
-    wait_for_the_queue, wait_until, watched_async,
+    Signal, TestCluster, WRONG, catch_up, demo_photos, embedder, failure, repository_file, run, send, store,
+    value, wait_for_the_queue, watched_async,
 };
 use postgres::Client;
-
-const DEADLINE: Duration = Duration::from_secs(30);
 
 const SEARCH: &str = "SELECT image_id FROM image_embeddings
     ORDER BY embedding <=> (SELECT clip_embed_text('a slice of pizza')) LIMIT 5";
@@ -102,10 +98,4 @@ fn a_promoted_standby_embeds_what_the_primary_left_in_the_queue() {
     wait_for_the_queue(&mut reader);
     assert_eq!(value::<i64>(&mut reader, "SELECT count(*) FROM image_embeddings"), 20);
     assert_eq!(value::<i64>(&mut reader, WRONG), 0);
-}
-
-fn catch_up(writer: &mut Client, reader: &mut Client) {
-    let position: String = value(writer, "SELECT pg_current_wal_insert_lsn()::text");
-    let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{position}'");
-    wait_until("the standby has replayed everything", DEADLINE, || value(reader, &replayed));
 }

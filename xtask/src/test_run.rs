@@ -60,7 +60,12 @@ fn integration(
     let built = build::build(&places.workspace, environment, postgres)?;
     install::install(&places.workspace, environment, postgres, &built)?;
     abandoned::remove(places, postgres)?;
-    let mut runner = runner(places, "pg_clip_tests", &["--features", &clients.features.join(",")], filter);
+    let of_server = clients::of_server(postgres);
+    if of_server.is_empty() {
+        println!("not run: the tests of shards on {}, for it has no postgres_fdw", postgres.version);
+    }
+    let features = [&clients.features[..], &of_server].concat().join(",");
+    let mut runner = runner(places, "pg_clip_tests", &["--features", &features], filter);
     run(runner.env(PG_CONFIG_VARIABLE, &postgres.pg_config))
 }
 

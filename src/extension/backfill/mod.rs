@@ -16,7 +16,7 @@ use pgrx::pg_sys;
 
 use self::find::Page;
 use crate::error::Error;
-use crate::owned::{Key, Pair, Side, notice};
+use crate::owned::{Key, Pair, Side, notice, refuse_subscribed};
 use crate::procedure::{Procedure, pause};
 use crate::queue::backfill::Calls;
 use crate::refusal::{Reason, refuse};
@@ -90,6 +90,7 @@ impl<'a> Call<'a> {
                 .with_detail("The jobs in it are those of the publisher, and no photo is embedded here.")
                 .with_hint("Publish tables by their names, and not those of pg_clip."));
             }
+            refuse_subscribed(&pair.target)?;
             let total = find::count(spi, &pair, verify)?;
             Ok((pair.source.name, total))
         })?;

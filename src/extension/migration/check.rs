@@ -5,7 +5,7 @@ use pgrx::{IntoDatum, pg_sys};
 use super::gaps::GAP_TRIGGER;
 use super::task::{Task, describe};
 use crate::error::Error;
-use crate::owned::{Table, columns, literal, notice};
+use crate::owned::{Table, columns, literal, notice, refuse_subscribed};
 use crate::refusal::{Reason, refuse};
 use crate::settings;
 use crate::spi::{Argument, Spi};
@@ -53,6 +53,7 @@ pub(super) fn check(
         let message = format!("table {} is partitioned or inherits", target.name);
         return Err(refuse(Reason::NotSupported, message));
     }
+    refuse_subscribed(target)?;
     if set_default {
         check_database(spi)?;
     }

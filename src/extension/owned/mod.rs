@@ -31,6 +31,7 @@ pub(crate) use self::record::{record, record_of};
 use crate::catalog::{name_of, owner_of};
 use crate::encoding::{c_string, to_server};
 use crate::error::Error;
+use crate::extensions::is_subscribed;
 use crate::refusal::{Reason, refuse};
 use crate::report;
 use crate::spi::{Argument, Spi};
@@ -173,6 +174,16 @@ pub(crate) fn check_one_owner(spi: &Spi, source: &Table, target: &Table) -> Resu
     )
     .with_detail("Embeddings are written as the owner of both tables.")
     .with_hint(format!("ALTER TABLE {} OWNER TO {owner}", target.name)))
+}
+
+/// Refuses a target that a subscription fills: its vectors are those of the publisher.
+pub(crate) fn refuse_subscribed(target: &Table) -> Result<(), Error> {
+    if !is_subscribed(target.oid) {
+        return Ok(());
+    }
+    Err(refuse(Reason::NotReady, format!("table {} is filled by a subscription", target.name))
+        .with_detail("The publisher embeds the photos.")
+        .with_hint("Once the subscription is dropped, they are embedded here."))
 }
 
 /// The quoted name of a role.

@@ -119,7 +119,7 @@ impl Batches {
         };
         let look_up = || {
             transaction_on(source, self.lane.patience(), |spi| {
-                match Watched::registered(spi, &self.home, source, Patience::None)? {
+                match Watched::to_embed(spi, &self.home, source, Patience::None)? {
                     Some(watched) => {
                         let model = model_of(spi, &watched)?;
                         Ok(Some((watched.source, model, watched.next)))
@@ -203,7 +203,7 @@ impl Batches {
         let home = &self.home;
         let source = jobs.first().map_or(pg_sys::InvalidOid, |job| job.source);
         transaction_on(source, self.lane.patience(), |spi| {
-            let Some(watched) = Watched::registered(spi, home, source, Patience::None)? else {
+            let Some(watched) = Watched::to_embed(spi, home, source, Patience::None)? else {
                 return Ok(None);
             };
             let found = read::read(spi, &watched, jobs)?;

@@ -32,8 +32,17 @@ impl<'a> Jobs<'a> {
 
     /// Has the photos embedded once the transaction is committed.
     pub(crate) fn add(&self, keys: Vec<String>) -> Result<(), Error> {
+        self.add_by(&sql::add(&self.home.schema), keys)
+    }
+
+    /// As [`Jobs::add`], before all others: for photos whose vector goes, or is known already.
+    pub(crate) fn add_first(&self, keys: Vec<String>) -> Result<(), Error> {
+        self.add_by(&sql::add_first(&self.home.schema), keys)
+    }
+
+    fn add_by(&self, statement: &str, keys: Vec<String>) -> Result<(), Error> {
         if !keys.is_empty() {
-            self.run(&sql::add(&self.home.schema), keys)?;
+            self.run(statement, keys)?;
             if !self.is_by_reference {
                 wake::at_commit();
             }

@@ -76,7 +76,7 @@ pub(super) fn finish(
         return Ok(Done::default());
     };
     let source = first.job.source;
-    let watched = Watched::registered(spi, home, source, Patience::None)?;
+    let watched = Watched::to_embed(spi, home, source, Patience::None)?;
     // A crash loses a vector together with the end of its job.
     spi.run_kept("SET LOCAL synchronous_commit = off", &[])?;
     // What is deferred would run at the commit, as the worker.

@@ -16,11 +16,21 @@ const SLOW: &str = "10 minutes";
 /// Writes jobs for the keys `$2` of source `$1`. A job that is there starts again from the beginning, and keeps its place:
 /// a photo that changes often would never have its turn at the end of a long queue.
 pub(super) fn add(schema: &str) -> String {
+    add_due(schema, "now()", "CASE WHEN job.dead THEN EXCLUDED.run_at ELSE job.enqueued_at END")
+}
+
+/// As [`add`], before all others: what needs no inference does not wait for what does.
+pub(super) fn add_first(schema: &str) -> String {
+    add_due(schema, "'2000-01-01 00:00:00+00'::timestamptz", "EXCLUDED.run_at")
+}
+
+/// `new` is when a job is due that was not there, `again` when one is that was.
+fn add_due(schema: &str, new: &str, again: &str) -> String {
     format!(
-        "INSERT INTO {schema}.clip_queue AS job (source, key)
-        SELECT $1, key FROM unnest($2) AS key
+        "INSERT INTO {schema}.clip_queue AS job (source, key, run_at)
+        SELECT $1, key, {new} FROM unnest($2) AS key
         ON CONFLICT (source, key) DO UPDATE SET generation = EXCLUDED.generation,
-            run_at = CASE WHEN job.dead THEN EXCLUDED.run_at ELSE job.enqueued_at END,
+            run_at = {again},
             enqueued_at = CASE WHEN job.dead THEN EXCLUDED.enqueued_at ELSE job.enqueued_at END,
             attempts = 0, claimed = false, suspect = false, dead = false, changed = true,
             sqlstate = NULL, message = NULL, failed_at = NULL"

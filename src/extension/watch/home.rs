@@ -25,6 +25,8 @@ pub(crate) struct Home {
     pub(crate) halfvec_type: pg_sys::Oid,
     /// The table `clip_watches`.
     pub(crate) watches: pg_sys::Oid,
+    /// The table `clip_queue`.
+    pub(crate) queue: pg_sys::Oid,
 }
 
 /// What a database has of the extension.
@@ -47,7 +49,7 @@ impl Home {
         if extension.version != VERSION {
             return Err(Error::OtherVersion(extension.version));
         }
-        Ok(Home::look_up(&extension).ok_or(Error::NoExtension)?.0)
+        Home::look_up(&extension).ok_or(Error::NoExtension)
     }
 
     /// Found from the extension itself.
@@ -59,7 +61,7 @@ impl Home {
             return Installed::OtherVersion(extension.version);
         }
         match Home::look_up(&extension) {
-            Some((home, queue)) if !is_subscribed(queue) => Installed::Here(home),
+            Some(home) if !is_subscribed(home.queue) => Installed::Here(home),
             _ => Installed::Nothing,
         }
     }
@@ -69,17 +71,16 @@ impl Home {
         type_oid == self.vector_type || type_oid == self.halfvec_type
     }
 
-    /// With the table `clip_queue`.
-    fn look_up(extension: &Extension) -> Option<(Home, pg_sys::Oid)> {
+    fn look_up(extension: &Extension) -> Option<Home> {
         let queue = extension.relation(c"clip_queue")?;
         let pgvector = Extension::named(c"vector")?;
-        let home = Home {
+        Some(Home {
             schema: catalog::schema_name(extension.schema),
             owner: catalog::owner_of(queue)?,
             vector_type: pgvector.type_named(c"vector")?,
             halfvec_type: pgvector.type_named(c"halfvec").unwrap_or(pg_sys::InvalidOid),
             watches: extension.relation(c"clip_watches")?,
-        };
-        Some((home, queue))
+            queue,
+        })
     }
 }

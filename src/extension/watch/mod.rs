@@ -8,6 +8,7 @@
 //! Rows are read and written as the owner of both tables, in a restricted operation with a search_path of its own: the
 //! caller needs no right on the target, and gains none; see [`role`].
 
+pub(crate) mod applied;
 mod deferrable;
 pub(crate) mod home;
 pub(crate) mod key;
@@ -45,8 +46,9 @@ sql_function! {
             if context.is_null() || !pgrx::is_a(context, pg_sys::NodeTag::T_TriggerData) {
                 return Err(Error::NotAStatementTrigger);
             }
-            if !moves::note(context.cast())? {
-                fill(&Firing::new(context.cast())?, (*(*fcinfo).flinfo).fn_oid)?;
+            let function = (*(*fcinfo).flinfo).fn_oid;
+            if !moves::note(context.cast())? && !applied::enqueue(context.cast(), function)? {
+                fill(&Firing::new(context.cast())?, function)?;
             }
             Ok(pg_sys::Datum::from(0))
         }
@@ -160,6 +162,9 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
     unsafe { spi.register_transition_tables(firing.data)? };
     let home = Home::of(function)?;
     let watch = Watch::find(&spi, &home, firing)?;
+    if watch.rests() {
+        return Ok(());
+    }
     let gone = || Error::NotWatched(catalog::name_of(firing.table));
     let source = watch.source(Patience::Wait)?.ok_or_else(gone)?;
     let mode = settings::enabled().then(|| {

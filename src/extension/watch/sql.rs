@@ -33,13 +33,13 @@ pub(crate) fn forget_jobs_of_dropped(schema: &str) -> String {
 /// Writes the row of a watch, in place of one of the same source. The parameters are the columns.
 pub(crate) fn register(schema: &str) -> String {
     format!(
-        "INSERT INTO {schema}.clip_watches VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+        "INSERT INTO {schema}.clip_watches VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
         ON CONFLICT (source) DO UPDATE SET target = EXCLUDED.target, mode = EXCLUDED.mode,
             image_column = EXCLUDED.image_column, key_column = EXCLUDED.key_column,
             project_column = EXCLUDED.project_column, target_key_column = EXCLUDED.target_key_column,
             embedding_column = EXCLUDED.embedding_column, checksum_column = EXCLUDED.checksum_column,
             model_column = EXCLUDED.model_column, target_project_column = EXCLUDED.target_project_column,
-            model = EXCLUDED.model, by_reference = EXCLUDED.by_reference"
+            model = EXCLUDED.model, by_reference = EXCLUDED.by_reference, replicated = EXCLUDED.replicated"
     )
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn unregister(schema: &str) -> String {
 pub(crate) fn registration(schema: &str) -> String {
     format!(
         "SELECT target, mode, image_column, key_column, project_column, target_key_column, embedding_column,
-            checksum_column, model_column, target_project_column, model, by_reference
+            checksum_column, model_column, target_project_column, model, by_reference, replicated
         FROM {schema}.clip_watches WHERE source = $1"
     )
 }
@@ -301,6 +301,18 @@ pub(crate) fn delete_all_gone(watched: &Watched) -> String {
     let image = &watched.source.image.name;
     format!(
         "DELETE FROM {target} AS t WHERE NOT EXISTS (
+            SELECT FROM {source} AS s WHERE s.{key} {equals} t.{target_key} AND s.{image} IS NOT NULL)"
+    )
+}
+
+/// The keys of all embeddings that have no photo.
+pub(crate) fn all_gone(watched: &Watched) -> String {
+    let (source, target) = (&watched.source.table.rows, &watched.target.name);
+    let (key, target_key, equals) =
+        (&watched.source.key.name, &watched.target_key.name, &watched.source.key_type.equals);
+    let image = &watched.source.image.name;
+    format!(
+        "SELECT t.{target_key} FROM {target} AS t WHERE NOT EXISTS (
             SELECT FROM {source} AS s WHERE s.{key} {equals} t.{target_key} AND s.{image} IS NOT NULL)"
     )
 }

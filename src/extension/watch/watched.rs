@@ -13,6 +13,7 @@ use super::role::{act_as, read_as};
 use super::{Firing, sql};
 use crate::catalog::{self, Column, Lock, Table};
 use crate::error::Error;
+use crate::extensions::is_subscribed;
 use crate::partition_tree;
 use crate::spi::{Argument, Rows, Spi, Varlena};
 
@@ -56,6 +57,8 @@ pub(crate) struct Registration {
     pub(crate) mode: Mode,
     /// Which model made the vectors of the target; nothing before there is one.
     pub(crate) model: Option<String>,
+    /// Whether what logical replication applies is embedded too: see [`super::applied`].
+    pub(crate) is_replicated: bool,
 }
 
 /// When photos are embedded.
@@ -92,15 +95,27 @@ impl<'a> Watch<'a> {
     /// What `clip_watch` wrote down for the table or for one that it is a partition of, or else what the trigger's
     /// arguments say.
     pub(crate) fn find(spi: &'a Spi, home: &'a Home, firing: &Firing) -> Result<Watch<'a>, Error> {
-        if let Some(registered) = Watch::registered(spi, home, firing.table)? {
-            return Ok(registered);
+        match Watch::of_whole(spi, home, firing.table)? {
+            Some(registered) => Ok(registered),
+            None => Watch::from_arguments(spi, home, firing),
         }
-        for table in partition_tree::ancestors(firing.table) {
-            if let Some(registered) = Watch::registered(spi, home, table)? {
-                return Ok(registered);
+    }
+
+    /// What `clip_watch` wrote down for the table or for one that it is a partition of, if it did.
+    pub(super) fn of_whole(
+        spi: &'a Spi,
+        home: &'a Home,
+        table: pg_sys::Oid,
+    ) -> Result<Option<Watch<'a>>, Error> {
+        if let Some(registered) = Watch::registered(spi, home, table)? {
+            return Ok(Some(registered));
+        }
+        for whole in partition_tree::ancestors(table) {
+            if let Some(registered) = Watch::registered(spi, home, whole)? {
+                return Ok(Some(registered));
             }
         }
-        Watch::from_arguments(spi, home, firing)
+        Ok(None)
     }
 
     /// What `clip_watch` wrote down for the table, if it did.
@@ -118,6 +133,7 @@ impl<'a> Watch<'a> {
         let registration = Registration {
             mode: if row.printed(2).as_deref() == Some("async") { Mode::Async } else { Mode::Sync },
             model: row.printed(11),
+            is_replicated: row.get::<bool>(13)?.unwrap_or_default(),
         };
         let is_by_reference = row.get::<bool>(12)?.unwrap_or_default();
         let registration = Some(registration);
@@ -145,6 +161,13 @@ impl<'a> Watch<'a> {
         }
         let source = firing.table;
         Ok(Watch { spi, home, row, source, target, registration: None, is_by_reference: false })
+    }
+
+    /// Whether the watch rests, because a subscription fills its target: the publisher embeds the photos, and a vector
+    /// that was written here would stand in the way of one that it sends. It does not rest where a subscription fills the
+    /// queue too: then the whole database is a copy, and its jobs wait.
+    pub(crate) fn rests(&self) -> bool {
+        self.registration.is_some() && is_subscribed(self.target) && !is_subscribed(self.home.queue)
     }
 
     /// Looks the watched table up. Nothing where it is gone.
@@ -214,6 +237,14 @@ impl<'a> Watch<'a> {
         }))
     }
 
+    /// The column of the source whose value is carried over, where one is.
+    pub(super) fn source_project(&self, source: &Source) -> Result<Option<Column>, Error> {
+        match (self.row.printed(5), self.row.printed(10)) {
+            (Some(project), Some(_)) => source.table.column(&project).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     fn name(&self, column: i32) -> String {
         self.row.printed(column).unwrap_or_default()
     }
@@ -227,9 +258,26 @@ impl Watched {
         source: pg_sys::Oid,
         patience: Patience,
     ) -> Result<Option<Watched>, Error> {
-        let Some(watch) = Watch::registered(spi, home, source)? else {
-            return Ok(None);
-        };
+        match Watch::registered(spi, home, source)? {
+            Some(watch) => Watched::of(&watch, patience),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Watched::registered`], and nothing where the watch rests: see [`Watch::rests`].
+    pub(crate) fn to_embed(
+        spi: &Spi,
+        home: &Home,
+        source: pg_sys::Oid,
+        patience: Patience,
+    ) -> Result<Option<Watched>, Error> {
+        match Watch::registered(spi, home, source)? {
+            Some(watch) if !watch.rests() => Watched::of(&watch, patience),
+            _ => Ok(None),
+        }
+    }
+
+    fn of(watch: &Watch, patience: Patience) -> Result<Option<Watched>, Error> {
         match watch.source(patience)? {
             Some(source) => watch.with_target(source, patience),
             None => Ok(None),

@@ -43,7 +43,7 @@ const ALONE: u32 = pg_sys::AccessExclusiveLock;
 sql_function! {
     /// `clip_watch(source regclass, target text, mode text, image_column name, key_column name, project_column name,
     /// target_key_column name, embedding_column name, checksum_column name, model_column name,
-    /// target_project_column name, reference_column name, storage text) → regclass`
+    /// target_project_column name, reference_column name, storage text, replicated bool) → regclass`
     fn clip_watch(fcinfo) {
         // SAFETY: SQL declares the function with these arguments; `flinfo` is that of the running function.
         let (request, function) = unsafe {
@@ -63,8 +63,9 @@ sql_function! {
         };
         register(&spi, &home, &source, &target, &request, model)?;
         let Table { oid, owner, .. } = source.table;
-        triggers::make(&spi, &home, oid, owner, &source.key.name)?;
-        partitions::make(&spi, &home, oid, owner, &source.key.name)?;
+        let made = triggers::Made { key: &source.key.name, is_replicated: request.is_replicated };
+        triggers::make(&spi, &home, oid, owner, made)?;
+        partitions::make(&spi, &home, oid, owner, made)?;
         Ok(target.table.oid.into())
     }
 }
@@ -129,6 +130,7 @@ fn register(
         text(project.map(|(_, project)| project)),
         text(model.as_deref()),
         Argument::bool(request.is_by_reference),
+        Argument::bool(request.is_replicated),
     ];
     let is_taken = |code: pgrx::PgSqlErrorCode| code == pgrx::PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION;
     let registered = attempt(is_taken, || {

@@ -78,7 +78,12 @@ fn follow(spi: &Spi, home: &Home, root: pg_sys::Oid) -> Result<(), Error> {
         return Ok(());
     };
     for part in parts(spi, &watched, PARTS_WITHOUT)? {
-        triggers::make(spi, home, part, watched.source.table.owner, watched.source.key.raw_name())?;
+        let registration = watched.registration.as_ref();
+        let made = triggers::Made {
+            key: watched.source.key.raw_name(),
+            is_replicated: registration.is_some_and(|registration| registration.is_replicated),
+        };
+        triggers::make(spi, home, part, watched.source.table.owner, made)?;
         watched.read(|| {
             let rows = format!("ONLY {}", catalog::name_of(part));
             let keys =
@@ -100,9 +105,9 @@ pub(super) fn make(
     home: &Home,
     root: pg_sys::Oid,
     owner: pg_sys::Oid,
-    key: &str,
+    made: triggers::Made,
 ) -> Result<(), Error> {
-    each_part(spi, root, owner, |part| triggers::make(spi, home, part, owner, key))
+    each_part(spi, root, owner, |part| triggers::make(spi, home, part, owner, made))
 }
 
 /// Drops the triggers of a watch from all partitions of a table.

@@ -28,6 +28,8 @@ pub(super) struct Request {
     pub(super) target_project: Option<String>,
     /// The type of the embeddings.
     pub(super) storage: Option<Storage>,
+    /// Whether what logical replication applies is embedded too.
+    pub(super) is_replicated: bool,
 }
 
 /// How an embedding is stored.
@@ -89,7 +91,7 @@ impl Request {
     /// # Safety
     /// `fcinfo` is that of `clip_watch`.
     pub(super) unsafe fn read(fcinfo: pg_sys::FunctionCallInfo) -> Result<Request, Error> {
-        // SAFETY: the caller vouches for the arguments: a regclass, two texts, nine names and a text, each perhaps NULL.
+        // SAFETY: the caller vouches for the arguments: a regclass, two texts, nine names, a text and a bool, each perhaps NULL.
         let (text, name) = unsafe {
             (
                 |index| {
@@ -106,7 +108,9 @@ impl Request {
             return Err(refuse(Reason::UndefinedTable, "the table to watch must be named"));
         };
         let reference = name(11);
-        let default = if reference.is_some() { ASYNC } else { SYNC };
+        // SAFETY: as above.
+        let is_replicated = unsafe { argument(fcinfo, 13) }.is_some_and(|replicated| replicated.value() != 0);
+        let default = if reference.is_some() || is_replicated { ASYNC } else { SYNC };
         let mode = text(2)?.unwrap_or_else(|| default.to_owned());
         if mode != SYNC && mode != ASYNC {
             return Err(refuse(Reason::InvalidParameter, format!("mode \"{mode}\" is not known"))
@@ -115,6 +119,13 @@ impl Request {
         if reference.is_some() && mode == SYNC {
             return Err(refuse(Reason::NotSupported, "a table of references cannot be watched in sync mode")
                 .with_detail("No process of the server fetches a photo: a feeder brings its bytes later.")
+                .with_hint("Leave the mode out."));
+        }
+        if is_replicated && mode == SYNC {
+            return Err(refuse(Reason::NotSupported, "replicated photos cannot be embedded in sync mode")
+                .with_detail(
+                    "Each would hold up the subscription, and one that cannot be decoded would end it.",
+                )
                 .with_hint("Leave the mode out."));
         }
         let image = required(name(3), "image_column")?;
@@ -136,6 +147,7 @@ impl Request {
             model: required(name(9), "model_column")?,
             target_project: name(10),
             storage: text(12)?.as_deref().map(Storage::read).transpose()?,
+            is_replicated,
         })
     }
 

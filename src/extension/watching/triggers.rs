@@ -7,8 +7,8 @@ use crate::catalog::name_of;
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
 use crate::watch::home::Home;
-use crate::watch::moves;
 use crate::watch::role::act_as;
+use crate::watch::{applied, moves};
 
 /// The event of a trigger, and the rows that it sees.
 const TRIGGERS: [(&str, &str); 4] = [
@@ -21,13 +21,27 @@ const TRIGGERS: [(&str, &str); 4] = [
 /// The triggers of a partition that note where a row moves, and their events: see [`moves`].
 const MOVES: [(&str, &str); 2] = [("clip_watch_moved_away", "DELETE"), ("clip_watch_moved_here", "INSERT")];
 
-/// Makes them, in place of those of an earlier watch. `key` is the column of the photos' keys.
+/// The triggers that are fired for what logical replication applies, and for nothing else: see [`applied`]. Those of rows are
+/// on each table that holds rows, those of TRUNCATE on each.
+const APPLIED_ROW: &str = "clip_watch_applied";
+const APPLIED_TRUNCATE: &str = "clip_watch_applied_truncate";
+
+/// What triggers are made for.
+#[derive(Clone, Copy)]
+pub(super) struct Made<'a> {
+    /// The column of the photos' keys.
+    pub(super) key: &'a str,
+    /// Whether what logical replication applies is embedded too.
+    pub(super) is_replicated: bool,
+}
+
+/// Makes them, in place of those of an earlier watch.
 pub(super) fn make(
     spi: &Spi,
     home: &Home,
     table: pg_sys::Oid,
     owner: pg_sys::Oid,
-    key: &str,
+    Made { key, is_replicated }: Made,
 ) -> Result<(), Error> {
     drop_all(spi, table, owner)?;
     let function = format!("{}.clip_fill_image_embeddings", home.schema);
@@ -39,6 +53,21 @@ pub(super) fn make(
                 FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
             );
             spi.run(&statement, &[])?;
+        }
+        if is_replicated {
+            let mut replica = vec![(APPLIED_TRUNCATE, "TRUNCATE", "STATEMENT")];
+            if holds_rows(table) {
+                replica.push((APPLIED_ROW, "INSERT OR UPDATE OR DELETE", "ROW"));
+            }
+            for (name, events, level) in replica {
+                let statement = format!(
+                    "CREATE TRIGGER {name} AFTER {events} ON {table_name}
+                    FOR EACH {level} EXECUTE FUNCTION {function}('{}')",
+                    applied::ARGUMENT
+                );
+                spi.run(&statement, &[])?;
+                spi.run(&format!("ALTER TABLE {table_name} ENABLE REPLICA TRIGGER {name}"), &[])?;
+            }
         }
         if !holds_rows_of_others(table) {
             return Ok(());
@@ -57,11 +86,14 @@ pub(super) fn make(
 
 /// Whether rows of other partitions can move to a table.
 fn holds_rows_of_others(table: pg_sys::Oid) -> bool {
-    // SAFETY: both functions take any number.
-    unsafe {
-        pg_sys::get_rel_relispartition(table)
-            && pg_sys::get_rel_relkind(table).cast_unsigned() == pg_sys::RELKIND_RELATION
-    }
+    // SAFETY: the function takes any number.
+    unsafe { pg_sys::get_rel_relispartition(table) && holds_rows(table) }
+}
+
+/// Whether a table is no partitioned one.
+fn holds_rows(table: pg_sys::Oid) -> bool {
+    // SAFETY: the function takes any number.
+    unsafe { pg_sys::get_rel_relkind(table).cast_unsigned() == pg_sys::RELKIND_RELATION }
 }
 
 /// Whether a table has triggers of a watch.
@@ -83,4 +115,4 @@ const NAMES: &str = "
     SELECT tgname::text FROM pg_trigger
     WHERE tgrelid = $1 AND NOT tgisinternal AND tgname = ANY ('{
         clip_watch_insert, clip_watch_update, clip_watch_delete, clip_watch_truncate,
-        clip_watch_moved_away, clip_watch_moved_here}'::name[])";
+        clip_watch_moved_away, clip_watch_moved_here, clip_watch_applied, clip_watch_applied_truncate}'::name[])";

@@ -125,7 +125,7 @@ fn claim_unless_paused(
 }
 
 fn claim(spi: &Spi, home: &Home, source: pg_sys::Oid, most: i32, lease: f64) -> Result<Vec<Claimed>, Error> {
-    let Some(watched) = Watched::registered(spi, home, source, Patience::None)? else {
+    let Some(watched) = Watched::to_embed(spi, home, source, Patience::None)? else {
         return Ok(Vec::new());
     };
     let jobs = act_as(home.owner, || {

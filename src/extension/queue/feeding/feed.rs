@@ -259,7 +259,7 @@ impl Feeding<'_> {
     }
 
     fn watched(&self, spi: &Spi, home: &Home) -> Result<Option<Watched>, Error> {
-        Watched::registered(spi, home, self.source, Patience::None)
+        Watched::to_embed(spi, home, self.source, Patience::None)
     }
 
     /// The jobs that are there now, by their keys.
