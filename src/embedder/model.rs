@@ -7,7 +7,7 @@
 //! else was in its batch.
 
 mod config;
-pub(crate) mod fingerprint;
+mod fingerprint;
 mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -26,8 +26,8 @@ use std::{panic, thread};
 use pg_clip_wire::{Fingerprint, MAX_DIMENSIONS};
 
 use self::config::{Config, Kind, LONGEST_CONTEXT};
-pub(crate) use self::folder::{Folder, installed, is_name, locate};
-pub(crate) use self::graph_file::GraphFile;
+pub use self::folder::{Folder, installed, locate};
+use self::graph_file::GraphFile;
 use self::image_tower::ImageTower;
 pub(crate) use self::preprocessing::{Interpolation, Preprocessing, ResizeMode};
 pub(crate) use self::registry::{Registry, State};
@@ -41,28 +41,28 @@ use crate::text::Tokenizer;
 
 /// A model that is loaded and tested.
 #[derive(Debug)]
-pub(crate) struct Model {
+pub struct Model {
     pub name: String,
     pub fingerprint: Fingerprint,
     /// The length of its vectors, at most [`MAX_DIMENSIONS`].
     pub dimensions: u16,
-    pub preprocessing: Preprocessing,
-    pub tokenizer: Tokenizer,
+    pub(crate) preprocessing: Preprocessing,
+    pub(crate) tokenizer: Tokenizer,
     /// Whether texts run at their own length instead of being padded to the context length.
-    pub unpadded_text: bool,
+    pub(crate) unpadded_text: bool,
     /// How many images one run may take.
-    pub image_batch: usize,
+    pub(crate) image_batch: usize,
     /// How fast the image tower is.
-    pub image_pace: Pace,
+    pub(crate) image_pace: Pace,
     /// How many texts one run may take.
-    pub text_batch: usize,
+    pub(crate) text_batch: usize,
     /// By how much the process grew while the model was loaded and tested: its weights, and what ONNX Runtime makes of
     /// them. What other threads took or gave back meanwhile is in it.
-    pub memory_bytes: Option<u64>,
+    pub(crate) memory_bytes: Option<u64>,
     /// The graph that sees, its input and output, in words.
-    pub image_graph: String,
+    pub(crate) image_graph: String,
     /// The graph that reads, its inputs and output, in words.
-    pub text_graph: String,
+    pub(crate) text_graph: String,
     image: ImageTower,
     text: TextTower,
 }
@@ -74,7 +74,7 @@ impl Model {
     /// Loads the model that is the folder `name` in `models_directory`, and tests it.
     ///
     /// Whatever is wrong with its files becomes an [`Error::UnusableModel`] that names the file.
-    pub(crate) fn load(models_directory: &Path, name: &str, runtime: &OnnxRuntime) -> Result<Model, Error> {
+    pub fn load(models_directory: &Path, name: &str, runtime: &OnnxRuntime) -> Result<Model, Error> {
         // The library itself is of no model.
         let sessions = runtime.sessions()?;
         let memory = memory::resident_bytes();

@@ -7,7 +7,7 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use pg_clip_wire::MAX_MODEL_NAME;
+use pg_clip_wire::is_model_name;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 use crate::current_model;
@@ -183,15 +183,9 @@ pub(crate) fn configured_model() -> String {
     text(&MODEL)
 }
 
-/// A name that may be sent to the embedder: 1 to 63 letters, digits, `.`, `_` and `-`, not starting with a dot.
+/// A name that may be sent to the embedder.
 pub(crate) fn checked_model_name(name: &str) -> Result<String, Error> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let fits = (1..=MAX_MODEL_NAME).contains(&name.len());
-    if fits && !name.starts_with('.') && name.bytes().all(allowed) {
-        Ok(name.to_owned())
-    } else {
-        Err(Error::BadModelName(name.to_owned()))
-    }
+    if is_model_name(name) { Ok(name.to_owned()) } else { Err(Error::BadModelName(name.to_owned())) }
 }
 
 pub(crate) fn enabled() -> bool {
@@ -222,11 +216,11 @@ pub(crate) fn max_loaded_models() -> i32 {
     MAX_LOADED_MODELS.get()
 }
 
-/// In megabytes.
 pub(crate) fn jpeg_scaling() -> bool {
     JPEG_SCALING.get()
 }
 
+/// In megabytes.
 pub(crate) fn decoder_memory() -> i32 {
     DECODER_MEMORY.get()
 }

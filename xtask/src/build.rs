@@ -1,4 +1,4 @@
-//! Building the extension, the embedder and the feeder.
+//! Building the extension, the embedder, the installer of its models, and the feeder.
 //!
 //! pgrx takes the server's headers from PGRX_PG_CONFIG_PATH, so `cargo pgrx init` is not needed; the libclang of the
 //! environment has no built-in headers and is given the compiler's.
@@ -17,6 +17,8 @@ use crate::workspace::Workspace;
 pub struct Built {
     pub library: PathBuf,
     pub embedder: PathBuf,
+    /// What installs models, and lies beside the embedder.
+    pub models: PathBuf,
     /// Where it was wanted.
     pub feeder: Option<PathBuf>,
 }
@@ -40,9 +42,12 @@ pub fn build_without_feeder(
     // On its own, so that it has the features that its tests are built with.
     let mut embedder = workspace.cargo();
     embedder.args(["build", "--release", "--package", "pg_clip_embedder"]);
+    let mut models = workspace.cargo();
+    models.args(["build", "--release", "--package", "pg_clip_models"]);
     Ok(Built {
         library: artifact(&mut extension, "pg_clip", "cdylib")?,
         embedder: artifact(&mut embedder, "pg_clip_embedder", "bin")?,
+        models: artifact(&mut models, "pg_clip_models", "bin")?,
         feeder: None,
     })
 }

@@ -20,7 +20,8 @@ use crate::progress::say;
 /// The environment variable that tells the integration tests which PostgreSQL to run.
 pub const PG_CONFIG_VARIABLE: &str = "PG_CLIP_TEST_PG_CONFIG";
 
-const UNIT_TESTED: [&str; 4] = ["pg_clip_wire", "pg_clip_embedder", "pg_clip_feeder", "xtask"];
+const UNIT_TESTED: [&str; 5] =
+    ["pg_clip_wire", "pg_clip_embedder", "pg_clip_models", "pg_clip_feeder", "xtask"];
 
 /// Runs the tests whose names contain the filter; returns whether all is well.
 pub fn test(
@@ -68,7 +69,7 @@ fn runner(places: &Places, package: &str, options: &[&str], filter: Option<&str>
     cargo.args(["test", "--no-fail-fast", "--package", package]).args(options);
     // Decoders take minutes unless they are optimised, and the builds are those that are installed. The other crates
     // build faster than they would gain.
-    if ["pg_clip_embedder", "pg_clip_feeder"].contains(&package) {
+    if ["pg_clip_embedder", "pg_clip_models", "pg_clip_feeder"].contains(&package) {
         cargo.arg("--release");
     }
     if let Some(filter) = filter {

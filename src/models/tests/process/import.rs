@@ -5,8 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
-use crate::embedder::models_directory;
-use crate::installer::{Installer, Said};
+use crate::installer::{Installer, Said, models_directory};
 
 #[test]
 fn the_layouts_are_imported() {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use pg_clip_embedder::fail;
 
-use super::check::fail;
 use super::installation::{InstallOptions, Installation};
 use crate::error::Error;
 use crate::install::{FileRecord, Origin, Progress, Staging, copy, folder_files};

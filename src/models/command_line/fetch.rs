@@ -5,8 +5,8 @@ use std::fs;
 use std::process::ExitCode;
 
 use clap::Args;
+use pg_clip_embedder::fail;
 
-use super::check::fail;
 use super::installation::{InstallOptions, Installation};
 use crate::error::Error;
 use crate::install::{

@@ -5,15 +5,12 @@ use std::time::SystemTime;
 
 use clap::Args;
 use humantime::format_rfc3339_seconds;
+use pg_clip_embedder::{Error as EmbedderError, Model, OnnxRuntime, Place, fail, locate};
 
-use super::check::fail;
 use super::installation::{load_prepared, print, write_for_the_server};
-use super::place::Place;
 use crate::error::Error;
 use crate::install::{Origin, Record, Staging};
-use crate::model::{Model, locate};
-use crate::onnxruntime::OnnxRuntime;
-use crate::quantize::{Cosines, Fidelity, Outcome, Plan, VARIANT, Vectors};
+use crate::quantize::{Cosines, Fidelity, LEAST_MEAN, Outcome, Plan, VARIANT, Vectors};
 
 #[derive(Debug, Args)]
 pub(crate) struct QuantizeOptions {
@@ -41,7 +38,7 @@ pub(crate) fn run(options: &QuantizeOptions) -> ExitCode {
 fn quantize(options: &QuantizeOptions) -> Result<(), Error> {
     write_for_the_server();
     let runtime = options.place.runtime()?;
-    runtime.sessions()?;
+    runtime.ensure_loaded()?;
     let plan = Plan::of(&options.place.models.path()?, &options.source)?;
     let name = options.name.clone().unwrap_or_else(|| format!("{}-{VARIANT}", options.source));
     let staging = Staging::open(&options.place.models.path()?, &name)?;
@@ -97,7 +94,7 @@ fn prepare(
     let installed_at = format_rfc3339_seconds(SystemTime::now()).to_string();
     let record = Record { source, variant: VARIANT.to_owned(), licence, installed_at, files };
     let model = load_prepared(staging, &record, runtime).map_err(|error| match error {
-        Error::UnusableModel { reason, .. } => Error::Unquantizable {
+        Error::Embedder(EmbedderError::UnusableModel { reason, .. }) => Error::Unquantizable {
             name: options.source.clone(),
             reason: format!("in 8 bits it fails its test: {reason}"),
         },
@@ -110,6 +107,7 @@ fn prepare(
             name: options.source.clone(),
             images: images.mean,
             texts: texts.mean,
+            least: LEAST_MEAN,
         });
     }
     tell(&outcomes, &fidelity);

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use pg_clip_embedder::{ModelsDirectory, fail};
 
-use super::check::fail;
-use super::place::ModelsDirectory;
+use crate::error::Error;
 use crate::install;
 
 #[derive(Debug, Args)]
@@ -18,11 +18,15 @@ pub(crate) struct RemoveOptions {
 
 /// Removes the model, or prints why not.
 pub(crate) fn run(options: &RemoveOptions) -> ExitCode {
-    match options.models.path().and_then(|directory| install::remove(&directory, &options.name)) {
+    match remove(options) {
         Ok(()) => {
             println!("removed {}", options.name);
             ExitCode::SUCCESS
         }
         Err(error) => fail(error),
     }
+}
+
+fn remove(options: &RemoveOptions) -> Result<(), Error> {
+    install::remove(&options.models.path()?, &options.name)
 }

@@ -4,12 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use indicatif::DecimalBytes;
+use pg_clip_embedder::{ModelsDirectory, fail, installed};
 
-use super::check::fail;
-use super::place::ModelsDirectory;
+use super::table::print;
 use crate::error::Error;
 use crate::install::{Origin, Record, tree_size};
-use crate::model::installed;
 
 #[derive(Debug, Args)]
 pub(crate) struct ListOptions {
@@ -57,17 +56,4 @@ fn rows(options: &ListOptions) -> Result<Vec<[String; 6]>, Error> {
         });
     }
     Ok(rows)
-}
-
-/// Prints rows with their columns aligned; "-" stands for nothing.
-pub(super) fn print<const N: usize>(rows: &[[String; N]]) {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(1);
-    let widths: [usize; N] = std::array::from_fn(width);
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| {
-            let cell = if cell.is_empty() { "-" } else { cell };
-            format!("{cell:width$}")
-        });
-        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
-use crate::embedder::{PATIENCE, models_directory};
+use crate::installer::{PATIENCE, models_directory};
 
 /// The repository that the hub has.
 pub(crate) const REPOSITORY: &str = "tests/demo-clip";

@@ -9,9 +9,8 @@ use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::embedder::{PATIENCE, models_directory};
 use crate::hub::{COMMIT, LARGEST, LoopbackHub, REPOSITORY};
-use crate::installer::{Installer, Said};
+use crate::installer::{Installer, PATIENCE, Said, models_directory};
 
 const NAME: &str = "demo-clip";
 
@@ -48,7 +47,7 @@ fn a_model_is_fetched_verified_loaded_and_recorded() {
     for part in [NAME, REPOSITORY, &COMMIT[..12], "fp32", "7.36 MB", "mit"] {
         assert!(list.contains(part), "{list}");
     }
-    assert!(installer.succeed("check", &[NAME]).contains("dimensions      512"));
+    assert_eq!(installer.load(NAME).dimensions, 512);
     installer.succeed("remove", &[NAME]);
     assert_eq!(installer.models(), [""; 0]);
     assert!(installer.fail("remove", &[NAME]).contains("model \"demo-clip\" is not installed"));
@@ -368,7 +367,7 @@ fn an_installed_model_is_replaced_only_on_demand() {
         "{err}"
     );
     assert_eq!(installer.staged(), [""; 0]);
-    assert!(installer.succeed("check", &[NAME]).contains("dimensions      512"));
+    assert_eq!(installer.load(NAME).dimensions, 512);
 
     hub.set(|state| {
         let whole = fs::read(models_directory().join("demo/preprocessor_config.json")).unwrap();

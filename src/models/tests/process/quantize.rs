@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
+use pg_clip_embedder::embed_text;
 
-use crate::embedder::{Embedder, MODEL, PATIENCE, models_directory};
-use crate::installer::Installer;
-use crate::models::data;
+use crate::installer::{Installer, MODEL, PATIENCE, data, models_directory};
 
 const NOWHERE: &str = "http://127.0.0.1:9";
 
@@ -84,8 +83,7 @@ fn the_demo_model_is_quantized_measured_and_recorded() {
     assert!(out.contains("text_model_int8.onnx: 8 of 13 products in 8 bits"), "{out}");
     assert!(out.contains("vision_model_int8.onnx: 0 of 1 products in 8 bits"), "{out}");
 
-    let checked = installer.succeed("check", &["demo"]);
-    let fingerprint = checked.lines().find_map(|line| line.strip_prefix("fingerprint     ")).unwrap();
+    let fingerprint = hex::encode(installer.load(MODEL).fingerprint);
     let record = installer.record("demo-int8");
     let source = serde_json::json!({"kind": "quantized", "model": "demo", "fingerprint": fingerprint});
     assert_eq!((&record["source"], &record["variant"]), (&source, &"int8".into()));
@@ -107,11 +105,9 @@ fn the_demo_model_is_quantized_measured_and_recorded() {
     assert!(line.contains("quantized from demo") && line.contains(&fingerprint[..12]), "{line}");
     assert!(line.contains("int8"), "{line}");
 
-    // A server uses both, and neither is the other.
-    let server = Embedder::start_with("serve", &installer.models_directory(), "demo-int8", &[]);
-    let mut connection = server.connect();
+    // Both embed, and neither is the other.
     let vectors =
-        ["demo", "demo-int8"].map(|model| connection.embed_text_with(model, "a red apple").unwrap());
+        ["demo", "demo-int8"].map(|model| embed_text(&installer.load(model), "a red apple").unwrap());
     let cosine: f32 = vectors[0].iter().zip(&vectors[1]).map(|(a, b)| a * b).sum();
     assert!((0.98..0.999_999).contains(&cosine), "{cosine}");
 }
@@ -151,11 +147,8 @@ fn every_layout_is_quantized_and_can_be_taken_elsewhere() {
         let lock = folder.join("model.json");
         let arguments = [folder.to_str().unwrap(), "--name", "small", "--lock", lock.to_str().unwrap()];
         elsewhere.succeed("import", &arguments);
-        let fingerprint = |installer: &Installer| {
-            let checked = installer.succeed("check", &["small"]);
-            checked.lines().find(|line| line.starts_with("fingerprint")).unwrap().to_owned()
-        };
-        assert_eq!(fingerprint(&elsewhere), fingerprint(&installer), "{layout}");
+        let fingerprints = [&elsewhere, &installer].map(|installer| installer.load("small").fingerprint);
+        assert_eq!(fingerprints[0], fingerprints[1], "{layout}");
     }
 }
 

@@ -10,9 +10,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use pg_clip_embedder::{Error as EmbedderError, installed};
+use pg_clip_wire::is_model_name;
 
 use crate::error::Error;
-use crate::model::{installed, is_name};
 
 /// The staging folder of a model, locked.
 #[derive(Debug)]
@@ -27,8 +28,8 @@ pub(crate) struct Staging {
 impl Staging {
     /// Makes the staging folder of the model `name`, or continues one that is there.
     pub(crate) fn open(models_directory: &Path, name: &str) -> Result<Staging, Error> {
-        if !is_name(name) {
-            return Err(Error::BadModelName { name: name.to_owned() });
+        if !is_model_name(name) {
+            return Err(EmbedderError::BadModelName { name: name.to_owned() }.into());
         }
         let path = models_directory.join(format!(".{name}.staging"));
         let cannot = || Error::io(format!("cannot make {}", path.display()));
@@ -118,13 +119,13 @@ impl Staging {
 /// Removes the model `name`, and what an unfinished installation of it left. It is gone in one step, whatever happens
 /// while its files are deleted.
 pub(crate) fn remove(models_directory: &Path, name: &str) -> Result<(), Error> {
-    let unknown = || Error::UnknownModel { name: name.to_owned(), installed: installed(models_directory) };
-    if !is_name(name) {
-        return Err(Error::BadModelName { name: name.to_owned() });
+    if !is_model_name(name) {
+        return Err(EmbedderError::BadModelName { name: name.to_owned() }.into());
     }
     let there = |path: PathBuf| path.symlink_metadata().is_ok();
     if !there(models_directory.join(name)) && !there(models_directory.join(format!(".{name}.staging"))) {
-        return Err(unknown());
+        let installed = installed(models_directory);
+        return Err(EmbedderError::UnknownModel { name: name.to_owned(), installed }.into());
     }
     let staging = Staging::open(models_directory, name)?;
     if there(staging.place()) {
@@ -235,8 +236,12 @@ mod tests {
     #[test]
     fn a_model_is_removed_with_what_was_left_of_another_attempt() {
         let models = temp_dir::TempDir::new().unwrap();
-        assert!(matches!(remove(models.path(), "m"), Err(Error::UnknownModel { .. })));
-        assert!(matches!(remove(models.path(), "../m"), Err(Error::BadModelName { .. })));
+        let refused = |name| match remove(models.path(), name) {
+            Err(Error::Embedder(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(refused("m"), EmbedderError::UnknownModel { .. }));
+        assert!(matches!(refused("../m"), EmbedderError::BadModelName { .. }));
         fs::create_dir(models.path().join("m")).unwrap();
         fs::write(Staging::open(models.path(), "m").unwrap().file("a").unwrap(), "").unwrap();
         remove(models.path(), "m").unwrap();

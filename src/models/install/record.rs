@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
+use pg_clip_embedder::Error as EmbedderError;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -122,7 +123,8 @@ impl Record {
     /// Writes it into the folder of its model.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), Error> {
         let path = folder.join(FILE);
-        let text = serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(self).map_err(|error| EmbedderError::Internal(error.to_string()))?;
         let write = || {
             let mut file = File::create(&path)?;
             writeln!(file, "{text}")?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use indicatif::DecimalBytes;
 
-use super::list::print;
+use super::table::print;
 use crate::install::{Entry, catalogue};
 
 /// Where the figures are from.

@@ -4,9 +4,8 @@
 //! [`staging`]. What a file must hash to is known before it is fetched, so that a file which was cut off goes on where
 //! it was, by whichever process and after whatever death: see [`download`].
 //!
-//! Always true: no model is in its place that was not whole, verified and loaded · nothing here runs in the processes
-//! that serve: only the command line opens a network connection · nothing that a hub says names a file outside the
-//! folder of the model.
+//! Always true: no model is in its place that was not whole, verified and loaded · nothing that a hub says names a file
+//! outside the folder of the model.
 
 mod catalogue;
 mod digest;

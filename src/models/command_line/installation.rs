@@ -9,12 +9,10 @@ use clap::Args;
 use humantime::format_rfc3339_seconds;
 use indicatif::DecimalBytes;
 use nix::sys::stat::{Mode, umask};
+use pg_clip_embedder::{Model, OnnxRuntime, Place};
 
-use super::place::Place;
 use crate::error::Error;
 use crate::install::{FileRecord, Origin, Pins, Record, Selection, Staging, Unselectable, select};
-use crate::model::Model;
-use crate::onnxruntime::OnnxRuntime;
 
 #[derive(Debug, Args)]
 pub(crate) struct InstallOptions {
@@ -51,7 +49,7 @@ impl InstallOptions {
     pub(super) fn begin(&self) -> Result<Installation<'_>, Error> {
         write_for_the_server();
         let runtime = self.place.runtime()?;
-        runtime.sessions()?;
+        runtime.ensure_loaded()?;
         let lock = self.lock.as_deref().map(Record::read).transpose()?;
         let mut files: BTreeMap<String, String> = self.sha256.iter().cloned().collect();
         if let Some(lock) = &lock {
@@ -129,7 +127,7 @@ pub(super) fn load_prepared(
 ) -> Result<Model, Error> {
     staging.keep_only(record.files.keys().map(String::as_str))?;
     record.write(&staging.model())?;
-    Model::load(&staging.path, &staging.name, runtime)
+    Ok(Model::load(&staging.path, &staging.name, runtime)?)
 }
 
 /// Says what was installed, and how it is used.

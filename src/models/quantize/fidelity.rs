@@ -3,11 +3,10 @@
 //! The inputs are 64 photos of the demo, one of each thing, and the names of these things with sentences of several
 //! lengths. They stand for anything: quantization moves all vectors by about as much.
 
+use pg_clip_embedder::{Model, embed_image, embed_text};
+
 use crate::error::Error;
-use crate::image::{self, JpegScaling};
 use crate::install::Progress;
-use crate::model::Model;
-use crate::onnxruntime::Urgency;
 
 /// A mean cosine below this is not accepted, of images or of texts.
 pub(crate) const LEAST_MEAN: f64 = 0.99;
@@ -44,12 +43,11 @@ impl Vectors {
         let progress = Progress::of_inputs(&model.name, PHOTOS.len() + texts.len());
         let mut vectors = Vectors { images: Vec::new(), texts: Vec::new() };
         for (_, bytes) in PHOTOS {
-            let values = image::prepare(bytes, u64::MAX, &model.preprocessing, JpegScaling::On)?;
-            vectors.images.push(only(model.embed_images(&[&values], Urgency::Usual)?)?);
+            vectors.images.push(embed_image(model, bytes)?);
             progress.advance(1);
         }
         for text in &texts {
-            vectors.texts.push(only(model.embed_texts(&[&model.tokenizer.encode(text)?])?)?);
+            vectors.texts.push(embed_text(model, text)?);
             progress.advance(1);
         }
         progress.finish();
@@ -97,10 +95,6 @@ impl Cosines {
 /// Of vectors of length 1.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-}
-
-fn only(mut rows: Vec<Result<Vec<f32>, Error>>) -> Result<Vec<f32>, Error> {
-    rows.pop().unwrap_or_else(|| Err(Error::Internal("no row for one input".to_owned())))
 }
 
 /// What is on a photo, by the name of its file: "red apple" of "red-apple-1.jpg".

@@ -24,14 +24,14 @@ mod write;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub(crate) use self::fidelity::{Cosines, Fidelity, LEAST_MEAN, Vectors};
+use pg_clip_embedder::{Error as EmbedderError, Folder};
 use pg_clip_wire::Fingerprint;
 
+pub(crate) use self::fidelity::{Cosines, Fidelity, LEAST_MEAN, Vectors};
 use self::graph::Graph;
 use self::products::Found;
 use crate::error::Error;
 use crate::install::{FileRecord, Progress, Staging, copy};
-use crate::model::{Folder, GraphFile, fingerprint};
 
 /// What the new model is called beside the old one, and in its files.
 pub(crate) const VARIANT: &str = "int8";
@@ -60,11 +60,9 @@ impl Plan {
     /// Reads the graphs of the model `name`, or says why it cannot be quantized.
     pub(crate) fn of(models_directory: &Path, name: &str) -> Result<Plan, Error> {
         let folder = Folder::open(models_directory, name)?;
-        let unusable = |reason| Error::UnusableModel { name: name.to_owned(), reason };
+        let unusable = |reason| EmbedderError::UnusableModel { name: name.to_owned(), reason };
         let unquantizable = |reason| Error::Unquantizable { name: name.to_owned(), reason };
-        let files: Result<Vec<GraphFile>, String> =
-            folder.graphs.iter().cloned().map(GraphFile::read).collect();
-        let fingerprint = files.and_then(|files| fingerprint::of(&folder, &files)).map_err(unusable)?;
+        let fingerprint = folder.fingerprint().map_err(unusable)?;
         let mut graphs = Vec::new();
         for path in &folder.graphs {
             let graph = Graph::read(path).map_err(unusable)?;
