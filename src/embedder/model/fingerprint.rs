@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use pg_clip_wire::Fingerprint;
 use sha2::{Digest, Sha256};
 
-use super::Folder;
+use super::folder::Folder;
 use super::graph_file::GraphFile;
 
 impl Folder {
