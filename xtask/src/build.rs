@@ -39,15 +39,17 @@ pub fn build_without_feeder(
     let mut extension = workspace.cargo();
     extension.args(["build", "--release"]);
     for_extension(&mut extension, environment, postgres)?;
-    // On its own, so that it has the features that its tests are built with.
-    let mut embedder = workspace.cargo();
-    embedder.args(["build", "--release", "--package", "pg_clip_embedder"]);
-    let mut models = workspace.cargo();
-    models.args(["build", "--release", "--package", "pg_clip_models"]);
+    // Without the extension, so that they have the features that their tests are built with; together, so that the library
+    // of the embedder is built once.
+    let programs = || {
+        let mut programs = workspace.cargo();
+        programs.args(["build", "--release", "--package", "pg_clip_embedder", "--package", "pg_clip_models"]);
+        programs
+    };
     Ok(Built {
         library: artifact(&mut extension, "pg_clip", "cdylib")?,
-        embedder: artifact(&mut embedder, "pg_clip_embedder", "bin")?,
-        models: artifact(&mut models, "pg_clip_models", "bin")?,
+        embedder: artifact(&mut programs(), "pg_clip_embedder", "bin")?,
+        models: artifact(&mut programs(), "pg_clip_models", "bin")?,
         feeder: None,
     })
 }

@@ -16,7 +16,7 @@ use image::metadata::Orientation;
 
 use self::container::{Coding, Picture};
 use self::refusal::{broken, unsupported};
-use self::ycbcr::{Colours, Frame};
+use self::ycbcr::Frame;
 use super::format::Format;
 use super::memory;
 use crate::error::Error;

@@ -31,8 +31,8 @@ pub(crate) use self::record::{record, record_of};
 use crate::catalog::{name_of, owner_of};
 use crate::encoding::{c_string, to_server};
 use crate::error::Error;
+use crate::notice;
 use crate::refusal::{Reason, refuse};
-use crate::report;
 use crate::spi::{Argument, Spi};
 use crate::watch::role::act_as;
 
@@ -186,7 +186,7 @@ fn role_name(role: pg_sys::Oid) -> String {
 
 /// Tells the caller something, as RAISE NOTICE does.
 pub(crate) fn notice(message: String, hint: Option<String>) {
-    report::tell(PgLogLevel::NOTICE, &message, hint.as_deref());
+    notice::tell(PgLogLevel::NOTICE, &message, hint.as_deref());
 }
 
 /// Quotes a text as SQL has it.

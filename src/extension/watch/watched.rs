@@ -10,7 +10,7 @@ use super::home::Home;
 use super::key::KeyType;
 use super::next::Next;
 use super::role::{act_as, read_as};
-use super::{Firing, sql};
+use super::watches_sql::{self, FROM_ARGUMENTS};
 use crate::catalog::{self, Column, Lock, Table};
 use crate::error::Error;
 use crate::partition_tree;
@@ -79,7 +79,7 @@ pub(crate) enum Patience {
 pub(crate) struct Watch<'a> {
     spi: &'a Spi,
     home: &'a Home,
-    /// The columns of [`sql::registration`].
+    /// The columns of [`watches_sql::registration`].
     row: Rows<'a>,
     source: pg_sys::Oid,
     target: pg_sys::Oid,
@@ -89,18 +89,23 @@ pub(crate) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// What `clip_watch` wrote down for the table or for one that it is a partition of, or else what the trigger's
-    /// arguments say.
-    pub(crate) fn find(spi: &'a Spi, home: &'a Home, firing: &Firing) -> Result<Watch<'a>, Error> {
-        if let Some(registered) = Watch::registered(spi, home, firing.table)? {
+    /// What `clip_watch` wrote down for the table or for one that it is a partition of, or else what the arguments of its
+    /// trigger say.
+    pub(crate) fn find(
+        spi: &'a Spi,
+        home: &'a Home,
+        table: pg_sys::Oid,
+        arguments: &[String],
+    ) -> Result<Watch<'a>, Error> {
+        if let Some(registered) = Watch::registered(spi, home, table)? {
             return Ok(registered);
         }
-        for table in partition_tree::ancestors(firing.table) {
-            if let Some(registered) = Watch::registered(spi, home, table)? {
+        for ancestor in partition_tree::ancestors(table) {
+            if let Some(registered) = Watch::registered(spi, home, ancestor)? {
                 return Ok(registered);
             }
         }
-        Watch::from_arguments(spi, home, firing)
+        Watch::from_arguments(spi, home, table, arguments)
     }
 
     /// What `clip_watch` wrote down for the table, if it did.
@@ -109,7 +114,7 @@ impl<'a> Watch<'a> {
         home: &'a Home,
         source: pg_sys::Oid,
     ) -> Result<Option<Watch<'a>>, Error> {
-        let query = sql::registration(&home.schema);
+        let query = watches_sql::registration(&home.schema);
         let row = act_as(home.owner, || spi.run_kept(&query, &[Argument::oid(source)]))?;
         if row.len() == 0 {
             return Ok(None);
@@ -124,13 +129,18 @@ impl<'a> Watch<'a> {
         Ok(Some(Watch { spi, home, row, source, target, registration, is_by_reference }))
     }
 
-    fn from_arguments(spi: &'a Spi, home: &'a Home, firing: &Firing) -> Result<Watch<'a>, Error> {
-        let not_watched = || Error::NotWatched(catalog::name_of(firing.table));
-        if firing.arguments.is_empty() {
+    fn from_arguments(
+        spi: &'a Spi,
+        home: &'a Home,
+        table: pg_sys::Oid,
+        arguments: &[String],
+    ) -> Result<Watch<'a>, Error> {
+        let not_watched = || Error::NotWatched(catalog::name_of(table));
+        if arguments.is_empty() {
             return Err(not_watched());
         }
-        let arguments = [Argument::oid(firing.table), Argument::texts(&firing.arguments)];
-        let row = act_as(caller(), || spi.run(sql::FROM_ARGUMENTS, &arguments))?;
+        let arguments = [Argument::oid(table), Argument::texts(arguments)];
+        let row = act_as(caller(), || spi.run(FROM_ARGUMENTS, &arguments))?;
         if row.len() == 0 {
             return Err(not_watched());
         }
@@ -143,8 +153,7 @@ impl<'a> Watch<'a> {
         if allowed != pg_sys::AclResult::ACLCHECK_OK {
             return Err(Error::NoPrivilege(named()));
         }
-        let source = firing.table;
-        Ok(Watch { spi, home, row, source, target, registration: None, is_by_reference: false })
+        Ok(Watch { spi, home, row, source: table, target, registration: None, is_by_reference: false })
     }
 
     /// Looks the watched table up. Nothing where it is gone.
@@ -200,7 +209,7 @@ impl<'a> Watch<'a> {
             Constraints::default()
         };
         Ok(Some(Watched {
-            embedding: target.vector_column(&self.name(7), self.home)?,
+            embedding: self.home.vector_column(&target, &self.name(7))?,
             checksum: target.column_of(&self.name(8), pg_sys::BYTEAOID)?,
             model: target.column_of(&self.name(9), pg_sys::TEXTOID)?,
             next: Next::to_write(self.spi, self.home, &target)?,

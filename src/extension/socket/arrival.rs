@@ -11,12 +11,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::process;
 
-use super::connection::ExternalDescriptor;
+use super::descriptor::ExternalDescriptor;
 use super::place::{DIRECTORY, WAITING};
 use crate::error::Error;
 
 /// What is rung when the socket may have arrived.
-pub(super) struct Arrival {
+pub(crate) struct Arrival {
     socket: UnixDatagram,
     path: String,
     _descriptor: ExternalDescriptor,
@@ -24,7 +24,7 @@ pub(super) struct Arrival {
 
 impl Arrival {
     /// From now on no arrival is missed; one before is found by trying.
-    pub(super) fn await_ring() -> Result<Arrival, Error> {
+    pub(crate) fn await_ring() -> Result<Arrival, Error> {
         let failed = |cause| Error::system("make a socket to wait for the embedder with", cause);
         let descriptor = ExternalDescriptor::acquire()?;
         let path = format!("{DIRECTORY}/{WAITING}{}", process::id());
@@ -37,12 +37,12 @@ impl Arrival {
         Ok(arrival)
     }
 
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
     /// Forgets the rings that came.
-    pub(super) fn answer(&self) {
+    pub(crate) fn answer(&self) {
         let mut byte = [0];
         while self.socket.recv(&mut byte).is_ok() {}
     }
