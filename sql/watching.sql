@@ -43,7 +43,8 @@ COMMENT ON TABLE clip_database_model IS
 	'the model that embeds where nothing sets clip.model; written by clip_watch and clip_migrate for the owner of the database';
 COMMENT ON COLUMN clip_database_model.is_only IS 'keeps it to one row';
 SELECT pg_catalog.pg_extension_config_dump('clip_database_model', '');
-GRANT SELECT ON clip_database_model TO PUBLIC;
+-- For pg_dump by the owner of the database.
+GRANT SELECT ON clip_database_model TO pg_database_owner;
 
 CREATE FUNCTION clip_fill_image_embeddings() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'clip_fill_image_embeddings' LANGUAGE C;

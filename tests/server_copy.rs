@@ -102,6 +102,7 @@ impl ServerCopy {
         let built = Built {
             library: installed.pkglibdir.join("pg_clip.so"),
             embedder: programs.join("pg_clip_embedder"),
+            models: programs.join("pg_clip_models"),
             feeder: Some(installed.bindir.join("pg_clip_feeder")),
         };
         let runtime =

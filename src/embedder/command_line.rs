@@ -1,19 +1,19 @@
 //! The command line.
 
-pub(crate) mod catalogue;
 pub(crate) mod check;
 pub(crate) mod embed;
-pub(crate) mod fetch;
-pub(crate) mod import;
-mod installation;
-pub(crate) mod list;
+mod failure;
+pub(crate) mod installer;
 mod place;
-pub(crate) mod quantize;
-pub(crate) mod remove;
 pub(crate) mod sandbox;
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use self::failure::fail;
+pub use self::installer::INSTALLER_COMMANDS;
+pub use self::place::{ModelsDirectory, Place};
 use crate::server::ServeOptions;
 
 /// Computes CLIP embeddings for PostgreSQL
@@ -35,17 +35,13 @@ pub(crate) enum Command {
     /// Embed one text or one image and print its vector
     Embed(embed::EmbedOptions),
     /// Enter the sandbox of the server and say what it refuses on this machine
-    Sandbox(place::Place),
-    /// Install a model from a hub
-    Fetch(fetch::FetchOptions),
-    /// Install a model from a folder
-    Import(import::ImportOptions),
-    /// Make an 8-bit model out of an installed one, and install it
-    Quantize(quantize::QuantizeOptions),
-    /// List published models, by the short names that `fetch` takes: figures, licences, hashes, and which one is for what
-    Catalogue,
-    /// List the installed models
-    List(list::ListOptions),
-    /// Remove an installed model
-    Remove(remove::RemoveOptions),
+    Sandbox(Place),
+}
+
+impl Arguments {
+    /// Reads a command line that is not the installer's, whose commands are listed all the same.
+    pub(crate) fn of(command_line: Vec<OsString>) -> Result<Arguments, clap::Error> {
+        let command = Arguments::command().subcommands(installer::listed());
+        Arguments::from_arg_matches(&command.try_get_matches_from(command_line)?)
+    }
 }

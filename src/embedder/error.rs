@@ -9,11 +9,10 @@ use std::path::PathBuf;
 use pg_clip_wire::{Failure, FailureKind, WireError};
 
 use crate::image::Text;
-use crate::quantize::LEAST_MEAN;
 
 /// Why an input has no embedding, or a model no session.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     #[error("image is empty")]
     EmptyImage,
     #[error("image has no pixels: it is {width} pixels wide and {height} high")]
@@ -54,38 +53,10 @@ pub(crate) enum Error {
     #[error("inference with model \"{model}\" failed")]
     Inference { model: String, reason: String },
 
-    #[error("\"{text}\" is not a repository")]
-    BadRepository { text: String },
-    #[error("environment variable {variable} cannot be used")]
-    BadEnvironment { variable: &'static str, reason: String },
-    #[error("{url} cannot be fetched")]
-    Unreachable { url: String, reason: String, transient: bool, unreached: bool },
-    #[error("hub has no {what}")]
-    NotOnHub { what: String, url: String },
-    #[error("hub does not give out repository \"{repository}\"")]
-    Forbidden { repository: String, token: HubToken, reason: String },
-    #[error("repository \"{repository}\" cannot be installed")]
-    UnusableRepository { repository: String, reason: String },
-    #[error("folder {} cannot be installed", path.display())]
-    UnusableFolder { path: PathBuf, reason: String },
-    #[error("model has no variant \"{variant}\"")]
-    UnknownVariant { variant: String, available: Vec<String> },
-    #[error("file \"{file}\" is not what it must be")]
-    WrongFile { file: String, expected: String, found: String },
-    #[error("{} is no record of a model", path.display())]
-    BadRecord { path: PathBuf, reason: String },
-    #[error("model \"{name}\" is installed already")]
-    AlreadyInstalled { name: String },
-    #[error("model \"{name}\" is being installed or removed by another process")]
-    Busy { name: String },
-    #[error("model \"{name}\" cannot be quantized")]
-    Unquantizable { name: String, reason: String },
-    #[error("model \"{name}\" loses too much in 8 bits")]
-    TooUnlike { name: String, images: f64, texts: f64 },
     #[error("{name} is not beside this program")]
     NotBeside { name: &'static str, option: &'static str },
-    #[error("models directory {} cannot be written: {source}", path.display())]
-    Unwritable { path: PathBuf, source: io::Error },
+    #[error("{} cannot be started: {source}", program.display())]
+    NoInstaller { program: PathBuf, source: io::Error },
 
     #[error("embedder has {limit} requests waiting and takes no more")]
     Overloaded { limit: usize },
@@ -98,21 +69,9 @@ pub(crate) enum Error {
     Io { what: String, source: io::Error },
 }
 
-/// What became of the access token for a hub.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum HubToken {
-    /// There is none.
-    None,
-    Accepted,
-    /// The hub does not know it; `source` is the variable or the file that it is from.
-    Refused {
-        source: String,
-    },
-}
-
 impl Error {
     /// An operating system's error with what was tried, as in "cannot read tokenizer.json".
-    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let what = what.into();
         move |source| Error::Io { what, source }
     }
@@ -137,22 +96,8 @@ impl Error {
             Error::Overloaded { .. } => FailureKind::Overloaded,
             Error::UnusableModel { .. }
             | Error::UnusableRuntime { .. }
-            | Error::BadRepository { .. }
-            | Error::BadEnvironment { .. }
-            | Error::Unreachable { .. }
-            | Error::NotOnHub { .. }
-            | Error::Forbidden { .. }
-            | Error::UnusableRepository { .. }
-            | Error::UnusableFolder { .. }
-            | Error::UnknownVariant { .. }
-            | Error::WrongFile { .. }
-            | Error::BadRecord { .. }
-            | Error::Unquantizable { .. }
-            | Error::TooUnlike { .. }
             | Error::NotBeside { .. }
-            | Error::Unwritable { .. }
-            | Error::AlreadyInstalled { .. }
-            | Error::Busy { .. }
+            | Error::NoInstaller { .. }
             | Error::Io { .. } => FailureKind::Configuration,
             Error::BadOutput { .. } => FailureKind::BadOutput,
             Error::Protocol(_) => FailureKind::Protocol,
@@ -165,12 +110,6 @@ impl Error {
             Error::BrokenImage { reason, .. }
             | Error::UnsupportedFeature { reason, .. }
             | Error::UnusableModel { reason, .. }
-            | Error::BadEnvironment { reason, .. }
-            | Error::Unreachable { reason, .. }
-            | Error::UnusableRepository { reason, .. }
-            | Error::UnusableFolder { reason, .. }
-            | Error::BadRecord { reason, .. }
-            | Error::Unquantizable { reason, .. }
             | Error::Tokenizer { reason }
             | Error::Inference { reason, .. } => sentence(reason),
             Error::UnusableRuntime { path, reason } => {
@@ -179,15 +118,6 @@ impl Error {
             Error::TooManyPixels { width, height, .. } => {
                 format!("The image is {width} pixels wide and {height} high.")
             }
-            Error::NotOnHub { url, .. } => format!("The hub does not know {url}."),
-            Error::Forbidden { reason, .. } => {
-                format!("It is gated, private, or not there. {}", sentence(reason))
-            }
-            Error::WrongFile { expected, found, .. } => format!("Expected: {expected}. Found: {found}."),
-            Error::TooUnlike { images, texts, .. } => format!(
-                "Mean cosine to its own vectors: {images:.4} of images, {texts:.4} of texts, and at least {LEAST_MEAN} of \
-                 each is demanded. Nothing was installed."
-            ),
             Error::DecoderMemory { limit } => format!("The limit is {limit} bytes."),
             Error::UnknownFormat | Error::TextForImage { .. } | Error::UnsupportedFormat { .. } => {
                 "Supported formats are JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC and AVIF.".to_owned()
@@ -217,29 +147,6 @@ impl Error {
             Error::BadModelName { .. } => {
                 "A model's name has letters, digits, dots, hyphens and underscores.".to_owned()
             }
-            Error::BadRepository { .. } => {
-                "Give it as OWNER/NAME or OWNER/NAME@REVISION, or give a name that `pg_clip_embedder catalogue` lists.".to_owned()
-            }
-            Error::Forbidden { token: HubToken::None, .. } => {
-                "Set HF_TOKEN to an access token of an account that may read it.".to_owned()
-            }
-            Error::Forbidden { token: HubToken::Refused { source }, .. } => format!(
-                "The hub refused the token of {source}: set HF_TOKEN to a valid one of an account that may read it."
-            ),
-            Error::Forbidden { token: HubToken::Accepted, .. } => {
-                "Accept its terms on its page, or set HF_TOKEN to the token of an account that may read it."
-                    .to_owned()
-            }
-            Error::UnknownVariant { available, .. } => format!("Its variants: {}.", available.join(", ")),
-            Error::Unreachable { unreached: true, .. } => {
-                "The same command continues where it stopped. A firewall must let through the host of HF_ENDPOINT, \
-                 which is huggingface.co by default, and what it redirects to: *.hf.co and *.xethub.hf.co."
-                    .to_owned()
-            }
-            Error::Unreachable { transient: true, .. } => "The same command continues where it stopped.".to_owned(),
-            Error::Io { source, .. } if is_full(source) => {
-                "Make room and give the same command again, or discard what is there with `remove`.".to_owned()
-            }
             Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 let user = user();
                 format!(
@@ -247,11 +154,9 @@ impl Error {
                 )
             }
             Error::NotBeside { option, .. } => format!("Give {option}."),
-            Error::Unwritable { .. } => {
-                "Run it as a user that can write there, such as with sudo. Or give --models-directory another folder, and set \"clip.models_directory\" to it.".to_owned()
-            }
-            Error::AlreadyInstalled { .. } => {
-                "Give --replace to replace it, or --name to install another one beside it.".to_owned()
+            Error::NoInstaller { .. } => {
+                "It is installed together with this program, and lies beside it: install pg_clip once more."
+                    .to_owned()
             }
             Error::UnusableRuntime { .. } => {
                 "Set \"clip.onnxruntime_library\" to the file of an ONNX Runtime of version 1.24 or later."
@@ -280,13 +185,8 @@ fn user() -> String {
     nix::unistd::User::from_uid(id).ok().flatten().map_or_else(|| id.to_string(), |user| user.name)
 }
 
-fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
-}
-
 /// Another library's message as a sentence of ours.
-fn sentence(reason: &str) -> String {
+pub fn sentence(reason: &str) -> String {
     let reason = reason.trim().trim_end_matches('.');
     let mut characters = reason.chars();
     match characters.next() {

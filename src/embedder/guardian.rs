@@ -23,7 +23,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
-use nix::unistd::{Pid, setsid};
+use nix::unistd::setsid;
 
 use crate::log::warning;
 use crate::server::{FATAL, ServeOptions};
@@ -124,6 +124,3 @@ fn describe(status: WaitStatus) -> String {
         other => format!("embedder process ended: {other:?}"),
     }
 }
-
-/// The process that `child` started.
-type Server = Pid;

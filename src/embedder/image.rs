@@ -8,6 +8,7 @@ mod bmp;
 #[cfg(test)]
 mod damage;
 mod decode;
+mod decoder;
 mod exif;
 #[cfg(test)]
 mod fidelity;
@@ -20,6 +21,7 @@ mod hostile;
 mod jpeg;
 mod jpeg_scaled;
 mod memory;
+mod metadata;
 mod orientation;
 #[cfg(test)]
 mod parity;

@@ -1,11 +1,12 @@
 //! The process beside PostgreSQL: it holds the CLIP models and turns images and texts into embeddings.
 //!
 //! `guard` is what PostgreSQL's supervisor starts; it starts `serve` and watches it. The other subcommands are for
-//! people at a command line, over the same code: they install models, look at them, and embed.
+//! people at a command line, over the same code: they look at models, and embed. Those that install models are another
+//! program's, `pg_clip_models`, which stands on what this library exports.
 //!
-//! Always true: image bytes are parsed in `serve` and nowhere else · only `fetch` opens a network connection · a status
-//! other than 0 or 1 never leaves `guard`, because a postmaster that is PID 1 would take it for a crash of its own child
-//! and restart the cluster.
+//! Always true: image bytes of strangers are parsed in `serve` and nowhere else · nothing here speaks to a network, and no
+//! crate that could is linked · a status other than 0 or 1 never leaves `guard`, because a postmaster that is PID 1 would
+//! take it for a crash of its own child and restart the cluster.
 
 mod batch;
 mod command_line;
@@ -14,12 +15,11 @@ mod error;
 pub mod fuzzing;
 mod guardian;
 mod image;
-mod install;
 mod log;
 mod memory;
 mod model;
+mod one_input;
 mod onnxruntime;
-mod quantize;
 mod sandbox;
 mod scheduling;
 mod server;
@@ -27,16 +27,26 @@ mod stats;
 mod text;
 mod watchdog;
 
+use std::env;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::command_line::{Arguments, Command};
+use crate::command_line::{Arguments, Command, installer};
+pub use crate::command_line::{INSTALLER_COMMANDS, ModelsDirectory, Place, fail};
+pub use crate::error::{Error, sentence};
+pub use crate::log::install_panic_hook;
+pub use crate::model::{Folder, Model, installed, locate};
+pub use crate::one_input::{embed_image, embed_text};
+pub use crate::onnxruntime::OnnxRuntime;
 
 /// What the program does.
 pub fn main() -> ExitCode {
-    log::install_panic_hook();
-    let arguments = match Arguments::try_parse() {
+    install_panic_hook();
+    let command_line: Vec<OsString> = env::args_os().collect();
+    if installer::is_asked_for(&command_line) {
+        return installer::run(&command_line);
+    }
+    let arguments = match Arguments::of(command_line) {
         Ok(arguments) => arguments,
         Err(refusal) => {
             let _ = refusal.print();
@@ -49,11 +59,5 @@ pub fn main() -> ExitCode {
         Command::Check(options) => command_line::check::run(&options),
         Command::Embed(options) => command_line::embed::run(&options),
         Command::Sandbox(options) => command_line::sandbox::run(&options),
-        Command::Fetch(options) => command_line::fetch::run(&options),
-        Command::Import(options) => command_line::import::run(&options),
-        Command::Quantize(options) => command_line::quantize::run(&options),
-        Command::Catalogue => command_line::catalogue::run(),
-        Command::List(options) => command_line::list::run(&options),
-        Command::Remove(options) => command_line::remove::run(&options),
     }
 }

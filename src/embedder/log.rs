@@ -27,7 +27,7 @@ pub(crate) fn write_line(severity: &str, message: Arguments) {
 }
 
 /// Makes a panic one line of the log. Where nothing catches it, it still ends its thread.
-pub(crate) fn install_panic_hook() {
+pub fn install_panic_hook() {
     panic::set_hook(Box::new(|info| {
         let thread = thread::current();
         let name = thread.name().unwrap_or("unnamed");

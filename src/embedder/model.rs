@@ -6,14 +6,17 @@
 //! Always true: a vector that leaves a model is finite and of length 1 · it depends on the input alone, and not on what
 //! else was in its batch.
 
+mod batch_limit;
 mod config;
-pub(crate) mod fingerprint;
+mod fingerprint;
 mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod graph;
 mod graph_file;
 mod image_tower;
+mod normalize;
+mod parallel;
 mod preprocessing;
 mod registry;
 mod self_test;
@@ -26,9 +29,11 @@ use std::{panic, thread};
 use pg_clip_wire::{Fingerprint, MAX_DIMENSIONS};
 
 use self::config::{Config, Kind, LONGEST_CONTEXT};
-pub(crate) use self::folder::{Folder, installed, is_name, locate};
-pub(crate) use self::graph_file::GraphFile;
+pub use self::folder::{Folder, installed, locate};
+use self::graph_file::GraphFile;
 use self::image_tower::ImageTower;
+use self::normalize::normalize;
+use self::parallel::beside_each_other;
 pub(crate) use self::preprocessing::{Interpolation, Preprocessing, ResizeMode};
 pub(crate) use self::registry::{Registry, State};
 pub(crate) use self::text_tower::Padding;
@@ -41,40 +46,37 @@ use crate::text::Tokenizer;
 
 /// A model that is loaded and tested.
 #[derive(Debug)]
-pub(crate) struct Model {
+pub struct Model {
     pub name: String,
     pub fingerprint: Fingerprint,
     /// The length of its vectors, at most [`MAX_DIMENSIONS`].
     pub dimensions: u16,
-    pub preprocessing: Preprocessing,
-    pub tokenizer: Tokenizer,
+    pub(crate) preprocessing: Preprocessing,
+    pub(crate) tokenizer: Tokenizer,
     /// Whether texts run at their own length instead of being padded to the context length.
-    pub unpadded_text: bool,
+    pub(crate) unpadded_text: bool,
     /// How many images one run may take.
-    pub image_batch: usize,
+    pub(crate) image_batch: usize,
     /// How fast the image tower is.
-    pub image_pace: Pace,
+    pub(crate) image_pace: Pace,
     /// How many texts one run may take.
-    pub text_batch: usize,
+    pub(crate) text_batch: usize,
     /// By how much the process grew while the model was loaded and tested: its weights, and what ONNX Runtime makes of
     /// them. What other threads took or gave back meanwhile is in it.
-    pub memory_bytes: Option<u64>,
+    pub(crate) memory_bytes: Option<u64>,
     /// The graph that sees, its input and output, in words.
-    pub image_graph: String,
+    pub(crate) image_graph: String,
     /// The graph that reads, its inputs and output, in words.
-    pub text_graph: String,
+    pub(crate) text_graph: String,
     image: ImageTower,
     text: TextTower,
 }
-
-/// The most inputs of one run. Beyond it a CPU gains nothing, and the first of a batch waits for the last.
-const MAX_BATCH: usize = 16;
 
 impl Model {
     /// Loads the model that is the folder `name` in `models_directory`, and tests it.
     ///
     /// Whatever is wrong with its files becomes an [`Error::UnusableModel`] that names the file.
-    pub(crate) fn load(models_directory: &Path, name: &str, runtime: &OnnxRuntime) -> Result<Model, Error> {
+    pub fn load(models_directory: &Path, name: &str, runtime: &OnnxRuntime) -> Result<Model, Error> {
         // The library itself is of no model.
         let sessions = runtime.sessions()?;
         let memory = memory::resident_bytes();
@@ -189,31 +191,6 @@ impl Model {
     }
 }
 
-/// Does something with each item, all beside each other: what came of it, in the order of the items.
-fn beside_each_other<T: Sync, R: Send>(items: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let act = &act;
-    thread::scope(|scope| {
-        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || act(item))).collect();
-        let join = |thread: thread::ScopedJoinHandle<'_, R>| {
-            thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
-        };
-        threads.into_iter().map(join).collect()
-    })
-}
-
-/// Scales a vector to length 1, in f32.
-fn normalize(mut vector: Vec<f32>) -> Result<Vec<f32>, &'static str> {
-    let norm = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
-    if !norm.is_finite() {
-        return Err("a vector that is not finite");
-    }
-    if norm < f32::MIN_POSITIVE {
-        return Err("a vector of length 0");
-    }
-    vector.iter_mut().for_each(|value| *value /= norm);
-    Ok(vector)
-}
-
 #[cfg(test)]
 mod tests {
     use std::iter;
@@ -247,17 +224,5 @@ mod tests {
                 scope.spawn(move || (0..20).for_each(|_| assert_eq!((text(at), image(at)), alone[at])));
             }
         });
-    }
-
-    #[test]
-    fn a_vector_gets_length_1() {
-        assert_eq!(normalize(vec![3.0, 4.0]), Ok(vec![0.6, 0.8]));
-    }
-
-    #[test]
-    fn a_vector_without_a_direction_is_refused() {
-        assert!(normalize(vec![0.0; 4]).is_err());
-        assert!(normalize(vec![1.0, f32::NAN]).is_err());
-        assert!(normalize(vec![1.0, f32::INFINITY]).is_err());
     }
 }

@@ -41,7 +41,7 @@ pub(crate) const DISABLE_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 pub(crate) const EXECUTION_PROVIDER: &str = "cpu";
 
 /// One ONNX Runtime for the process, and how its sessions are made.
-pub(crate) struct OnnxRuntime {
+pub struct OnnxRuntime {
     library: PathBuf,
     threads: NonZeroUsize,
     loaded: Mutex<Option<Loaded>>,
@@ -54,7 +54,7 @@ struct Loaded {
 
 impl OnnxRuntime {
     /// Remembers where the library is; nothing is loaded yet.
-    pub(crate) fn new(library: PathBuf, threads: NonZeroUsize) -> OnnxRuntime {
+    pub fn new(library: PathBuf, threads: NonZeroUsize) -> OnnxRuntime {
         OnnxRuntime { library, threads, loaded: Mutex::new(None) }
     }
 
@@ -66,6 +66,11 @@ impl OnnxRuntime {
     /// The version of the library, such as "1.31.1", once it is loaded.
     pub(crate) fn version(&self) -> Option<String> {
         self.lock().as_ref().map(|loaded| loaded.version.clone())
+    }
+
+    /// Loads the library where it was not loaded yet, or says why it cannot be used.
+    pub fn ensure_loaded(&self) -> Result<(), Error> {
+        self.sessions().map(drop)
     }
 
     /// What sessions are made from. Loads the library where it was not loaded yet.

@@ -6,8 +6,8 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::caught::catch;
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::nested_settings::NestedSettings;
-use crate::queue::Failure;
 
 /// Runs `body` in a subtransaction. Where it fails with an error that `tolerates` accepts, what it did is undone and
 /// the failure returned; any other error goes on. The result must not borrow from SPI.

@@ -10,7 +10,6 @@ use pgrx::pg_sys;
 
 use crate::encoding;
 use crate::error::Error;
-use crate::watch::home::Home;
 
 /// A table that this transaction has locked.
 pub(crate) struct Table {
@@ -132,12 +131,6 @@ impl Table {
             });
         }
         Ok(column)
-    }
-
-    /// As [`Table::column`], of type `vector` or `halfvec`.
-    pub(crate) fn vector_column(&self, name: &str, home: &Home) -> Result<Column, Error> {
-        let column = self.column(name)?;
-        if home.is_of_vectors(column.type_oid) { Ok(column) } else { self.column_of(name, home.vector_type) }
     }
 
     /// As [`Table::column`], of type `text` or `varchar`.

@@ -10,7 +10,7 @@ use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::{PgSqlErrorCode, PgTryBuilder};
 
 use crate::encoding;
-use crate::queue::Failure;
+use crate::failure::Failure;
 use crate::server_error;
 
 /// An error of the server's or a panic.

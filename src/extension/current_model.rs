@@ -20,32 +20,67 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use pgrx::pg_sys;
+use pg_clip_wire::is_model_name;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 
 use crate::encoding;
 use crate::error::Error;
-use crate::settings;
 use crate::spi::Spi;
 use crate::varlena::Bytes;
 use crate::watch::home::{Home, Installed};
 use crate::watch::role::act_as;
-use crate::watch::sql;
+use crate::watch::watches_sql;
+
+static MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"demo"));
+
+/// Declares `clip.model` to the server.
+pub(crate) fn define() {
+    // SAFETY: the hooks are made for this setting; the one that can panic is guarded.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"clip.model",
+            c"Sets the model that embeds where a call names none.",
+            c"The name of an installed model, never a path. Set for a database, it reaches the sessions that are open.",
+            &MODEL,
+            GucContext::Userset,
+            GucFlags::empty(),
+            Some(check),
+            Some(assign),
+            Some(show),
+        );
+    }
+}
+
+/// The model that embeds where a call names none.
+pub(crate) fn model() -> Result<String, Error> {
+    checked_name(&name()?)
+}
+
+/// The value of `clip.model` that this process was started with or has set, whether or not it counts.
+pub(crate) fn configured() -> String {
+    MODEL.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A name that may be sent to the embedder.
+pub(crate) fn checked_name(name: &str) -> Result<String, Error> {
+    if is_model_name(name) { Ok(name.to_owned()) } else { Err(Error::BadModelName(name.to_owned())) }
+}
 
 /// The value that counts, whether or not it can be a model's name. Costs next to nothing while nothing in the database
 /// changes. An error where nothing sets it and the extension is of another version than the library: a search with another
 /// model than made the vectors would find the wrong photos.
-pub(crate) fn name() -> Result<String, Error> {
+fn name() -> Result<String, Error> {
     // SAFETY: plain reads of this backend's state.
     let sees_catalogs = unsafe { pg_sys::IsTransactionState() && pg_sys::MyDatabaseId != pg_sys::InvalidOid };
     if SOURCE.load(Ordering::Relaxed) > pg_sys::GucSource::PGC_S_DATABASE || !sees_catalogs {
-        return Ok(settings::configured_model());
+        return Ok(configured());
     }
     if let Some(entry) = entry() {
         return Ok(entry);
     }
     let nothing_is_set = SOURCE.load(Ordering::Relaxed) == pg_sys::GucSource::PGC_S_DEFAULT;
     let written_down = if nothing_is_set { written_down()? } else { None };
-    Ok(written_down.unwrap_or_else(settings::configured_model))
+    Ok(written_down.unwrap_or_else(configured))
 }
 
 /// A model that one place of a query has read, and keeps while the query runs: a STABLE function gives the same answer
@@ -97,7 +132,7 @@ static ASSIGNMENTS: AtomicU64 = AtomicU64::new(0);
 ///
 /// # Safety
 /// Called by PostgreSQL as the check hook of `clip.model`.
-pub(crate) unsafe extern "C-unwind" fn check(
+unsafe extern "C-unwind" fn check(
     _value: *mut *mut c_char,
     extra: *mut *mut c_void,
     source: pg_sys::GucSource::Type,
@@ -119,7 +154,7 @@ pub(crate) unsafe extern "C-unwind" fn check(
 
 /// # Safety
 /// Called by PostgreSQL as the assign hook of `clip.model`, with what [`check`] noted.
-pub(crate) unsafe extern "C-unwind" fn assign(_value: *const c_char, extra: *mut c_void) {
+unsafe extern "C-unwind" fn assign(_value: *const c_char, extra: *mut c_void) {
     // SAFETY: null, or the note of the value that is assigned.
     if let Some(source) = unsafe { extra.cast::<pg_sys::GucSource::Type>().as_ref() } {
         SOURCE.store(*source, Ordering::Relaxed);
@@ -132,8 +167,8 @@ pub(crate) unsafe extern "C-unwind" fn assign(_value: *const c_char, extra: *mut
 /// # Safety
 /// Called by PostgreSQL as the show hook of `clip.model`.
 #[pgrx::pg_guard]
-pub(crate) unsafe extern "C-unwind" fn show() -> *const c_char {
-    let name = name().unwrap_or_else(|_| settings::configured_model());
+unsafe extern "C-unwind" fn show() -> *const c_char {
+    let name = name().unwrap_or_else(|_| configured());
     let shown = CString::new(encoding::to_server_lossy(&name)).unwrap_or_default();
     // SAFETY: copies a string into the current memory context.
     unsafe { pg_sys::pstrdup(shown.as_ptr()) }
@@ -216,7 +251,7 @@ fn read_written_down() -> Result<Option<String>, Error> {
         Installed::OtherVersion(version) => return Err(Error::OtherVersion(version)),
         Installed::Nothing => return Ok(None),
     };
-    let row = act_as(home.owner, || spi.run_kept(&sql::database_model(&home.schema), &[]))?;
+    let row = act_as(home.owner, || spi.run_kept(&watches_sql::database_model(&home.schema), &[]))?;
     Ok(if row.len() > 0 { row.printed(1) } else { None })
 }
 

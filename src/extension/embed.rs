@@ -4,10 +4,10 @@ use pg_clip_wire::Priority;
 use pgrx::pg_sys;
 
 use crate::client::{self, Embedding, Input};
+use crate::current_model;
 use crate::error::Error;
 use crate::memo::{self, Memo};
-use crate::settings;
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::varlena::{self, Bytes, Utf8};
 use crate::vector;
 
@@ -182,7 +182,7 @@ unsafe fn model_argument(fcinfo: pg_sys::FunctionCallInfo) -> Result<String, Err
         if (*fcinfo).nargs < 2 {
             return memo::model_of_query(fcinfo);
         }
-        settings::checked_model_name(Utf8::new(argument(fcinfo, 1))?.as_str())
+        current_model::checked_name(Utf8::new(argument(fcinfo, 1))?.as_str())
     }
 }
 

@@ -7,17 +7,17 @@ use pgrx::{IntoDatum, pg_sys};
 
 use crate::catalog::{self, identifier};
 use crate::client::{self, Input};
+use crate::current_model;
 use crate::encoding::c_string;
 use crate::error::Error;
 use crate::owned::{LOOK, Table, record_of};
 use crate::refusal::{Reason, refuse};
-use crate::settings;
 use crate::spi::{Argument, Spi, text_datum};
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::varlena::{self, Bytes};
 use crate::vector;
 use crate::watch::home::Home;
-use crate::watch::provenance::identity;
+use crate::watch::identity::identity;
 use crate::watch::registry::{argument, oid_of};
 use crate::watch::target::{Checksum, checksum_of};
 
@@ -39,7 +39,7 @@ sql_function! {
             let columns = Columns { embedding: name(2)?, checksum: name(3)?, model: name(4)? };
             let image = Bytes::new(image);
             let checksum = checksum_of(image.as_slice());
-            let model = settings::model()?;
+            let model = current_model::model()?;
             let identity_now = identity(&model, &client::describe(&model)?.fingerprint);
             let known = match argument(fcinfo, 1) {
                 Some(target) => {

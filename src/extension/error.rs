@@ -3,15 +3,16 @@
 //! Errors are an interface: an application branches on the SQLSTATE, so each variant has one and keeps it.
 //! `XX000` means a defect of pg_clip.
 
-use std::ffi::CStr;
-
 use pg_clip_wire::{Failure, FailureKind, MAX_TEXT_BYTES, PROTOCOL, WireError};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
-use crate::refusal::{Reason, Refusal};
-use crate::report;
-use crate::watch::home::VERSION;
+use crate::failure::Failure as CaughtFailure;
+use crate::notice;
+use crate::reason::{Reason, Refusal};
+use crate::sqlstate;
+use crate::version::VERSION;
+use crate::watch::identity::name_of;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -99,7 +100,7 @@ pub(crate) enum Error {
     #[error("{1}")]
     ModelAway(String, Box<Error>),
     #[error("{}", .0.message)]
-    Queue(crate::queue::Failure),
+    Queue(CaughtFailure),
     #[error("{0}")]
     Refused(#[source] Box<Refusal>),
     #[error("the model changed during the statement")]
@@ -134,12 +135,12 @@ impl Error {
 
     /// Writes the error to the server's log, as what keeps photos waiting, with its hint.
     pub(crate) fn log(self) {
-        report::tell(PgLogLevel::LOG, &format!("pg_clip: photos wait: {self}"), self.hint().as_deref());
+        notice::tell(PgLogLevel::LOG, &format!("pg_clip: photos wait: {self}"), self.hint().as_deref());
     }
 
     /// The SQLSTATE as applications know it: five characters.
     pub(crate) fn sqlstate_text(&self) -> String {
-        text_of(self.sqlstate())
+        sqlstate::text_of(self.sqlstate())
     }
 
     pub(crate) fn sqlstate(&self) -> PgSqlErrorCode {
@@ -260,7 +261,7 @@ impl Error {
                 Some(format!("Create the trigger with REFERENCING {clause} AS ...."))
             }
             Error::OtherModel { table, held, model } => {
-                let [name, held] = [model, held].map(|identity| crate::watch::provenance::name_of(identity));
+                let [name, held] = [model, held].map(|identity| name_of(identity));
                 Some(format!(
                     "Set clip.model to '{held}', or move the table to the other model: CALL clip_migrate('{table}', '{name}')."
                 ))
@@ -283,9 +284,18 @@ impl Error {
     }
 }
 
-/// A SQLSTATE as applications know it: five characters.
-pub(crate) fn text_of(code: PgSqlErrorCode) -> String {
-    // SAFETY: takes any number and returns a string of five characters in a buffer of its own.
-    let text = unsafe { CStr::from_ptr(pg_sys::unpack_sql_state(code as i32)) };
-    text.to_string_lossy().into_owned()
+impl From<Error> for CaughtFailure {
+    fn from(error: Error) -> CaughtFailure {
+        let model = match &error {
+            Error::ModelAway(model, _) => Some(model.clone()),
+            _ => None,
+        };
+        CaughtFailure { code: error.sqlstate(), message: error.to_string(), model, took_too_long: false }
+    }
+}
+
+impl From<CaughtFailure> for Error {
+    fn from(failure: CaughtFailure) -> Error {
+        Error::Queue(failure)
+    }
 }

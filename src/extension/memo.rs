@@ -9,9 +9,8 @@
 
 use pgrx::{PgMemoryContexts, pg_sys};
 
-use crate::current_model::Pinned;
+use crate::current_model::{self, Pinned};
 use crate::error::Error;
-use crate::settings;
 
 /// What is kept at a place.
 #[derive(Default)]
@@ -30,7 +29,7 @@ pub(crate) unsafe fn model_of_query(fcinfo: pg_sys::FunctionCallInfo) -> Result<
     if let Some(model) = place.model.as_ref().and_then(Pinned::model) {
         return Ok(model.to_owned());
     }
-    let model = settings::model()?;
+    let model = current_model::model()?;
     place.model = Some(Pinned::new(model.clone()));
     Ok(model)
 }

@@ -1,32 +1,8 @@
-//! What a call is refused for: a reason, which has a SQLSTATE, and words.
+//! Refusing a call: an error with a reason, which has a SQLSTATE, and words.
 
 use crate::error::Error;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    DependentObjects,
-    InUse,
-    InvalidName,
-    InvalidParameter,
-    NotAllowed,
-    NotReady,
-    NotSupported,
-    NullArgument,
-    UndefinedColumn,
-    UndefinedRole,
-    UndefinedTable,
-    WrongObject,
-    WrongType,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Refusal {
-    pub(crate) reason: Reason,
-    message: String,
-    pub(crate) detail: Option<String>,
-    pub(crate) hint: Option<String>,
-}
+pub(crate) use crate::reason::Reason;
+use crate::reason::Refusal;
 
 pub(crate) fn refuse(reason: Reason, message: impl Into<String>) -> Error {
     Error::Refused(Box::new(Refusal { reason, message: message.into(), detail: None, hint: None }))

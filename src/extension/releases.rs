@@ -11,8 +11,8 @@ use pgrx::{IntoDatum, pg_sys};
 
 use crate::error::Error;
 use crate::extensions::Extension;
-use crate::sql_function;
-use crate::watch::home::VERSION;
+use crate::sql_function::sql_function;
+use crate::version::VERSION;
 
 sql_function! {
     /// `clip_library_version() → text`, which scripts create for a moment: the release that the library is of.

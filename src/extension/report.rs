@@ -9,10 +9,10 @@ use std::panic::AssertUnwindSafe;
 use std::ptr::null_mut;
 
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
-use pgrx::{PgLogLevel, PgTryBuilder, pg_sys};
+use pgrx::{PgTryBuilder, pg_sys};
 
-use crate::encoding;
 use crate::error::Error;
+use crate::notice::c_string;
 use crate::server_error;
 
 /// Runs the body of a function that PostgreSQL calls: what it fails with becomes an ERROR.
@@ -43,19 +43,6 @@ pub(crate) unsafe fn guard(body: impl FnOnce() -> Result<pg_sys::Datum, Error>) 
     // SAFETY: the data is whole. This frame holds nothing else, and the caller vouches for the frames above it.
     unsafe { throw(data) };
     unreachable!("an ERROR does not return")
-}
-
-/// Tells the client or the log something that is no error.
-pub(crate) fn tell(level: PgLogLevel, message: &str, hint: Option<&str>) {
-    let (message, hint) = (c_string(message), hint.map(c_string));
-    let mut data = pg_sys::ErrorData {
-        elevel: level as i32,
-        message: message.as_ptr().cast_mut(),
-        hint: hint.as_ref().map_or(null_mut(), |hint| hint.as_ptr().cast_mut()),
-        ..Default::default()
-    };
-    // SAFETY: the data is whole, and the server copies its strings.
-    unsafe { pg_sys::ThrowErrorData(&mut data) };
 }
 
 unsafe extern "C-unwind" {
@@ -91,15 +78,4 @@ fn error_data(report: ErrorReportWithLevel) -> *mut pg_sys::ErrorData {
         pg_sys::MemoryContextSwitchTo(before);
         data
     }
-}
-
-/// A text in the encoding of the database.
-fn c_string(text: &str) -> CString {
-    let bytes = encoding::to_server_lossy(text);
-    CString::new(bytes.into_owned()).unwrap_or_else(|error| {
-        let end = error.nul_position();
-        let mut bytes = error.into_vec();
-        bytes.truncate(end);
-        CString::new(bytes).expect("the bytes before the first zero byte")
-    })
 }

@@ -1,4 +1,4 @@
-//! The settings, all named `clip.*`.
+//! The settings, all named `clip.*`: all but `clip.model`, which is [`crate::current_model`]'s.
 //!
 //! What the embedder reads is `sighup`: a session cannot have an embedder of its own. What could make one session
 //! cost others more (limits) is for superusers. What names a file is `sighup` and hidden from ordinary users. Any role
@@ -7,13 +7,8 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use pg_clip_wire::MAX_MODEL_NAME;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
-use crate::current_model;
-use crate::error::Error;
-
-static MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"demo"));
 static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 /// 32 MiB: customers' photos have 2-12 MiB, and no service that takes uploads allows much more.
 static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(32 << 20);
@@ -34,22 +29,8 @@ static EMBEDDER_PROGRAM: GucSetting<Option<CString>> = GucSetting::<Option<CStri
 static ONNXRUNTIME_LIBRARY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static MODELS_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
-/// Declares the settings to the server and reserves the prefix `clip.`.
+/// Declares the settings to the server, beside `clip.model`, and reserves the prefix `clip.`.
 pub(crate) fn define() {
-    // SAFETY: the hooks are made for this setting; the one that can panic is guarded.
-    unsafe {
-        GucRegistry::define_string_guc_with_hooks(
-            c"clip.model",
-            c"Sets the model that embeds where a call names none.",
-            c"The name of an installed model, never a path. Set for a database, it reaches the sessions that are open.",
-            &MODEL,
-            GucContext::Userset,
-            GucFlags::empty(),
-            Some(current_model::check),
-            Some(current_model::assign),
-            Some(current_model::show),
-        );
-    }
     GucRegistry::define_bool_guc(
         c"clip.enabled",
         c"Lets the triggers of watched tables embed photos.",
@@ -169,29 +150,8 @@ pub(crate) fn define() {
         GucContext::Sighup,
         GucFlags::SUPERUSER_ONLY,
     );
-    // SAFETY: the prefix is a constant string, and all settings with it are defined above.
+    // SAFETY: the prefix is a constant string, and all settings with it are defined.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"clip".as_ptr()) };
-}
-
-/// The model that embeds where a call names none.
-pub(crate) fn model() -> Result<String, Error> {
-    checked_model_name(&current_model::name()?)
-}
-
-/// The value of `clip.model` that this process was started with or has set; see [`current_model`] for what counts.
-pub(crate) fn configured_model() -> String {
-    text(&MODEL)
-}
-
-/// A name that may be sent to the embedder: 1 to 63 letters, digits, `.`, `_` and `-`, not starting with a dot.
-pub(crate) fn checked_model_name(name: &str) -> Result<String, Error> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let fits = (1..=MAX_MODEL_NAME).contains(&name.len());
-    if fits && !name.starts_with('.') && name.bytes().all(allowed) {
-        Ok(name.to_owned())
-    } else {
-        Err(Error::BadModelName(name.to_owned()))
-    }
 }
 
 pub(crate) fn enabled() -> bool {
@@ -222,11 +182,11 @@ pub(crate) fn max_loaded_models() -> i32 {
     MAX_LOADED_MODELS.get()
 }
 
-/// In megabytes.
 pub(crate) fn jpeg_scaling() -> bool {
     JPEG_SCALING.get()
 }
 
+/// In megabytes.
 pub(crate) fn decoder_memory() -> i32 {
     DECODER_MEMORY.get()
 }

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::client;
 use crate::error::Error;
-use crate::report;
+use crate::notice;
 use crate::settings;
-use crate::sql_function;
-use crate::watch::home::VERSION;
+use crate::sql_function::sql_function;
+use crate::version::VERSION;
 use crate::watch::registry::argument;
 
 sql_function! {
@@ -66,7 +66,7 @@ fn with_sqlstates(json: &str) -> Result<String, Error> {
 fn tell_why(error: &Error) {
     let message = format!("the embedder gives no report: {error}");
     let hint = "It is being started, cannot be started, or hangs: the server's log and clip_status say more.";
-    report::tell(PgLogLevel::NOTICE, &message, Some(hint));
+    notice::tell(PgLogLevel::NOTICE, &message, Some(hint));
 }
 
 fn absent(state: &str, error: &Error) -> String {

@@ -16,11 +16,13 @@ mod answer;
 mod fields;
 mod frame;
 mod log;
+mod model_name;
 mod request;
 
 pub use answer::{Answer, Failure, FailureKind, Fingerprint, Work};
 pub use frame::{FrameHeader, Kind, WireError};
 pub use log::{LogLines, MAX_LOG_LINE};
+pub use model_name::{MAX_MODEL_NAME, is_model_name};
 pub use request::{Party, Priority, Request};
 
 /// The version of this protocol. Both sides must speak the same one; they are installed together.
@@ -28,9 +30,6 @@ pub const PROTOCOL: u16 = 4;
 
 /// The first bytes of a `Hello`, so that a stray client is refused at its first frame.
 pub const MAGIC: [u8; 8] = *b"pg_clip\0";
-
-/// The longest model name, in bytes. A model's name is the name of a folder.
-pub const MAX_MODEL_NAME: usize = 63;
 
 /// The longest text, in bytes: far beyond any model's context, so that a whole document is refused and not cut.
 pub const MAX_TEXT_BYTES: usize = 1 << 16;

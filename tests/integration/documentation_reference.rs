@@ -56,6 +56,28 @@ fn each_function_is_documented() {
     assert_eq!(documented, there);
 }
 
+/// What is no interface is closed, but for what other roles than the extension's owner have to call: the functions of
+/// views, which run with the rights of the role that reads; trigger functions, without which the owner of a table could not
+/// restore its triggers; and what the event trigger calls, which runs with the rights of the role that alters a table.
+#[test]
+fn private_functions_are_open_only_where_other_roles_need_them() {
+    const ROLES: &str = "SELECT proname::text,
+            EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner)))
+                WHERE grantee = 0 AND privilege_type = 'EXECUTE'),
+            prorettype = 'trigger'::regtype OR EXISTS (SELECT FROM pg_depend AS used
+                WHERE used.classid = 'pg_rewrite'::regclass AND used.refclassid = 'pg_proc'::regclass
+                    AND used.refobjid = pg_proc.oid)
+        FROM pg_proc WHERE proname = ANY ($1)";
+    let cluster = TestCluster::shared();
+    let private = PRIVATE.map(str::to_owned).to_vec();
+    let rows = cluster.database().connect().query(ROLES, &[&private]).expect("the functions are read");
+    assert_eq!(rows.len(), PRIVATE.len());
+    for row in rows {
+        let (name, is_open, is_of_roles): (String, bool, bool) = (row.get(0), row.get(1), row.get(2));
+        assert_eq!(is_open, is_of_roles || name == "clip_watch_partitions", "{name}");
+    }
+}
+
 #[test]
 fn each_column_of_each_view_is_documented() {
     let cluster = TestCluster::shared();

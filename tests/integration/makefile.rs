@@ -16,8 +16,14 @@ fn make_installs_into_a_folder_and_uninstalls() {
     let postgres = tested_postgres();
     let (library, share) = (&postgres.pkglibdir, &postgres.sharedir);
     let mut expected = BTreeSet::from(
-        ["pg_clip.so", "pg_clip/libonnxruntime.so", "pg_clip/models", "pg_clip/pg_clip_embedder"]
-            .map(|file| library.join(file)),
+        [
+            "pg_clip.so",
+            "pg_clip/libonnxruntime.so",
+            "pg_clip/models",
+            "pg_clip/pg_clip_embedder",
+            "pg_clip/pg_clip_models",
+        ]
+        .map(|file| library.join(file)),
     );
     expected.extend(
         [
@@ -45,9 +51,10 @@ fn make_installs_into_a_folder_and_uninstalls() {
 
     // The links lead to what is in the folder, so that the program works from there.
     let program = beneath(&folder.0, &postgres.bindir).join("pg_clip_embedder");
-    let checked = Command::new(program).args(["check", "demo"]).env_clear().output();
-    let checked = checked.expect("the program runs");
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    for arguments in [&["check", "demo"][..], &["list"]] {
+        let said = Command::new(&program).args(arguments).env_clear().output().expect("the program runs");
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    }
 
     // Once more over what is there, as root does it without a cargo; then out, but for a model that was added.
     make_with("install", &folder.0, &["CARGO=/nowhere/cargo"]);

@@ -85,7 +85,15 @@ fn the_command_line_needs_no_pg_config() {
 
     let alone = copy.pg_clip.parent().expect("a folder has a parent").join("alone");
     fs::copy(&program, &alone).expect("the program is copied");
-    let output = Command::new(&alone).args(["list"]).env_clear().output().expect("the program runs");
-    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = |arguments: &[&str]| {
+        let output = Command::new(&alone).args(arguments).env_clear().output().expect("the program runs");
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let err = said(&["check", "demo"]);
     assert_eq!(err, "ERROR:  models is not beside this program\nHINT:  Give --models-directory.\n");
+    let err = said(&["list"]);
+    let installer = alone.with_file_name("pg_clip_models");
+    let complaint = format!("ERROR:  {} cannot be started: No such file or directory", installer.display());
+    assert!(err.starts_with(&complaint) && err.contains("HINT:  It is installed together with"), "{err}");
 }

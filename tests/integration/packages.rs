@@ -30,13 +30,14 @@ fn packages_hold_what_a_server_needs() {
     for file in [
         "usr/bin/pg_clip_embedder",
         "usr/bin/pg_clip_feeder",
+        "usr/lib/pg_clip/pg_clip_models",
         "usr/share/doc/pg-clip-embedder/onnxruntime/ThirdPartyNotices.txt",
         "usr/share/doc/pg-clip-embedder/demo-model/NOTICE",
         "var/lib/pg_clip/models/demo/config.json",
     ] {
         assert!(root.join(file).is_file(), "{file}");
     }
-    succeed(Command::new(root.join("usr/bin/pg_clip_embedder")).args(["check", "demo"]).env_clear());
+    the_command_line_works(&root.join("usr/bin"));
     let server = format!("postgresql/{major}");
     let library = root.join("usr/lib").join(&server).join("lib");
     let extension = root.join("usr/share").join(&server).join("extension");
@@ -46,7 +47,7 @@ fn packages_hold_what_a_server_needs() {
     let unpacked = copy.another_folder("unpacked");
     succeed(Command::new("tar").args(["--strip-components=1", "-xzf"]).arg(archive).arg("-C").arg(&unpacked));
     assert!(unpacked.join("licences/onnxruntime/LICENSE").is_file());
-    succeed(Command::new(unpacked.join("bin/pg_clip_embedder")).args(["check", "demo"]).env_clear());
+    the_command_line_works(&unpacked.join("bin"));
     it_runs(&copy, &unpacked.join("lib"), &unpacked.join("share/extension"));
 
     let volume = copy.another_folder("volume");
@@ -56,6 +57,7 @@ fn packages_hold_what_a_server_needs() {
     let folders: BTreeSet<_> =
         folders.map(|entry| entry.file_name().into_string().expect("a name")).collect();
     assert_eq!(folders, ["bin", "lib", "licenses", "share"].map(str::to_owned).into());
+    the_command_line_works(&volume.join("bin"));
     for licence in ["LICENSE", "crates.txt", "demo-model/NOTICE", "onnxruntime/LICENSE"] {
         assert!(volume.join("licenses").join(licence).is_file(), "{licence}");
     }
@@ -68,6 +70,14 @@ fn packages_hold_what_a_server_needs() {
 
     bill_names_what_is_linked(&package_ending(&folder, ".cdx.json"), &unpacked.join("licences/crates.txt"));
     sources_are_as_pgxn_has_them(&package_ending(&folder, ".zip"));
+}
+
+/// Of the embedder's program, and of the one beside it that installs models.
+fn the_command_line_works(commands: &Path) {
+    for arguments in [&["check", "demo"][..], &["list"]] {
+        let said = succeed(Command::new(commands.join("pg_clip_embedder")).args(arguments).env_clear());
+        assert!(said.contains("demo"), "{said}");
+    }
 }
 
 /// As an operator of Kubernetes mounts it: nothing of pg_clip is in the server's own folders.
@@ -100,7 +110,9 @@ fn bill_names_what_is_linked(bill: &Path, licences: &Path) {
         .collect();
     let mut tree = cargo_of_the_checkout("cargo");
     tree.args(["tree", "--locked", "--edges=normal", "--prefix=none", "--format={p}"]);
-    let tree = succeed(tree.args(["--package=pg_clip_embedder", "--package=pg_clip_feeder"]));
+    let tree = succeed(tree.args(
+        ["pg_clip_embedder", "pg_clip_models", "pg_clip_feeder"].map(|name| format!("--package={name}")),
+    ));
     let linked: BTreeSet<String> = tree
         .lines()
         .filter_map(|line| line.split_once(" v"))

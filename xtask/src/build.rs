@@ -1,4 +1,4 @@
-//! Building the extension, the embedder and the feeder.
+//! Building the extension, the embedder, the installer of its models, and the feeder.
 //!
 //! pgrx takes the server's headers from PGRX_PG_CONFIG_PATH, so `cargo pgrx init` is not needed; the libclang of the
 //! environment has no built-in headers and is given the compiler's.
@@ -17,6 +17,8 @@ use crate::workspace::Workspace;
 pub struct Built {
     pub library: PathBuf,
     pub embedder: PathBuf,
+    /// What installs models, and lies beside the embedder.
+    pub models: PathBuf,
     /// Where it was wanted.
     pub feeder: Option<PathBuf>,
 }
@@ -37,15 +39,16 @@ pub fn build_without_feeder(
     Ok(Built {
         library: artifact(&messages, "pg_clip", "cdylib")?,
         embedder: artifact(&messages, "pg_clip_embedder", "bin")?,
+        models: artifact(&messages, "pg_clip_models", "bin")?,
         feeder: None,
     })
 }
 
-/// The build of extension and embedder in one go: crates of both are built once, and no processor waits while the bindings
+/// The build of the extension, the embedder and the installer of models in one go: their common crates are built once, and no processor waits while the bindings
 /// to PostgreSQL are made.
 pub fn of_server(workspace: &Workspace, environment: &Environment, postgres: &Postgres) -> Result<Command> {
     let mut server = workspace.cargo();
-    server.args(["build", "--release", "--package", "pg_clip_embedder"]);
+    server.args(["build", "--release", "--package", "pg_clip_embedder", "--package", "pg_clip_models"]);
     for_extension(&mut server, environment, postgres)?;
     Ok(server)
 }

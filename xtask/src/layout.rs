@@ -1,6 +1,6 @@
 //! Which files make pg_clip, and where each goes.
 //!
-//! The program, ONNX Runtime and the models lie in the folder `pg_clip` beside the library, or are linked there: that is
+//! The programs, ONNX Runtime and the models lie in the folder `pg_clip` beside the library, or are linked there: that is
 //! where both the library and the program look. All links are relative, so that a tree can be staged, packed and moved.
 
 use std::fs;
@@ -21,7 +21,7 @@ pub struct Layout {
     pub library: PathBuf,
     /// Of the control file and the SQL.
     pub extension: PathBuf,
-    /// Of the embedder's program and ONNX Runtime.
+    /// Of the embedder's program, that which installs models, and ONNX Runtime.
     pub programs: PathBuf,
     pub models: PathBuf,
     pub licences: PathBuf,
@@ -91,6 +91,7 @@ pub fn of_embedder(
     let installed = layout.programs.join("pg_clip_embedder");
     let mut entries = vec![
         copy(&built.embedder, installed.clone(), 0o755),
+        copy(&built.models, layout.programs.join("pg_clip_models"), 0o755),
         copy(&runtime.library, layout.programs.join("libonnxruntime.so"), 0o755),
         link(layout.commands.join("pg_clip_embedder"), &installed),
         into(workspace.root.join("LICENSE"), &layout.licences),

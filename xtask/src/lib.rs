@@ -11,6 +11,7 @@ pub mod build;
 pub mod clients;
 pub mod cluster;
 pub mod command;
+mod deb;
 pub mod debian;
 pub mod demo;
 pub mod environment;

@@ -20,7 +20,7 @@ use crate::progress::say;
 /// The environment variable that tells the integration tests which PostgreSQL to run.
 pub const PG_CONFIG_VARIABLE: &str = "PG_CLIP_TEST_PG_CONFIG";
 
-/// The crates whose tests need no server.
+/// The crates whose tests need no server; `pg_clip_models` is tested with the embedder.
 pub const UNIT_TESTED: [&str; 4] = ["pg_clip_embedder", "pg_clip_feeder", "pg_clip_wire", "xtask"];
 
 /// Runs the tests whose names contain the filter; returns whether all is well.
@@ -81,7 +81,7 @@ pub fn runner(places: &Places, package: &str, options: &[&str], filter: Option<&
     // Named together, as in the build: alone, the embedder's crates have other features, and would be built again. The
     // extension has no tests of its own.
     if package == "pg_clip_embedder" {
-        cargo.args(["--package", "pg_clip"]);
+        cargo.args(["--package", "pg_clip", "--package", "pg_clip_models"]);
     }
     if let Some(filter) = filter {
         cargo.args(["--", filter]);

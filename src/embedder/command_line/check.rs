@@ -4,10 +4,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
-use pg_clip_wire::Failure;
 
+use super::failure::fail;
 use super::place::Place;
-use crate::error::Error;
 use crate::model::Preprocessing;
 
 #[derive(Debug, Args)]
@@ -47,16 +46,4 @@ pub(crate) fn run(options: &CheckOptions) -> ExitCode {
         }
         Err(error) => fail(error),
     }
-}
-
-/// Prints an error as psql does.
-pub(super) fn fail(error: Error) -> ExitCode {
-    let failure = Failure::from(error);
-    eprintln!("ERROR:  {}", failure.message);
-    for (name, text) in [("DETAIL", &failure.detail), ("HINT", &failure.hint)] {
-        if !text.is_empty() {
-            eprintln!("{name}:  {text}");
-        }
-    }
-    ExitCode::FAILURE
 }

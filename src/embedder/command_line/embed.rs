@@ -6,11 +6,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::check::fail;
+use super::failure::fail;
 use super::place::Place;
 use crate::error::Error;
-use crate::image::{self, JpegScaling};
-use crate::onnxruntime::Urgency;
+use crate::one_input::{embed_image, embed_text};
 
 #[derive(Debug, Args)]
 pub(crate) struct EmbedOptions {
@@ -48,16 +47,11 @@ pub(crate) fn run(options: &EmbedOptions) -> ExitCode {
 
 fn embed(options: &EmbedOptions) -> Result<Vec<f32>, Error> {
     let model = options.place.load(&options.model)?;
-    let mut rows = match &options.input {
+    match &options.input {
         Input { image: Some(path), .. } => {
             let bytes = fs::read(path).map_err(Error::io(format!("cannot read {}", path.display())))?;
-            let values = image::prepare(&bytes, u64::MAX, &model.preprocessing, JpegScaling::On)?;
-            model.embed_images(&[&values], Urgency::Usual)?
+            embed_image(&model, &bytes)
         }
-        Input { text, .. } => {
-            let ids = model.tokenizer.encode(text.as_deref().unwrap_or_default())?;
-            model.embed_texts(&[&ids])?
-        }
-    };
-    rows.pop().unwrap_or_else(|| Err(Error::Internal("no row for one input".to_owned())))
+        Input { text, .. } => embed_text(&model, text.as_deref().unwrap_or_default()),
+    }
 }

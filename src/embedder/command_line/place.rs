@@ -15,7 +15,7 @@ use crate::model::Model;
 use crate::onnxruntime::{DISABLE_TELEMETRY, OnnxRuntime};
 
 #[derive(Debug, Args)]
-pub(crate) struct ModelsDirectory {
+pub struct ModelsDirectory {
     /// Folder that holds a folder for each model; by default `models` beside this program
     #[arg(long = "models-directory", value_name = "DIR")]
     given: Option<PathBuf>,
@@ -23,7 +23,7 @@ pub(crate) struct ModelsDirectory {
 
 impl ModelsDirectory {
     /// The folder.
-    pub(super) fn path(&self) -> Result<PathBuf, Error> {
+    pub fn path(&self) -> Result<PathBuf, Error> {
         match &self.given {
             Some(given) => Ok(given.clone()),
             None => beside("models", "--models-directory"),
@@ -32,7 +32,7 @@ impl ModelsDirectory {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Place {
+pub struct Place {
     #[command(flatten)]
     pub models: ModelsDirectory,
     /// ONNX Runtime's library; by default `libonnxruntime.so` beside this program
@@ -42,12 +42,12 @@ pub(crate) struct Place {
 
 impl Place {
     /// Loads the model `name`.
-    pub(super) fn load(&self, name: &str) -> Result<Model, Error> {
+    pub fn load(&self, name: &str) -> Result<Model, Error> {
         Model::load(&self.models.path()?, name, &self.runtime()?)
     }
 
     /// ONNX Runtime, which is not loaded yet. To be called while the process has one thread.
-    pub(super) fn runtime(&self) -> Result<OnnxRuntime, Error> {
+    pub fn runtime(&self) -> Result<OnnxRuntime, Error> {
         let library = self.library()?;
         // SAFETY: the command line has one thread until it fetches or loads a model, so that no other
         // thread reads the environment.

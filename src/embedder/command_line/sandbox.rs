@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{self, Command, ExitCode};
 
-use super::check::fail;
+use super::failure::fail;
 use super::place::Place;
 use crate::sandbox;
 

@@ -7,10 +7,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 
-use super::Server;
-
 /// Takes the status of every child that has ended, and returns the server's if it is among them.
-pub(super) fn reap(server: Server) -> Option<WaitStatus> {
+pub(super) fn reap(server: Pid) -> Option<WaitStatus> {
     let mut died = None;
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {

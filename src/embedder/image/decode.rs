@@ -9,8 +9,9 @@ use image::codecs::bmp::BmpDecoder;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageResult, RgbImage};
 
+use super::decoder::{limits, refusal};
 use super::format::Format;
 use super::memory::MAX_DECODER_MEMORY;
 use super::{bmp, gif, heif, jpeg, jpeg_scaled, orientation, png, tiff};
@@ -71,18 +72,4 @@ fn read(mut decoder: impl ImageDecoder) -> ImageResult<RgbImage> {
     limits.reserve(decoder.total_bytes())?;
     decoder.set_limits(limits)?;
     Ok(DynamicImage::from_decoder(decoder)?.into_rgb8())
-}
-
-pub(super) fn limits(bytes: u64) -> Limits {
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(bytes);
-    limits
-}
-
-pub(super) fn refusal(format: &'static str, error: ImageError) -> Error {
-    match error {
-        ImageError::Limits(_) => Error::DecoderMemory { limit: MAX_DECODER_MEMORY },
-        ImageError::Unsupported(error) => Error::UnsupportedFeature { format, reason: error.to_string() },
-        error => Error::BrokenImage { format, reason: error.to_string() },
-    }
 }

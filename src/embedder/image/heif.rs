@@ -8,13 +8,15 @@
 mod av1;
 mod container;
 mod hevc;
+mod refusal;
 mod ycbcr;
 
 use image::RgbImage;
 use image::metadata::Orientation;
 
 use self::container::{Coding, Picture};
-use self::ycbcr::{Colours, Frame};
+use self::refusal::{broken, unsupported};
+use self::ycbcr::Frame;
 use super::format::Format;
 use super::memory;
 use crate::error::Error;
@@ -76,12 +78,4 @@ fn draw(
     let coefficients = colours.coefficients().ok_or_else(unknown)?;
     ycbcr::draw(frame, picture.tile, coefficients, place, canvas);
     Ok(())
-}
-
-fn broken(format: Format, reason: impl ToString) -> Error {
-    Error::BrokenImage { format: format.name(), reason: reason.to_string() }
-}
-
-fn unsupported(format: Format, reason: &str) -> Error {
-    Error::UnsupportedFeature { format: format.name(), reason: reason.to_owned() }
 }

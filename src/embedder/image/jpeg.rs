@@ -10,10 +10,13 @@ mod first_bits;
 mod frame;
 mod huffman;
 mod interleave;
+mod marker;
+mod needed_memory;
 mod next_bits;
 mod pick;
 mod progressive;
 mod quantization;
+mod refusal;
 mod rows;
 mod scan;
 mod sequential;
@@ -25,8 +28,13 @@ mod written;
 use std::borrow::Cow;
 
 use self::frame::Frame;
+use self::marker::{
+    APPLICATION_1, APPLICATION_14, END_OF_IMAGE, HUFFMAN_TABLES, NUMBER_OF_LINES, START_OF_SCAN, is_frame,
+    segments,
+};
+use self::refusal::broken;
 pub(super) use self::whole::whole;
-use super::orientation::Metadata;
+use super::metadata::Metadata;
 use crate::error::Error;
 
 /// The most scans of a progressive JPEG. Encoders write about ten.
@@ -44,7 +52,7 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
             END_OF_IMAGE => match seen {
                 Some(frame) if scans > 0 => {
                     let copy = if copied || frame.extended { 2 * bytes.len() as u64 } else { 0 };
-                    return Ok(frame.memory(bytes.len(), several) + copy);
+                    return Ok(needed_memory::of(&frame, bytes.len(), several) + copy);
                 }
                 _ => return Err(broken("it has no picture")),
             },
@@ -93,78 +101,10 @@ pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
 const EXIF: &[u8] = b"Exif\0\0";
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
-const STUFFED: u8 = 0x00;
-const TEMPORARY: u8 = 0x01;
-const FRAME_0: u8 = 0xc0;
-const FRAME_1: u8 = 0xc1;
-const HUFFMAN_TABLES: u8 = 0xc4;
-const EXTENSION: u8 = 0xc8;
-const ARITHMETIC_TABLES: u8 = 0xcc;
-const FRAME_15: u8 = 0xcf;
-const RESTART_0: u8 = 0xd0;
-const RESTART_7: u8 = 0xd7;
-const START_OF_IMAGE: u8 = 0xd8;
-const END_OF_IMAGE: u8 = 0xd9;
-const START_OF_SCAN: u8 = 0xda;
-const QUANTIZATION_TABLES: u8 = 0xdb;
-const NUMBER_OF_LINES: u8 = 0xdc;
-const RESTART_INTERVAL: u8 = 0xdd;
-const APPLICATION_0: u8 = 0xe0;
-const APPLICATION_1: u8 = 0xe1;
-const APPLICATION_14: u8 = 0xee;
-const APPLICATION_15: u8 = 0xef;
-
-fn is_frame(marker: u8) -> bool {
-    let others = [HUFFMAN_TABLES, EXTENSION, ARITHMETIC_TABLES];
-    (FRAME_0..=FRAME_15).contains(&marker) && !others.contains(&marker)
-}
-
-/// The segments of a file, each with its marker and length, and the marker of its end, if that is there.
-fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    let mut rest = &bytes[2..];
-    std::iter::from_fn(move || {
-        loop {
-            let (marker, after) = next_marker(rest)?;
-            rest = after;
-            match marker {
-                END_OF_IMAGE => return Some((marker, &[][..])),
-                RESTART_0..=RESTART_7 | START_OF_IMAGE | TEMPORARY | STUFFED => {}
-                _ => {
-                    let (segment, after) = segment(rest)?;
-                    rest = after;
-                    return Some((marker, segment));
-                }
-            }
-        }
-    })
-}
-
-/// The next byte after 0xff that is not a fill byte, and what follows it. In the data of a scan that is mostly 0x00,
-/// which says that 0xff was a value.
-fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
-    let at = memchr::memchr(0xff, bytes)?;
-    let after = &bytes[at..];
-    let marker = after.iter().position(|byte| *byte != 0xff)?;
-    Some((after[marker], &after[marker + 1..]))
-}
-
-fn segment(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let length = u16::from_be_bytes(*bytes.first_chunk()?);
-    bytes.split_at_checked(length.max(2).into())
-}
-
-fn broken(reason: &str) -> Error {
-    Error::BrokenImage { format: "JPEG", reason: reason.to_owned() }
-}
-
-/// A part of the file that breaks the format.
-fn bad(part: &str) -> Error {
-    broken(&format!("it has a bad {part}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::memory;
+    use super::marker::{FRAME_0, FRAME_1};
     use super::*;
 
     const FRAME: &[u8] = b"\xff\xc0\0\x0b\x08\x01\xe0\x02\x80\x01\x01\x11\0";

@@ -3,11 +3,10 @@
 //! The EXIF directory says it, or the XMP packet where the directory does not. What cannot be read turns nothing: the
 //! picture itself may be whole. The tests hold this against Pillow 11.3.
 
-use std::borrow::Cow;
-
 use image::metadata::Orientation;
 
 use super::format::Format;
+use super::metadata::Metadata;
 use super::{exif, jpeg, png, tiff, webp};
 
 pub(super) fn orientation(format: Format, bytes: &[u8]) -> Orientation {
@@ -26,13 +25,6 @@ pub(super) fn orientation(format: Format, bytes: &[u8]) -> Orientation {
         Err(exif::Unreadable) => None,
     };
     number.and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms)
-}
-
-/// What may say how a picture is turned.
-#[derive(Default)]
-pub(super) struct Metadata<'a> {
-    pub(super) exif: Option<Cow<'a, [u8]>>,
-    pub(super) xmp: Option<Cow<'a, [u8]>>,
 }
 
 /// The first digit in a packet that stands where an attribute or an element has the orientation.

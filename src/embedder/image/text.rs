@@ -4,7 +4,7 @@
 
 /// A kind of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Text {
+pub enum Text {
     Base64,
     DataUrl,
     /// Digits with `\x` before them, as PostgreSQL writes bytes

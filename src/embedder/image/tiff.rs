@@ -11,8 +11,8 @@ use image::{DynamicImage, ImageDecoder, ImageResult, RgbImage};
 
 use super::exif::Directory;
 use super::memory::MAX_DECODER_MEMORY;
-use super::orientation::Metadata;
-use super::{decode, memory};
+use super::metadata::Metadata;
+use super::{decoder, memory};
 use crate::error::Error;
 
 /// Refuses a TIFF of a size that `admit` refuses, with an incomplete header, or of a kind that is not read. Returns the
@@ -33,7 +33,7 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, Error> {
     let directory = Directory::of(bytes).ok_or_else(incomplete)?;
     let premultiplied = Samples::read(&directory)?.premultiplied;
-    let refusal = |error| decode::refusal("TIFF", error);
+    let refusal = |error| decoder::refusal("TIFF", error);
     let decoder = TiffDecoder::new(Cursor::new(bytes)).map_err(refusal)?;
     if decoder.dimensions() != size(&directory)? {
         return Err(broken("its directory says two sizes"));
@@ -53,7 +53,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, Error> {
 }
 
 fn read(mut decoder: TiffDecoder<Cursor<&[u8]>>) -> ImageResult<DynamicImage> {
-    decoder.set_limits(decode::limits(MAX_DECODER_MEMORY))?;
+    decoder.set_limits(decoder::limits(MAX_DECODER_MEMORY))?;
     DynamicImage::from_decoder(decoder)
 }
 

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::memory::{self, WebP};
-use super::orientation::Metadata;
+use super::metadata::Metadata;
 use crate::error::Error;
 
 /// Refuses a WebP of a size that `admit` refuses, that ends early, or with a frame that is larger than its canvas. Returns the memory that

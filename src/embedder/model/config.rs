@@ -8,7 +8,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Folder, Preprocessing};
+use super::folder::Folder;
+use super::preprocessing::Preprocessing;
 use crate::text::{Cleaning, Tokenizer};
 
 /// The JSON files of a model that are there.

@@ -11,11 +11,20 @@ use std::path::{Path, PathBuf};
 use pg_clip_wire::Fingerprint;
 use sha2::{Digest, Sha256};
 
-use super::Folder;
+use super::folder::Folder;
 use super::graph_file::GraphFile;
 
+impl Folder {
+    /// The fingerprint that the model has where it is loaded, or which of its files could not be read.
+    pub fn fingerprint(&self) -> Result<Fingerprint, String> {
+        let graphs: Result<Vec<GraphFile>, String> =
+            self.graphs.iter().cloned().map(GraphFile::read).collect();
+        of(self, &graphs?)
+    }
+}
+
 /// The fingerprint of the model in `folder`, or which file could not be read.
-pub(crate) fn of(folder: &Folder, graphs: &[GraphFile]) -> Result<Fingerprint, String> {
+pub(super) fn of(folder: &Folder, graphs: &[GraphFile]) -> Result<Fingerprint, String> {
     let mut files: Vec<&PathBuf> = vec![&folder.tokenizer];
     files.extend(graphs.iter().flat_map(|graph| graph.external_data.iter().chain([&graph.path])));
     files.extend(&folder.configs);

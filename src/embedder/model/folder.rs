@@ -1,6 +1,6 @@
-//! Where the files of a model are, and what a model's name may be.
+//! Where the files of a model are.
 //!
-//! A name is a folder in the models directory and never a path: it holds nothing that leads elsewhere. Exporters put
+//! A model's name is a folder in the models directory and never a path: it holds nothing that leads elsewhere. Exporters put
 //! everything in the folder itself, or the graphs in `onnx/` (transformers.js), or each half in a folder of its own
 //! (immich: `visual/` and `textual/`). Files are looked for in all of these; which graph is what is found by looking
 //! into it.
@@ -8,13 +8,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pg_clip_wire::MAX_MODEL_NAME;
+use pg_clip_wire::is_model_name;
 
 use crate::error::Error;
 
 /// The files of a model.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub struct Folder {
     pub path: PathBuf,
     /// One graph that sees and reads, or one for each.
     pub graphs: Vec<PathBuf>,
@@ -28,7 +28,7 @@ pub(crate) struct Folder {
 
 impl Folder {
     /// Finds the files of the model `name`.
-    pub(crate) fn open(models_directory: &Path, name: &str) -> Result<Folder, Error> {
+    pub fn open(models_directory: &Path, name: &str) -> Result<Folder, Error> {
         let path = locate(models_directory, name)?;
         let unusable = |reason| Error::UnusableModel { name: name.to_owned(), reason };
         let mut tokenizers = find(&path, &["tokenizer.json"]).into_iter();
@@ -47,8 +47,8 @@ impl Folder {
 }
 
 /// The folder of the model `name`, which is installed if the folder is there.
-pub(crate) fn locate(models_directory: &Path, name: &str) -> Result<PathBuf, Error> {
-    if !is_name(name) {
+pub fn locate(models_directory: &Path, name: &str) -> Result<PathBuf, Error> {
+    if !is_model_name(name) {
         return Err(Error::BadModelName { name: name.to_owned() });
     }
     let path = models_directory.join(name);
@@ -60,20 +60,14 @@ pub(crate) fn locate(models_directory: &Path, name: &str) -> Result<PathBuf, Err
 }
 
 /// The names of all models in the models directory, sorted.
-pub(crate) fn installed(models_directory: &Path) -> Vec<String> {
+pub fn installed(models_directory: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(models_directory) else { return Vec::new() };
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok().filter(|entry| entry.path().is_dir())?.file_name().into_string().ok())
-        .filter(|name| is_name(name))
+        .filter(|name| is_model_name(name))
         .collect();
     names.sort();
     names
-}
-
-/// Whether `name` may be the name of a model.
-pub(crate) fn is_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=MAX_MODEL_NAME).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(allowed)
 }
 
 /// Where exporters put files, in the order in which they count.
@@ -126,16 +120,6 @@ fn choose(graphs: &[PathBuf], names: &[&str]) -> Option<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_not_paths() {
-        for name in ["demo", "clip-vit-base-patch32", "ViT-B-32__openai", "a.b", &"x".repeat(63)] {
-            assert!(is_name(name), "{name}");
-        }
-        for name in ["", ".", "..", ".hidden", "a/b", "../demo", "a b", "a\0", "é", &"x".repeat(64)] {
-            assert!(!is_name(name), "{name}");
-        }
-    }
 
     #[test]
     fn a_model_that_is_not_there_is_answered_with_those_that_are() {

@@ -9,13 +9,13 @@ use std::path::Path;
 
 use ort::value::{Outlet, TensorElementType, ValueType};
 
-use super::beside_each_other;
 use super::config::Kind;
 use super::graph_file::GraphFile;
-use super::image_tower::{ImageTower, Pixels};
+use super::image_tower::{ImageTower, Pixels, Sees};
+use super::parallel::beside_each_other;
 use super::preprocessing::Preprocessing;
 use super::tensor::{Output, TensorInfo};
-use super::text_tower::TextTower;
+use super::text_tower::{Reads, TextTower};
 use crate::onnxruntime::{Sessions, SharedSession};
 
 /// Both halves of a model.
@@ -85,27 +85,6 @@ enum Half {
     Image(Sees),
     Text(Reads),
     Both(Sees, Reads),
-}
-
-/// How a graph takes images and gives their embeddings.
-#[derive(Debug)]
-pub(super) struct Sees {
-    pub pixels: Pixels,
-    pub output: Output,
-}
-
-/// How a graph takes texts and gives their embeddings.
-#[derive(Debug)]
-pub(super) struct Reads {
-    pub ids: TensorInfo,
-    pub mask: Option<TensorInfo>,
-    pub output: Output,
-}
-
-impl Reads {
-    fn inputs(&self) -> Vec<TensorInfo> {
-        [Some(&self.ids), self.mask.as_ref()].into_iter().flatten().cloned().collect()
-    }
 }
 
 fn recognise(session: &SharedSession, kind: Kind) -> Result<Half, String> {

@@ -2,9 +2,9 @@
 
 use ort::value::{DynValue, Tensor, TensorElementType};
 
-use super::graph::Sees;
+use super::batch_limit::batch_limit;
+use super::preprocessing::Preprocessing;
 use super::tensor::{Output, TensorInfo};
-use super::{MAX_BATCH, Preprocessing};
 use crate::onnxruntime::{SharedSession, Urgency};
 
 /// A graph from images to `[batch, dimensions]` in f32.
@@ -26,6 +26,13 @@ pub(super) struct Pixels {
     pub input: TensorInfo,
     /// `[batch, height, width, 3]` instead of `[batch, 3, height, width]`.
     channels_last: bool,
+}
+
+/// How a graph takes images and gives their embeddings.
+#[derive(Debug)]
+pub(super) struct Sees {
+    pub pixels: Pixels,
+    pub output: Output,
 }
 
 impl Pixels {
@@ -103,7 +110,7 @@ impl ImageTower {
 
     /// The most images that one run takes.
     pub(super) fn batch_limit(&self) -> usize {
-        if self.quantizes_dynamically { 1 } else { self.pixels.input.fixed(0).unwrap_or(MAX_BATCH) }
+        batch_limit(&self.pixels.input, self.quantizes_dynamically)
     }
 
     /// What was recognised, in words.

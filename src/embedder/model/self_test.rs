@@ -14,7 +14,7 @@
 use std::{panic, thread};
 
 use super::graph::Towers;
-use super::normalize;
+use super::normalize::normalize;
 use super::preprocessing::Preprocessing;
 use super::text_tower::TextTower;
 use crate::onnxruntime::Urgency;

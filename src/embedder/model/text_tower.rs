@@ -2,8 +2,7 @@
 
 use ort::value::{DynValue, Tensor, TensorElementType};
 
-use super::MAX_BATCH;
-use super::graph::Reads;
+use super::batch_limit::batch_limit;
 use super::tensor::{Output, TensorInfo};
 use crate::onnxruntime::{SharedSession, Urgency};
 
@@ -19,6 +18,21 @@ pub(super) struct TextTower {
     quantizes_dynamically: bool,
     /// The width and height of images, for such a graph.
     image_size: [usize; 2],
+}
+
+/// How a graph takes texts and gives their embeddings.
+#[derive(Debug)]
+pub(super) struct Reads {
+    pub ids: TensorInfo,
+    pub mask: Option<TensorInfo>,
+    pub output: Output,
+}
+
+impl Reads {
+    /// The inputs that a text is given to.
+    pub(super) fn inputs(&self) -> Vec<TensorInfo> {
+        [Some(&self.ids), self.mask.as_ref()].into_iter().flatten().cloned().collect()
+    }
 }
 
 /// How texts are made equally long.
@@ -64,7 +78,7 @@ impl TextTower {
 
     /// The most texts that one run takes.
     pub(super) fn batch_limit(&self) -> usize {
-        if self.quantizes_dynamically { 1 } else { self.ids.fixed(0).unwrap_or(MAX_BATCH) }
+        batch_limit(&self.ids, self.quantizes_dynamically)
     }
 
     /// What was recognised, in words.

@@ -17,7 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::{task, time};
 
 use super::admission::{Member, Memory, Waiting};
-use super::{Server, status};
+use super::shared::Server;
+use super::status;
 use crate::batch::{Answered, Embedding, ImageJob, Reply, Source, TextJob};
 use crate::error::Error;
 use crate::model::Model;

@@ -6,20 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pg_clip_wire::MAX_STATUS_BYTES;
 use serde_json::{Value, json};
 
-use super::Server;
+use super::shared::Server;
 use crate::memory;
 use crate::model::{Model, State};
 use crate::onnxruntime::EXECUTION_PROVIDER;
-
-/// When this process started to serve, in seconds since 1970.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Started(f64);
-
-impl Started {
-    pub(super) fn now() -> Started {
-        Started(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()))
-    }
-}
 
 /// The status report: one JSON object.
 pub(super) fn report(server: &Server) -> String {

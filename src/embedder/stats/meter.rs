@@ -1,14 +1,13 @@
 //! The counters and latencies of one lane and model.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pg_clip_wire::FailureKind;
 use serde_json::{Map, Value, json};
 
 use super::latencies::Latencies;
-use super::lock;
 
 /// What the threads of a lane write to. Each call takes a lock that no thread holds for long.
 #[derive(Debug, Default)]
@@ -96,7 +95,8 @@ impl Meter {
     }
 
     pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
-        lock(&self.0)
+        // Counting leaves nothing half done, so that a panic leaves nothing behind.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

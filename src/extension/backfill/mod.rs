@@ -21,7 +21,7 @@ use crate::procedure::{Procedure, pause};
 use crate::queue::backfill::Calls;
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::watch::home::Home;
 use crate::watch::registry::oid_of;
 use crate::watch::registry::{argument, check_owner};

@@ -13,12 +13,11 @@ use nix::sys::socket::{
 use pg_clip_wire::{Answer, FailureKind, FrameHeader, PROTOCOL, Party, Request};
 use pgrx::pg_sys;
 
-use super::arrival::Arrival;
-use super::place::SOCKET;
-use super::{Interest, wait};
+use super::latch::{Interest, wait};
 use crate::error::Error;
+use crate::socket::{Arrival, ExternalDescriptor, SOCKET};
 use crate::supervisor;
-use crate::watch::home::VERSION;
+use crate::version::VERSION;
 
 /// A connected socket. Dropping it tells the embedder that no backend waits for the answers any more.
 pub(super) struct Connection {
@@ -263,23 +262,6 @@ impl<P: AsRef<[u8]>> Outgoing<P> {
             }
         }
         Ok(progress)
-    }
-}
-
-/// A descriptor that PostgreSQL knows of, so that its own files leave room for it.
-pub(super) struct ExternalDescriptor;
-
-impl ExternalDescriptor {
-    pub(super) fn acquire() -> Result<ExternalDescriptor, Error> {
-        // SAFETY: a counter of this process; `drop` releases what this acquires.
-        if unsafe { pg_sys::AcquireExternalFD() } { Ok(ExternalDescriptor) } else { Err(Error::NoDescriptor) }
-    }
-}
-
-impl Drop for ExternalDescriptor {
-    fn drop(&mut self) {
-        // SAFETY: acquired by the only constructor.
-        unsafe { pg_sys::ReleaseExternalFD() };
     }
 }
 

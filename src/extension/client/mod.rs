@@ -5,10 +5,8 @@
 //! error, a cancel or a timeout drops it, so that a late answer reaches no other call, and the embedder learns that
 //! no backend waits.
 
-mod arrival;
 mod connection;
 mod latch;
-mod place;
 mod stream;
 mod usage;
 
@@ -17,10 +15,8 @@ use std::time::{Duration, Instant};
 
 use pg_clip_wire::{Answer, Failure, FailureKind, Fingerprint, MAX_TEXT_BYTES, Priority, Request};
 
-pub(crate) use self::arrival::ring_all;
 use self::connection::Connection;
 pub(crate) use self::latch::{Interest, run_while_waiting, wait};
-pub(crate) use self::place::{ASKED, LOCK, SOCKET, STAGED_SOCKET};
 pub(crate) use self::stream::Stream;
 pub(crate) use self::usage::Usage;
 use crate::error::Error;

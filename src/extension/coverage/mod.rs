@@ -13,7 +13,7 @@ use crate::attempt::{attempt, of_a_table, with_lock_timeout};
 use crate::error::Error;
 use crate::owned::{Pair, Right, Side, record, record_of};
 use crate::spi::{Argument, Spi};
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::watch::home::Home;
 use crate::watch::registry::argument;
 use crate::watch::registry::oid_of;

@@ -8,7 +8,7 @@ use super::task::NEXT_MODEL;
 use crate::owned::Table;
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::watch::home::Home;
 use crate::watch::next::{NEXT_EMBEDDING, Next, TRIGGER};
 use crate::watch::registry::argument;

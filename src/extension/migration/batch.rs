@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::owned::{Key, Pair};
 use crate::spi::{Argument, Spi};
 use crate::vector;
+use crate::watch::identity::identity;
 use crate::watch::next::{NEXT_EMBEDDING, Next};
-use crate::watch::provenance::identity;
 use crate::watch::role::{act_as, read_as, with_portable_output};
 
 /// What a batch did.

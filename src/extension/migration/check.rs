@@ -4,10 +4,10 @@ use pgrx::{IntoDatum, pg_sys};
 
 use super::gaps::GAP_TRIGGER;
 use super::task::{Task, describe};
+use crate::current_model;
 use crate::error::Error;
 use crate::owned::{Table, columns, literal, notice, refuse_subscribed};
 use crate::refusal::{Reason, refuse};
-use crate::settings;
 use crate::spi::{Argument, Spi};
 use crate::watch::next::{NEXT_EMBEDDING, TRIGGER};
 use crate::watch::role::act_as;
@@ -143,7 +143,7 @@ pub(super) fn announce(spi: &Spi, task: &Task, model: &str, set_default: bool) -
         FROM pg_db_role_setting JOIN pg_roles ON pg_roles.oid = setrole, unnest(setconfig) AS entry
         WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
             AND lower(split_part(entry, '=', 1)) = 'clip.model' AND split_part(entry, '=', 2) <> $1";
-    if !set_default && settings::model().ok().as_deref() != Some(model) {
+    if !set_default && current_model::model().ok().as_deref() != Some(model) {
         notice(format!("after the migration, photos are refused until clip.model is {model}"), None);
     }
     let model = Argument::text(model);

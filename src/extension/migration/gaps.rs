@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 use crate::error::Error;
 use crate::owned::Pair;
 use crate::spi::{Argument, Spi};
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::watch::home::Home;
 use crate::watch::next::NEXT_EMBEDDING;
 use crate::watch::role::{act_as, read_as};

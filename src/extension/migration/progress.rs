@@ -5,7 +5,7 @@ use crate::coverage::sample::{are_large, estimate_migrated};
 use crate::error::Error;
 use crate::owned::{Pair, Right, Side, record};
 use crate::spi::Spi;
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::watch::next::NEXT_EMBEDDING;
 use crate::watch::role::read_as;
 

@@ -16,7 +16,7 @@ use crate::owned::{Key, notice};
 use crate::procedure::{Procedure, pause};
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::varlena::Utf8;
 use crate::watch::registry::oid_of;
 use crate::watch::registry::{argument, check_owner};

@@ -14,8 +14,8 @@ use crate::error::Error;
 use crate::owned::{Key, Pair};
 use crate::spi::{Argument, Spi};
 use crate::vector;
+use crate::watch::identity::{identity, name_of};
 use crate::watch::next::NEXT_EMBEDDING;
-use crate::watch::provenance::{identity, name_of};
 use crate::watch::role::{act_as, read_as, with_portable_output};
 use crate::watch::target::checksum_of;
 

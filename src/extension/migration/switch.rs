@@ -15,7 +15,7 @@ use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
 use crate::watch::next::{NEXT_EMBEDDING, TRIGGER};
 use crate::watch::role::act_as;
-use crate::watch::sql;
+use crate::watch::watches_sql;
 use crate::watching::Storage;
 
 /// What came of a switch.
@@ -56,14 +56,16 @@ pub(super) fn switch(
             }
             act_as(task.pair.target.owner, || replace(spi, &task))?;
             let arguments = [Argument::oid(task.pair.source.oid), text(&next.identity)];
-            act_as(task.home.owner, || spi.run(&sql::set_model(&task.home.schema), &arguments).map(|_| ()))?;
+            act_as(task.home.owner, || {
+                spi.run(&watches_sql::set_model(&task.home.schema), &arguments).map(|_| ())
+            })?;
             if set_default {
                 // As the caller: the owner of the table may own no database.
                 spi.run(
                     &format!("ALTER DATABASE {} SET clip.model = {}", database(), literal(&next.model)),
                     &[],
                 )?;
-                let statement = sql::set_database_model(&task.home.schema);
+                let statement = watches_sql::set_database_model(&task.home.schema);
                 act_as(task.home.owner, || spi.run(&statement, &[text(&next.model)]).map(|_| ()))?;
                 current_model::is_written_down(&task.home);
             }

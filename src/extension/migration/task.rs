@@ -3,14 +3,14 @@
 use pgrx::pg_sys;
 
 use crate::client;
+use crate::current_model;
 use crate::error::Error;
 use crate::owned::{Pair, Side};
 use crate::refusal::{Reason, refuse};
-use crate::settings;
 use crate::spi::Spi;
 use crate::watch::home::Home;
+use crate::watch::identity::identity;
 use crate::watch::next::Next;
-use crate::watch::provenance::identity;
 
 /// The second column that a migration adds, beside [`NEXT_EMBEDDING`](crate::watch::next::NEXT_EMBEDDING).
 pub(super) const NEXT_MODEL: &str = "clip_next_model";
@@ -54,7 +54,7 @@ impl Task {
 
 /// An installed model by its name: its identity and its dimensions.
 pub(super) fn describe(model: &str) -> Result<(String, u16), Error> {
-    let model = settings::checked_model_name(model)?;
+    let model = current_model::checked_name(model)?;
     let description = client::describe(&model)?;
     Ok((identity(&model, &description.fingerprint), description.dimensions))
 }

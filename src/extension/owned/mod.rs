@@ -32,8 +32,8 @@ use crate::catalog::{name_of, owner_of};
 use crate::encoding::{c_string, to_server};
 use crate::error::Error;
 use crate::extensions::is_subscribed;
+use crate::notice;
 use crate::refusal::{Reason, refuse};
-use crate::report;
 use crate::spi::{Argument, Spi};
 use crate::watch::role::act_as;
 
@@ -197,7 +197,7 @@ fn role_name(role: pg_sys::Oid) -> String {
 
 /// Tells the caller something, as RAISE NOTICE does.
 pub(crate) fn notice(message: String, hint: Option<String>) {
-    report::tell(PgLogLevel::NOTICE, &message, hint.as_deref());
+    notice::tell(PgLogLevel::NOTICE, &message, hint.as_deref());
 }
 
 /// Quotes a text as SQL has it.

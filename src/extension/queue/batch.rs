@@ -20,15 +20,17 @@ use super::finish::{self, Done, Finished, Outcome};
 use super::lane::Lane;
 use super::pause::Pauses;
 use super::read::{self, Found, Photo};
-use super::transaction::{Failure, transaction_on};
+use super::transaction::transaction_on;
 use crate::client::{self, Stream};
+use crate::current_model;
 use crate::encoding;
 use crate::error::Error;
-use crate::report::tell;
-use crate::settings;
+use crate::failure::Failure;
+use crate::notice::tell;
 use crate::spi::Spi;
 use crate::watch::home::Home;
-use crate::watch::provenance::{self, identity, name_of};
+use crate::watch::identity::{identity, name_of};
+use crate::watch::provenance;
 use crate::watch::target::{Checksum, Known};
 use crate::watch::watched::{Patience, Watched};
 
@@ -370,7 +372,7 @@ pub(super) fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
     match pinned.map(name_of) {
         Some(pinned) if watched.read(|| provenance::holds_vectors(spi, watched))? => Ok(pinned.to_owned()),
         // A name that is none is mended by its setting, and not by trying the photo.
-        _ => settings::model().map_err(|error| Error::ModelAway(error.to_string(), Box::new(error))),
+        _ => current_model::model().map_err(|error| Error::ModelAway(error.to_string(), Box::new(error))),
     }
 }
 

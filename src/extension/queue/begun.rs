@@ -10,12 +10,12 @@ use super::failure::is_away;
 use super::finish::{Finished, Outcome, is_of_bytes};
 use super::read::{Found, Photo};
 use super::sql::MOST_ATTEMPTS;
-use super::transaction::Failure;
 use crate::client::Embedding;
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::settings;
+use crate::watch::identity::identity;
 use crate::watch::next::Next;
-use crate::watch::provenance::identity;
 use crate::watch::target::{Checksum, Known};
 
 /// Which model photos of a table are embedded with.

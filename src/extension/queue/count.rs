@@ -10,7 +10,7 @@ use crate::coverage::sample::planned_rows;
 use crate::error::Error;
 use crate::owned::record_of;
 use crate::spi::{Argument, Spi};
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::watch::home::Home;
 use crate::watch::registry::check_owner;
 use crate::watch::role::act_as;

@@ -6,8 +6,8 @@ use pgrx::{PgSqlErrorCode as Code, pg_sys};
 
 use super::claim::Job;
 use super::sql;
-use super::transaction::Failure;
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::spi::{Argument, Spi};
 use crate::watch::home::Home;
 use crate::watch::role::act_as;

@@ -40,4 +40,3 @@ mod wake;
 mod worker;
 
 pub(crate) use self::launcher::register_at_server_start;
-pub(crate) use self::transaction::Failure;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use super::sql;
-use super::transaction::Failure;
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::spi::{Argument, Spi};
 use crate::watch::home::Home;
 use crate::watch::role::act_as;

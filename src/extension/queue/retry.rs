@@ -4,7 +4,7 @@ use pgrx::{IntoDatum, pg_sys};
 
 use super::{sql, wake};
 use crate::spi::{Argument, Spi};
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::watch::home::Home;
 use crate::watch::registry::{argument, check_owner, oid_of};
 use crate::watch::role::act_as;

@@ -8,47 +8,9 @@ use std::time::{Duration, Instant};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::caught::{Caught, catch};
-use crate::error::{Error, text_of};
+use crate::error::Error;
+use crate::failure::Failure;
 use crate::spi::Spi;
-
-/// Why something failed: an error of ours or of the server.
-#[derive(Clone, Debug)]
-pub(crate) struct Failure {
-    pub(crate) code: PgSqlErrorCode,
-    pub(crate) message: String,
-    /// The model that is missing, where that is why.
-    pub(super) model: Option<String>,
-    /// Whether a transaction of the worker was given up because of the time that it took.
-    pub(super) took_too_long: bool,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        let model = match &error {
-            Error::ModelAway(model, _) => Some(model.clone()),
-            _ => None,
-        };
-        Failure { code: error.sqlstate(), message: error.to_string(), model, took_too_long: false }
-    }
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Error {
-        Error::Queue(failure)
-    }
-}
-
-impl Failure {
-    /// What an ERROR of the server says.
-    pub(crate) fn of_report(code: PgSqlErrorCode, message: &str) -> Failure {
-        Failure { code, message: message.to_owned(), model: None, took_too_long: false }
-    }
-
-    /// The five characters of the SQLSTATE.
-    pub(super) fn sqlstate(&self) -> String {
-        text_of(self.code)
-    }
-}
 
 /// What is not on a user's table takes no time; this is for a machine that is very busy.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);

@@ -16,7 +16,7 @@ use super::lane::Lane;
 use super::launcher;
 use super::message::{Message, Place};
 use super::place::{LAUNCHER_BELL, worker_bell};
-use crate::report;
+use crate::notice;
 
 thread_local! {
     /// Whether the current transaction has put jobs into the queue.
@@ -69,7 +69,7 @@ unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type
     match event {
         XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => {
             if let Err(error) = launcher::ensure_running() {
-                report::tell(PgLogLevel::LOG, &format!("pg_clip: photos wait in the queue: {error}"), None);
+                notice::tell(PgLogLevel::LOG, &format!("pg_clip: photos wait in the queue: {error}"), None);
             }
         }
         XACT_EVENT_COMMIT => {

@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 
-use crate::client::{SOCKET, STAGED_SOCKET, ring_all};
 use crate::error::Error;
+use crate::socket::{SOCKET, STAGED_SOCKET, ring_all};
 
 /// Listens, and only then shows the socket under its name, and rings the backends that wait for it: a backend that sees
 /// it can connect. What a supervisor before this one left behind is replaced.

@@ -5,7 +5,7 @@
 //! listening socket for as long as it lives, through every death of the embedder: a backend that connects meanwhile
 //! waits in the backlog and never sees a refused connection.
 //!
-//! There is one in a cluster: the one that holds the lock on [`crate::client::LOCK`]. A second one, started by a
+//! There is one in a cluster: the one that holds the lock on [`crate::socket::LOCK`]. A second one, started by a
 //! backend in a race, leaves with status 0 and is not started again. Of many backends that find none at once, one has it
 //! started.
 
@@ -16,9 +16,9 @@ mod worker;
 
 use pgrx::pg_sys;
 
-use crate::client::{ASKED, LOCK, ring_all};
 use crate::error::Error;
 use crate::lock;
+use crate::socket::{ASKED, LOCK, ring_all};
 use crate::worker::{ask_for, named};
 
 /// Has the postmaster start the supervisor together with the server.

@@ -8,10 +8,11 @@ use pgrx::pg_sys;
 
 use super::child::{Child, Launch};
 use super::{listener, parts};
-use crate::client::{Interest, LOCK, wait};
+use crate::client::{Interest, wait};
 use crate::error::Error;
+use crate::socket::LOCK;
 use crate::worker::{accept_signals, reload_settings};
-use crate::{lock, settings};
+use crate::{current_model, lock, settings};
 
 /// The entry point that the postmaster calls in the worker's process. It returns only where another supervisor runs:
 /// everything else ends in PostgreSQL's own exit, which leaves the worker to be started again.
@@ -123,7 +124,7 @@ fn current_launch() -> Launch {
         format!("--jpeg-scaling={}", if settings::jpeg_scaling() { "on" } else { "off" }),
         format!("--execution-provider={}", settings::execution_provider()),
         // A name that cannot be a model's is for the embedder to report: it serves the others.
-        format!("--model={}", settings::configured_model()),
+        format!("--model={}", current_model::configured()),
     ];
     Launch { program: parts::program(), arguments }
 }

@@ -8,7 +8,6 @@
 use pgrx::pg_sys;
 
 use super::role::act_as;
-use super::sql;
 use crate::catalog::Table;
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
@@ -32,7 +31,7 @@ pub(super) struct Constraints {
 impl Constraints {
     /// The constraints of a table.
     pub(super) fn of(spi: &Spi, target: &Table, role: pg_sys::Oid) -> Result<Constraints, Error> {
-        let row = act_as(role, || spi.run_kept(sql::DEFERRABLE, &[Argument::oid(target.oid)]))?;
+        let row = act_as(role, || spi.run_kept(DEFERRABLE, &[Argument::oid(target.oid)]))?;
         Ok(Constraints {
             written: Deferrable { all: row.printed(1), deferred: row.printed(2) },
             deleted: Deferrable { all: row.printed(3), deferred: row.printed(4) },
@@ -54,3 +53,20 @@ impl Deferrable {
         Ok(written)
     }
 }
+
+/// The deferrable constraints of table `$1` that INSERT or UPDATE fires, those among them that are INITIALLY DEFERRED,
+/// and the same of DELETE. The bits of `tgtype` are those of `catalog/pg_trigger.h`.
+const DEFERRABLE: &str = "
+    WITH fired AS (
+        SELECT format('%I.%I', nspname, conname) AS name, condeferred AS deferred,
+            (tgtype::int4 & 20) <> 0 AS by_write, (tgtype::int4 & 8) <> 0 AS by_delete
+        FROM pg_trigger
+        JOIN pg_constraint AS checked ON checked.oid = tgconstraint
+        JOIN pg_namespace AS namespace ON namespace.oid = connamespace
+        WHERE tgrelid = $1 AND tgdeferrable
+    )
+    SELECT string_agg(DISTINCT name, ', ') FILTER (WHERE by_write),
+        string_agg(DISTINCT name, ', ') FILTER (WHERE by_write AND deferred),
+        string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete),
+        string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete AND deferred)
+    FROM fired";

@@ -9,9 +9,10 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog;
+use crate::catalog::{self, Column, Table};
 use crate::error::Error;
 use crate::extensions::{Extension, is_subscribed};
+use crate::version::VERSION;
 
 /// The extension's schema and owner, and pgvector's types, whatever a search_path says.
 #[derive(Clone)]
@@ -38,9 +39,6 @@ pub(crate) enum Installed {
     /// No extension, or one whose queue is filled by logical replication.
     Nothing,
 }
-
-/// The version of this library, and of the extension that it belongs to.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Home {
     /// Found from a function of the extension: the one that runs.
@@ -69,6 +67,12 @@ impl Home {
     /// Whether a column of this type takes embeddings. pgvector's own cast makes a `halfvec` of the `vector` that is written.
     pub(crate) fn is_of_vectors(&self, type_oid: pg_sys::Oid) -> bool {
         type_oid == self.vector_type || type_oid == self.halfvec_type
+    }
+
+    /// A column of a table of type `vector` or `halfvec`: see [`Table::column`].
+    pub(crate) fn vector_column(&self, table: &Table, name: &str) -> Result<Column, Error> {
+        let column = table.column(name)?;
+        if self.is_of_vectors(column.type_oid) { Ok(column) } else { table.column_of(name, self.vector_type) }
     }
 
     fn look_up(extension: &Extension) -> Option<Home> {

@@ -11,6 +11,7 @@
 pub(crate) mod applied;
 mod deferrable;
 pub(crate) mod home;
+pub(crate) mod identity;
 pub(crate) mod key;
 pub(crate) mod moves;
 pub(crate) mod next;
@@ -21,6 +22,7 @@ pub(crate) mod role;
 pub(crate) mod sql;
 pub(crate) mod target;
 pub(crate) mod watched;
+pub(crate) mod watches_sql;
 
 use pgrx::pg_sys;
 
@@ -35,7 +37,7 @@ use crate::error::Error;
 use crate::queue::enqueue::Jobs;
 use crate::settings;
 use crate::spi::{Argument, Cursor, Spi, Transition};
-use crate::sql_function;
+use crate::sql_function::sql_function;
 
 sql_function! {
     /// `clip_fill_image_embeddings() → trigger`
@@ -161,7 +163,7 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
     // SAFETY: `firing` was made from the running trigger.
     unsafe { spi.register_transition_tables(firing.data)? };
     let home = Home::of(function)?;
-    let watch = Watch::find(&spi, &home, firing)?;
+    let watch = Watch::find(&spi, &home, firing.table, &firing.arguments)?;
     if watch.rests() {
         return Ok(());
     }

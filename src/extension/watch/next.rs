@@ -7,7 +7,7 @@ use pg_clip_wire::Priority;
 use pgrx::pg_sys;
 
 use super::home::Home;
-use super::provenance::identity;
+use super::identity::identity;
 use super::role::act_as;
 use crate::catalog::Table;
 use crate::client::{self, Embedding, Input};
@@ -41,7 +41,7 @@ impl Next {
     pub(super) fn to_write(spi: &Spi, home: &Home, target: &Table) -> Result<Option<Next>, Error> {
         let takes_vectors = target.has_triggers
             && target.has_trigger(TRIGGER)
-            && target.vector_column(NEXT_EMBEDDING, home).is_ok();
+            && home.vector_column(target, NEXT_EMBEDDING).is_ok();
         if takes_vectors { Next::of(spi, home, target.oid) } else { Ok(None) }
     }
 

@@ -8,15 +8,16 @@ use std::collections::HashMap;
 use pg_clip_wire::{Fingerprint, Priority};
 
 use super::home::Home;
+use super::identity::identity;
 use super::key::Key;
-use super::provenance::{self, identity};
+use super::provenance;
 use super::role::PortableOutput;
 use super::sql;
 use super::target::{self, Checksum, Known, Row, Target, checksum_of};
 use super::watched::{Source, Watched};
 use crate::client::{self, Input};
+use crate::current_model;
 use crate::error::Error;
-use crate::settings;
 use crate::spi::{Cursor, Plan, Rows, Spi, Transition};
 use crate::varlena::Bytes;
 
@@ -216,7 +217,7 @@ impl<'a> Photos<'a> {
 
     fn writing(&mut self) -> Result<&Writing<'a>, Error> {
         if self.writing.is_none() {
-            let model = settings::model()?;
+            let model = current_model::model()?;
             let fingerprint = client::describe(&model)?.fingerprint;
             let identity = identity(&model, &fingerprint);
             provenance::check(self.spi, self.home, self.watched, &identity)?;

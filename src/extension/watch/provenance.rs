@@ -2,33 +2,15 @@
 //!
 //! `clip_watches.model` holds the identity of the model whose vectors the target has, from the first vector on.
 
-use std::fmt::Write;
-
-use pg_clip_wire::Fingerprint;
 use pgrx::pg_sys;
 
 use super::home::Home;
 use super::role::act_as;
 use super::sql;
 use super::watched::Watched;
+use super::watches_sql;
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
-
-/// What the model column says: the name, by which the model can be called, and the start of the fingerprint, which
-/// tells two models of one name apart.
-pub(crate) fn identity(model: &str, fingerprint: &Fingerprint) -> String {
-    const SHOWN: usize = 6;
-    fingerprint[..SHOWN].iter().fold(format!("{model}@"), |mut identity, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(identity, "{byte:02x}");
-        identity
-    })
-}
-
-/// The name in an identity.
-pub(crate) fn name_of(identity: &str) -> &str {
-    identity.rsplit_once('@').map_or(identity, |(name, _)| name)
-}
 
 /// Refuses to write vectors of a model beside those of another one, and keeps it so until the transaction's end.
 ///
@@ -43,7 +25,7 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
     };
     let text = Argument::text(model);
     let source = Argument::oid(watched.source.table.oid);
-    let now = act_as(home.owner, || spi.run_now_kept(&sql::model(&home.schema), &[source]))?;
+    let now = act_as(home.owner, || spi.run_now_kept(&watches_sql::model(&home.schema), &[source]))?;
     let now = if now.len() > 0 { now.printed(1) } else { None };
     if registration.model != now && keeps_its_snapshot() {
         // A migration's last vectors may be younger than the snapshot.
@@ -52,14 +34,14 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
     if now.as_deref() == Some(model) {
         return Ok(());
     }
-    let row = act_as(home.owner, || spi.run(&sql::lock_model(&home.schema), &[source]))?;
+    let row = act_as(home.owner, || spi.run(&watches_sql::lock_model(&home.schema), &[source]))?;
     if row.len() > 0 && row.printed(1).as_deref() == Some(model) {
         return Ok(());
     }
     if let Some(other) = held(spi, watched, &sql::other_model(watched), &[text])? {
         return Err(mixed(watched, other, model));
     }
-    act_as(home.owner, || spi.run(&sql::set_model(&home.schema), &[source, text]))?;
+    act_as(home.owner, || spi.run(&watches_sql::set_model(&home.schema), &[source, text]))?;
     Ok(())
 }
 

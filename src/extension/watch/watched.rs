@@ -10,7 +10,7 @@ use super::home::Home;
 use super::key::KeyType;
 use super::next::Next;
 use super::role::{act_as, read_as};
-use super::{Firing, sql};
+use super::watches_sql::{self, FROM_ARGUMENTS};
 use crate::catalog::{self, Column, Lock, Table};
 use crate::error::Error;
 use crate::extensions::is_subscribed;
@@ -82,7 +82,7 @@ pub(crate) enum Patience {
 pub(crate) struct Watch<'a> {
     spi: &'a Spi,
     home: &'a Home,
-    /// The columns of [`sql::registration`].
+    /// The columns of [`watches_sql::registration`].
     row: Rows<'a>,
     source: pg_sys::Oid,
     target: pg_sys::Oid,
@@ -92,12 +92,17 @@ pub(crate) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// What `clip_watch` wrote down for the table or for one that it is a partition of, or else what the trigger's
-    /// arguments say.
-    pub(crate) fn find(spi: &'a Spi, home: &'a Home, firing: &Firing) -> Result<Watch<'a>, Error> {
-        match Watch::of_whole(spi, home, firing.table)? {
+    /// What `clip_watch` wrote down for the table or for one that it is a partition of, or else what the arguments of its
+    /// trigger say.
+    pub(crate) fn find(
+        spi: &'a Spi,
+        home: &'a Home,
+        table: pg_sys::Oid,
+        arguments: &[String],
+    ) -> Result<Watch<'a>, Error> {
+        match Watch::of_whole(spi, home, table)? {
             Some(registered) => Ok(registered),
-            None => Watch::from_arguments(spi, home, firing),
+            None => Watch::from_arguments(spi, home, table, arguments),
         }
     }
 
@@ -124,7 +129,7 @@ impl<'a> Watch<'a> {
         home: &'a Home,
         source: pg_sys::Oid,
     ) -> Result<Option<Watch<'a>>, Error> {
-        let query = sql::registration(&home.schema);
+        let query = watches_sql::registration(&home.schema);
         let row = act_as(home.owner, || spi.run_kept(&query, &[Argument::oid(source)]))?;
         if row.len() == 0 {
             return Ok(None);
@@ -140,13 +145,18 @@ impl<'a> Watch<'a> {
         Ok(Some(Watch { spi, home, row, source, target, registration, is_by_reference }))
     }
 
-    fn from_arguments(spi: &'a Spi, home: &'a Home, firing: &Firing) -> Result<Watch<'a>, Error> {
-        let not_watched = || Error::NotWatched(catalog::name_of(firing.table));
-        if firing.arguments.is_empty() {
+    fn from_arguments(
+        spi: &'a Spi,
+        home: &'a Home,
+        table: pg_sys::Oid,
+        arguments: &[String],
+    ) -> Result<Watch<'a>, Error> {
+        let not_watched = || Error::NotWatched(catalog::name_of(table));
+        if arguments.is_empty() {
             return Err(not_watched());
         }
-        let arguments = [Argument::oid(firing.table), Argument::texts(&firing.arguments)];
-        let row = act_as(caller(), || spi.run(sql::FROM_ARGUMENTS, &arguments))?;
+        let arguments = [Argument::oid(table), Argument::texts(arguments)];
+        let row = act_as(caller(), || spi.run(FROM_ARGUMENTS, &arguments))?;
         if row.len() == 0 {
             return Err(not_watched());
         }
@@ -159,8 +169,7 @@ impl<'a> Watch<'a> {
         if allowed != pg_sys::AclResult::ACLCHECK_OK {
             return Err(Error::NoPrivilege(named()));
         }
-        let source = firing.table;
-        Ok(Watch { spi, home, row, source, target, registration: None, is_by_reference: false })
+        Ok(Watch { spi, home, row, source: table, target, registration: None, is_by_reference: false })
     }
 
     /// Whether the watch rests, because a subscription fills its target: the publisher embeds the photos, and a vector
@@ -223,7 +232,7 @@ impl<'a> Watch<'a> {
             Constraints::default()
         };
         Ok(Some(Watched {
-            embedding: target.vector_column(&self.name(7), self.home)?,
+            embedding: self.home.vector_column(&target, &self.name(7))?,
             checksum: target.column_of(&self.name(8), pg_sys::BYTEAOID)?,
             model: target.column_of(&self.name(9), pg_sys::TEXTOID)?,
             next: Next::to_write(self.spi, self.home, &target)?,

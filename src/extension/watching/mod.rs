@@ -27,13 +27,13 @@ use crate::queue::enqueue;
 use crate::refusal::{Reason, refuse};
 use crate::settings;
 use crate::spi::{Argument, Spi};
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::watch::home::Home;
-use crate::watch::provenance::{identity, name_of};
+use crate::watch::identity::{identity, name_of};
 use crate::watch::registry::argument;
 use crate::watch::registry::oid_of;
 use crate::watch::role::act_as;
-use crate::watch::sql;
+use crate::watch::watches_sql;
 
 /// What keeps writers away, and what CREATE TRIGGER takes.
 const WITHOUT_WRITERS: u32 = pg_sys::ShareRowExclusiveLock;
@@ -83,7 +83,7 @@ sql_function! {
         let home = Home::of(function)?;
         let table = Table::of_caller(source, ALONE)?;
         enqueue::clear(&spi, &home, source)?;
-        let deleted = act_as(home.owner, || spi.run(&sql::unregister(&home.schema), &[Argument::oid(source)]))?.len();
+        let deleted = act_as(home.owner, || spi.run(&watches_sql::unregister(&home.schema), &[Argument::oid(source)]))?.len();
         if deleted == 0 {
             return Err(refuse(Reason::NotReady, format!("table {} is not watched", table.name)));
         }
@@ -97,7 +97,7 @@ sql_function! {
 /// first photo of a table then need not decide under a lock, which the next one would wait for.
 fn model_now() -> Option<String> {
     const PATIENCE: Duration = Duration::from_secs(2);
-    let model = settings::model().ok()?;
+    let model = current_model::model().ok()?;
     let patience = PATIENCE.min(settings::request_timeout()).as_millis().to_string();
     let patience = CString::new(patience).expect("digits");
     let description = with_setting(c"clip.request_timeout", &patience, || client::describe(&model)).ok()?;
@@ -135,21 +135,21 @@ fn register(
     let is_taken = |code: pgrx::PgSqlErrorCode| code == pgrx::PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION;
     let registered = attempt(is_taken, || {
         act_as(home.owner, || {
-            spi.run(&sql::forget_dropped(&home.schema), &[])?;
-            spi.run(&sql::forget_jobs_of_dropped(&home.schema), &[])?;
-            spi.run(&sql::register(&home.schema), &arguments)?;
+            spi.run(&watches_sql::forget_dropped(&home.schema), &[])?;
+            spi.run(&watches_sql::forget_jobs_of_dropped(&home.schema), &[])?;
+            spi.run(&watches_sql::register(&home.schema), &arguments)?;
             Ok(())
         })
     })?;
     registered.map_err(|_| target::taken_already(&target.table))?;
     // A target that holds vectors of another model, or of none, changes nothing for other tables.
-    let current = settings::model().ok();
+    let current = current_model::model().ok();
     let model = model.as_deref().map(name_of).filter(|model| current.as_deref() == Some(*model));
     if let Some(model) = model {
         // SAFETY: a plain read of the current role.
         let caller = unsafe { pg_sys::GetUserId() };
         let arguments = [Argument::text(model), Argument::oid(caller)];
-        act_as(home.owner, || spi.run(&sql::begin_database_model(&home.schema), &arguments))?;
+        act_as(home.owner, || spi.run(&watches_sql::begin_database_model(&home.schema), &arguments))?;
         current_model::is_written_down(home);
     }
     Ok(())

@@ -15,10 +15,10 @@ use super::triggers;
 use crate::attempt::{attempt, of_a_table};
 use crate::catalog;
 use crate::error::Error;
+use crate::notice;
 use crate::queue::enqueue::Jobs;
-use crate::report;
 use crate::spi::{Argument, Spi};
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::varlena::Utf8;
 use crate::watch::home::Home;
 use crate::watch::role::act_as;
@@ -43,7 +43,7 @@ sql_function! {
             if let Err(failure) = followed {
                 let (table, why) = (catalog::name_of(root), failure.message);
                 let message = format!("pg_clip did not follow the partitions of table {table}: {why}");
-                report::tell(PgLogLevel::WARNING, &message, None);
+                notice::tell(PgLogLevel::WARNING, &message, None);
             }
         }
         Ok(pg_sys::Datum::from(0))

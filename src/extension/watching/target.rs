@@ -6,10 +6,10 @@ use super::request::{Request, Storage};
 use super::source::{Source, is_unique};
 use crate::catalog::identifier;
 use crate::client;
+use crate::current_model;
 use crate::error::Error;
 use crate::owned::{Column, LOOK, Table, check_one_owner, check_same_type, columns, find, literal, notice};
 use crate::refusal::{Reason, refuse};
-use crate::settings;
 use crate::spi::{Argument, Spi};
 use crate::watch::home::Home;
 use crate::watch::role::{act_as, read_as};
@@ -115,7 +115,7 @@ fn make(
         ));
     }
     check_may_create(spi, source, name)?;
-    let dimensions = client::describe(&settings::model()?)?.dimensions;
+    let dimensions = client::describe(&current_model::model()?)?.dimensions;
     let quoted = name.quoted();
     let storage = request.storage.unwrap_or(Storage::Vector);
     let vector = vector_type(spi, home, storage)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::fs::OpenOptions;
 use tokio::io::AsyncReadExt;
 
-use super::{Fetch, NoObject, Why};
+use super::object::{Fetch, NoObject, Why, check_size};
 
 /// `O_NONBLOCK` of Linux: a FIFO is opened without waiting for its other end.
 const NONBLOCK: i32 = 0o4000;
@@ -37,12 +37,12 @@ impl Folder {
         if !found.is_file() {
             return Err(NoObject::new(Why::Missing, format!("\"{key}\" is not a file")));
         }
-        super::check_size(key, found.len(), limit)?;
+        check_size(key, found.len(), limit)?;
         let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or_default());
         // It may grow meanwhile.
         let read = file.take(limit + 1).read_to_end(&mut bytes).await;
         read.map_err(|error| of_system(key, &error))?;
-        super::check_size(key, bytes.len() as u64, limit)?;
+        check_size(key, bytes.len() as u64, limit)?;
         Ok(bytes)
     }
 }

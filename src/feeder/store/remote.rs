@@ -14,7 +14,7 @@ use object_store::{BackoffConfig, ClientOptions, Error, ObjectStore, ObjectStore
 
 use super::address::{Address, BadAddress};
 use super::http::{Connector, with_status};
-use super::{Fetch, NoObject, Why, check_size};
+use super::object::{Fetch, NoObject, Why, check_size};
 
 #[derive(Debug)]
 pub(super) struct Remote {

@@ -6,10 +6,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Debian, Root};
+use super::release::Debian;
+use super::root::Root;
 use crate::command;
+use crate::deb::Deb;
 use crate::layout::{self, Entry};
-use crate::package::Deb;
 use crate::progress::step;
 
 /// Installs PostgreSQL in the new root without a cluster, and fetches what a build for it needs into /fetched.

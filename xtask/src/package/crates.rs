@@ -32,7 +32,7 @@ impl Crate {
 }
 
 /// The packages that are built.
-const BUILT: [&str; 3] = ["pg_clip", "pg_clip_embedder", "pg_clip_feeder"];
+const BUILT: [&str; 4] = ["pg_clip", "pg_clip_embedder", "pg_clip_models", "pg_clip_feeder"];
 
 /// All crates of the built files, in the order of their names; without those of build scripts and tests alone.
 pub(super) fn linked(workspace: &Workspace, major: u32) -> Result<Vec<Crate>> {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::release::Release;
+use super::tar::tar;
 use crate::command;
 
 pub(super) struct Image {
@@ -86,7 +87,7 @@ impl Image {
         fs::write(layout.join("oci-layout"), json!({ "imageLayoutVersion": "1.0.0" }).to_string())?;
         fs::write(layout.join("manifest.json"), listed.to_string())?;
         let archive = staging.join(format!("{}-{kind}.oci.tar", release.name()));
-        let mut tar = super::tar();
+        let mut tar = tar();
         tar.args(["--owner=0", "--group=0", "--file"]).arg(&archive).arg("--directory").arg(&layout);
         command::output(tar.args(["blobs", "index.json", "manifest.json", "oci-layout"]))?;
         Ok(archive)

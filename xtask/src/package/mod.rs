@@ -8,8 +8,10 @@ mod crates;
 mod deb;
 mod image;
 mod licences;
+mod parts;
 mod release;
 mod source;
+mod tar;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -23,27 +25,19 @@ use crate::command;
 use crate::debian::{DATA, Debian, Root, VARIABLES, link_programs};
 use crate::environment::Environment;
 use crate::install::put_all;
-use crate::layout::{self, Entry, Layout};
+use crate::layout::Layout;
 use crate::postgres::Postgres;
 use crate::progress::step;
 use crate::workspace::Workspace;
 
 use crates::Crate;
 use image::{Configuration, Image};
+use parts::{Parts, files};
 use release::Release;
+use tar::tar;
 
-pub(crate) use deb::{Deb, install as install_debs};
+pub(crate) use deb::install as install_debs;
 pub use image::unpack as unpack_image;
-
-/// What a package is made of.
-struct Parts<'a> {
-    workspace: &'a Workspace,
-    environment: &'a Environment,
-    built: &'a Built,
-    release: Release,
-    /// The licences of the crates in the built files.
-    licences: PathBuf,
-}
 
 /// Makes the packages and returns their folder, which holds nothing else. A `debian` is the one whose PostgreSQL the
 /// build is for: its server becomes an image too.
@@ -102,20 +96,6 @@ fn publish(file: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(name)
 }
 
-/// All files for one PostgreSQL, with the licences of what is linked into them.
-fn files(parts: &Parts, layout: &Layout) -> Result<Vec<Entry>> {
-    let mut entries = layout::of_extension(parts.workspace, &parts.built.library, layout)?;
-    entries.extend(shared_files(parts, layout)?);
-    Ok(entries)
-}
-
-/// The files that any number of PostgreSQLs can share.
-fn shared_files(parts: &Parts, layout: &Layout) -> Result<Vec<Entry>> {
-    let mut entries = layout::of_embedder(parts.workspace, parts.built, parts.environment.runtime(), layout)?;
-    entries.push(layout::into(parts.licences.clone(), &layout.licences));
-    Ok(entries)
-}
-
 /// The folders of an own root, in which the library finds the rest wherever the root lies.
 fn own_folders(top: &Path, licences: &str) -> Layout {
     let share = top.join("share");
@@ -143,13 +123,6 @@ fn archive(parts: &Parts, staging: &Path) -> Result<PathBuf> {
             .arg(&name),
     )?;
     Ok(archive)
-}
-
-/// A tar that packs what is named in a folder, with the owners' numbers.
-fn tar() -> Command {
-    let mut tar = Command::new("tar");
-    tar.args(["--sort=name", "--numeric-owner", "--create"]);
-    tar
 }
 
 /// An image without a system, to be mounted as a read-only volume beside a server.

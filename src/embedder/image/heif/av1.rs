@@ -17,7 +17,7 @@ use re_rav1d::src::lib::{
 };
 
 use super::super::format::Format;
-use super::broken;
+use super::refusal::broken;
 use super::ycbcr::{Colours, Frame};
 use crate::error::Error;
 

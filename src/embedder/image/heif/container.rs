@@ -6,7 +6,8 @@ use image::metadata::Orientation;
 
 use super::super::format::Format;
 use super::super::memory;
-use super::{Colours, broken, unsupported};
+use super::refusal::{broken, unsupported};
+use super::ycbcr::Colours;
 use crate::error::Error;
 
 /// Reads the items of a file. The reader's work grows with the square of their number, and a list of places may be much

@@ -6,8 +6,8 @@ use heifer_hevc_dec::params::ParameterSets;
 use heifer_hevc_dec::recon;
 
 use super::super::format::Format;
+use super::refusal::{broken, unsupported};
 use super::ycbcr::{Colours, Frame};
-use super::{broken, unsupported};
 use crate::error::Error;
 
 /// Decodes the first picture of a stream, which has to bring all of it, with chroma of no finer kind than `chroma`. A frame is

@@ -3,7 +3,7 @@
 //! After its last byte a scan reads as zeros without end; [`Bits::check_read`] and [`Bits::finish`] tell whether bits
 //! were read that were not there.
 
-use super::{bad, broken};
+use super::refusal::{bad, broken};
 use crate::error::Error;
 
 /// A loop keeps a copy of its own, which stays in registers because the slow ways take and return one.

@@ -3,10 +3,10 @@
 use std::hint::select_unpredictable;
 use std::ops::Range;
 
-use super::bad;
 use super::bits::{Bits, FILLED};
 use super::huffman::{LOOK, Table, ZEROS};
 use super::pick::Pick;
+use super::refusal::bad;
 use super::scan::{Blocks, Scan};
 use super::several::{Codes, Levels, Several, first};
 use crate::error::Error;

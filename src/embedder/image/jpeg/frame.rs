@@ -1,12 +1,13 @@
 //! A frame: the size of a picture, its components, and the blocks of 8 × 8 samples that each of them has.
 
-use super::super::memory;
-use super::interleave::usual_length;
-use super::rows::BLOCK_MEMORY;
-use super::{FRAME_0, FRAME_1, bad, broken};
+use super::marker::{FRAME_0, FRAME_1};
+use super::refusal::{bad, broken};
 use crate::error::Error;
 
 const FRAME_2: u8 = 0xc2;
+
+/// The coefficients of a block.
+pub(super) const BLOCK: u8 = 64;
 
 pub(super) struct Frame {
     pub(super) width: u32,
@@ -96,21 +97,6 @@ impl Frame {
             }
         });
         Ok(Frame { width, height, progressive, extended: false, components: components.collect(), units })
-    }
-
-    /// The memory that decoding a file of `length` bytes takes. `several_scans` where the first one lacks a component.
-    pub(super) fn memory(&self, length: usize, several_scans: bool) -> u64 {
-        let pixels = u64::from(self.width) * u64::from(self.height);
-        let blocks: usize = self.components.iter().map(Component::blocks).sum();
-        if self.progressive {
-            return memory::progressive_jpeg(pixels, blocks as u64);
-        }
-        if !several_scans {
-            return memory::jpeg(pixels);
-        }
-        let unit: u32 = self.components.iter().map(Component::unit).sum();
-        let row = self.units.0 as usize * unit as usize * BLOCK_MEMORY;
-        memory::jpeg_in_scans(pixels, usual_length(length, blocks) as u64, row as u64)
     }
 }
 

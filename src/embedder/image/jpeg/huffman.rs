@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::bits::Bits;
+use super::marker::HUFFMAN_TABLES;
+use super::refusal::bad;
 use super::written::write_segment;
-use super::{HUFFMAN_TABLES, bad};
 use crate::error::Error;
 
 /// The bits that a table looks at in one step. Nearly all codes are shorter.

@@ -4,16 +4,17 @@
 //! forms. So the scans are read side by side, a row of units at a time, and their codes are written as they are; only the
 //! means are written anew, because each is given by the one before it.
 
-use super::frame::Frame;
+use super::frame::{BLOCK, Frame};
+use super::marker::{
+    APPLICATION_0, APPLICATION_15, END_OF_IMAGE, FRAME_0, HUFFMAN_TABLES, QUANTIZATION_TABLES,
+    START_OF_IMAGE, START_OF_SCAN, segments,
+};
 use super::quantization;
+use super::refusal::broken;
 use super::rows::{Block, Row, Rows};
 use super::scan::{Scan, Walk};
-use super::sequential::{BLOCK, ScanTables};
+use super::sequential::ScanTables;
 use super::written::{Written, mean_codes, write_segment};
-use super::{
-    APPLICATION_0, APPLICATION_15, END_OF_IMAGE, FRAME_0, HUFFMAN_TABLES, QUANTIZATION_TABLES,
-    START_OF_IMAGE, START_OF_SCAN, broken, segments,
-};
 use crate::error::Error;
 
 /// The scans of a picture, whose blocks are all there.

@@ -6,10 +6,10 @@
 use std::hint::select_unpredictable;
 use std::ops::Range;
 
-use super::bad;
 use super::bits::Bits;
 use super::huffman::{LOOK, Table, ZEROS};
 use super::pick::Pick;
+use super::refusal::bad;
 use super::scan::{Blocks, Scan};
 use crate::error::Error;
 

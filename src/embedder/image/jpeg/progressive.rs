@@ -8,13 +8,12 @@ use std::rc::Rc;
 
 use super::bits::Bits;
 use super::first_bits::FirstBits;
-use super::frame::Frame;
+use super::frame::{BLOCK, Frame};
 use super::huffman::{Table, Tables};
 use super::next_bits::NextBits;
 use super::pick::Pick;
+use super::refusal::{bad, broken};
 use super::scan::{Blocks, Scan, walk};
-use super::sequential::BLOCK;
-use super::{bad, broken};
 use crate::error::Error;
 
 /// What the scans of a progressive JPEG have brought so far, for each component.

@@ -1,7 +1,7 @@
 //! The quantization tables of a file, which are handed on as they are.
 
-use super::bad;
-use super::sequential::BLOCK;
+use super::frame::BLOCK;
+use super::refusal::bad;
 use crate::error::Error;
 
 /// The values of a table, as bytes.

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::bad;
 use super::bits::Bits;
-use super::frame::Frame;
+use super::frame::{BLOCK, Frame};
 use super::huffman::LOOK;
 use super::pick::Pick;
+use super::refusal::bad;
 use super::scan::{Blocks, Scan};
-use super::sequential::{BLOCK, BlockTables, ScanTables};
+use super::sequential::{BlockTables, ScanTables};
 use super::steps::{next_in, room_from};
 use super::written::MAX_MEAN_SIZE;
 use crate::error::Error;

@@ -7,10 +7,11 @@ use std::ops::Range;
 
 use super::bits::{Bits, Zeros};
 use super::frame::Frame;
+use super::marker::{RESTART_0, next_marker};
 #[cfg(target_arch = "x86_64")]
 use super::pick::AtOnce;
 use super::pick::{Pick, Stepwise};
-use super::{RESTART_0, bad, broken, next_marker};
+use super::refusal::{bad, broken};
 use crate::error::Error;
 
 #[derive(Debug)]

@@ -4,11 +4,11 @@ use std::hint::select_unpredictable;
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::bad;
 use super::bits::Bits;
-use super::frame::Frame;
+use super::frame::{BLOCK, Frame};
 use super::huffman::{END_OF_BLOCK, LOOK, Table, Tables, ZEROS};
 use super::pick::Pick;
+use super::refusal::bad;
 use super::scan::{Blocks, Scan};
 use super::several::Several;
 use super::steps::{AT_ONCE, BLOCK_ROOM, Step, Steps, next_in, room_from};
@@ -142,6 +142,3 @@ impl BlockTables {
         }
     }
 }
-
-/// The coefficients of a block.
-pub(super) const BLOCK: u8 = 64;

@@ -1,8 +1,8 @@
 //! The codes of blocks of a sequential JPEG, several in one step. Only their lengths count.
 
 use super::bits::FILLED;
+use super::frame::BLOCK;
 use super::huffman::{END_OF_BLOCK, Table, ZEROS};
-use super::sequential::BLOCK;
 use super::several::{Codes, Levels, Several, first};
 
 /// The steps of blocks with two tables.

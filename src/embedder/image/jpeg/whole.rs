@@ -7,18 +7,19 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::frame::Frame;
+use super::frame::{BLOCK, Frame};
 use super::huffman::{Tables, write_usual};
 use super::interleave::{OneScan, Scans};
-use super::progressive::Progress;
-use super::quantization;
-use super::scan::{Scan, walk};
-use super::sequential::{BLOCK, Passed, ScanTables};
-use super::{
+use super::marker::{
     APPLICATION_0, APPLICATION_14, END_OF_IMAGE, FRAME_0, FRAME_1, HUFFMAN_TABLES, NUMBER_OF_LINES,
     QUANTIZATION_TABLES, RESTART_0, RESTART_7, RESTART_INTERVAL, START_OF_IMAGE, START_OF_SCAN, STUFFED,
-    TEMPORARY, bad, broken, is_frame, next_marker, segment,
+    TEMPORARY, is_frame, next_marker, segment,
 };
+use super::progressive::Progress;
+use super::quantization;
+use super::refusal::{bad, broken};
+use super::scan::{Scan, walk};
+use super::sequential::{Passed, ScanTables};
 use crate::error::Error;
 
 /// Refuses a JPEG whose picture is not whole. Returns what the decoder reads right: the file, or one that it makes of it.

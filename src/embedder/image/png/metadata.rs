@@ -11,7 +11,7 @@ use miniz_oxide::inflate::core::inflate_flags::{
 };
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
-use super::super::orientation::Metadata;
+use super::super::metadata::Metadata;
 use super::chunk;
 
 pub(in super::super) fn metadata(bytes: &[u8]) -> Metadata<'_> {

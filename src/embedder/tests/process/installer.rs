@@ -1,135 +1,71 @@
-//! The command line of the embedder, in a models directory of its own.
+//! The commands that install models: the embedder becomes the program beside it.
 
-use std::ffi::OsStr;
-use std::fs;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
-use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigHandler, Signal, signal};
-use serde_json::Value;
+use crate::embedder::program;
 
-use crate::embedder::{onnxruntime, program};
-
-/// A models directory, and the commands that work on it.
-pub(crate) struct Installer {
-    folder: temp_dir::TempDir,
-    /// What the environment has, beside the bare minimum.
-    pub environment: Vec<(String, String)>,
+/// Runs a copy of the embedder, which lies beside this script as the installer.
+fn run(installer: Option<&str>, arguments: &[&str]) -> (u32, Output) {
+    let folder = temp_dir::TempDir::new().unwrap();
+    let embedder = folder.path().join("pg_clip_embedder");
+    fs::copy(program(), &embedder).unwrap();
+    if let Some(script) = installer {
+        let path = folder.path().join("pg_clip_models");
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = Command::new(embedder);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().unwrap();
+    // The program may have ended without reading it.
+    let _ = running.stdin.take().unwrap().write_all(b"from the terminal\n");
+    let process = running.id();
+    (process, running.wait_with_output().unwrap())
 }
 
-/// What a command said.
-#[derive(Debug)]
-pub(crate) struct Said {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+#[test]
+fn the_installer_takes_the_place_of_the_embedder() {
+    let script =
+        "#!/bin/sh\nread -r line\necho $$ \"$line\"\nprintf '<%s>' \"$@\"\necho complaint >&2\nexit 7\n";
+    for command in ["fetch", "import", "quantize", "catalogue", "list", "remove"] {
+        let (process, output) = run(Some(script), &[command, "a b", "--unknown", ""]);
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(out, format!("{process} from the terminal\n<{command}><a b><--unknown><>"));
+        assert_eq!((output.status.code(), &*output.stderr), (Some(7), &b"complaint\n"[..]));
+    }
+    let (_, output) = run(Some(script), &["help", "fetch"]);
+    assert!(output.stdout.ends_with(b"<help><fetch>"));
 }
 
-impl Installer {
-    /// With the hub at `endpoint`.
-    pub(crate) fn new(endpoint: &str) -> Installer {
-        let environment = vec![("HF_ENDPOINT".to_owned(), endpoint.to_owned())];
-        Installer { folder: temp_dir::TempDir::new().unwrap(), environment }
-    }
-
-    pub(crate) fn models_directory(&self) -> PathBuf {
-        self.folder.path().to_owned()
-    }
-
-    /// A `fetch` or `import`, to be changed or started.
-    pub(crate) fn command<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> Command {
-        let mut command = Command::new(program());
-        // What the machine has set, such as a proxy or a user's token, must not reach the tests.
-        command
-            .env_clear()
-            .env("HOME", self.folder.path().join(".home"))
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .arg(subcommand)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if subcommand != "catalogue" {
-            command.arg("--models-directory").arg(self.folder.path());
-        }
-        if ["fetch", "import", "quantize", "check"].contains(&subcommand) {
-            command.arg("--onnxruntime").arg(onnxruntime());
-        }
-        command
-    }
-
-    /// Runs a command to its end.
-    pub(crate) fn run<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> Said {
-        Said::of(self.command(subcommand, arguments).output().unwrap())
-    }
-
-    /// Runs a command that can write no more than `bytes` bytes into a file.
-    pub(crate) fn run_where_disk_is_full<T: AsRef<OsStr>>(
-        &self,
-        subcommand: &str,
-        arguments: &[T],
-        bytes: u64,
-    ) -> Said {
-        let mut command = self.command(subcommand, arguments);
-        let limit = move || {
-            // Otherwise the limit would kill.
-            // SAFETY: SIG_IGN is no handler that could run.
-            unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
-            Ok(setrlimit(Resource::RLIMIT_FSIZE, bytes, bytes)?)
-        };
-        // SAFETY: signal and setrlimit are async-signal-safe.
-        unsafe { command.pre_exec(limit) };
-        Said::of(command.output().unwrap())
-    }
-
-    /// Runs a command that must not fail, and gives what it printed.
-    pub(crate) fn succeed<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> String {
-        let said = self.run(subcommand, arguments);
-        assert_eq!(said.code, Some(0), "{}", said.err);
-        said.out
-    }
-
-    /// Runs a command that must fail, and leave no model; gives what it said.
-    pub(crate) fn fail<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> String {
-        let before = self.models();
-        let said = self.run(subcommand, arguments);
-        assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
-        assert_eq!(said.out, "");
-        assert!(said.err.contains("ERROR:  "), "{}", said.err);
-        assert_eq!(self.models(), before);
-        said.err
-    }
-
-    /// The installed models: the folders whose names are not hidden.
-    pub(crate) fn models(&self) -> Vec<String> {
-        self.names(|name| !name.starts_with('.'))
-    }
-
-    /// The staging folders.
-    pub(crate) fn staged(&self) -> Vec<String> {
-        self.names(|name| name.starts_with('.'))
-    }
-
-    /// The record of a model.
-    pub(crate) fn record(&self, name: &str) -> Value {
-        let text = fs::read(self.folder.path().join(name).join("model.json")).unwrap();
-        serde_json::from_slice(&text).unwrap()
-    }
-
-    fn names(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-        let entries = fs::read_dir(self.folder.path()).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.filter(|name| wanted(name)).collect();
-        names.sort();
-        names
-    }
+#[test]
+fn an_installer_that_is_not_there_is_said() {
+    let (_, output) = run(None, &["fetch", "a/b"]);
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert!(
+        err.starts_with("ERROR:  /") && err.contains("/pg_clip_models cannot be started: No such"),
+        "{err}"
+    );
+    assert!(err.contains("HINT:  It is installed together with this program"), "{err}");
 }
 
-impl Said {
-    pub(crate) fn of(output: Output) -> Said {
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+#[test]
+fn help_lists_the_commands_of_both_programs() {
+    let (_, output) = run(None, &["--help"]);
+    let out = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "  check ",
+        "  embed ",
+        "  fetch      Install a model from a hub",
+        "  remove     Remove an installed model",
+    ] {
+        assert!(out.contains(line), "{line} in {out}");
     }
+    assert_eq!(output.status.code(), Some(0));
+    let (_, output) = run(None, &["fetched"]);
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && err.contains("unrecognized subcommand 'fetched'"), "{err}");
 }

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 
 use super::{Batches, TURN, say};
+use crate::failure::Failure;
 use crate::queue::claim::Job;
 use crate::queue::failure::{Fate, is_of_table, is_passing, try_settle};
 use crate::queue::lane::Lane;
 use crate::queue::pause;
-use crate::queue::transaction::{Failure, LONGEST, transaction};
+use crate::queue::transaction::{LONGEST, transaction};
 use crate::queue::wake;
 
 /// The pause while the embedder or a model is away, doubled each time.

@@ -8,6 +8,7 @@ use super::{grant, sql};
 use crate::attempt::{attempt, of_a_table};
 use crate::catalog;
 use crate::error::Error;
+use crate::notice;
 use crate::owned::record;
 use crate::queue::claim::Job;
 use crate::queue::count::waiting;
@@ -15,10 +16,9 @@ use crate::queue::failure::{Fate, is_of_table, is_passing, settle};
 use crate::queue::pause;
 use crate::queue::read::IMAGE;
 use crate::refusal::{Reason, refuse};
-use crate::report;
 use crate::settings;
 use crate::spi::{Argument, Rows, Spi, text_datum};
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::watch::home::Home;
 use crate::watch::registry::{argument, oid_of};
 use crate::watch::role::{PortableOutput, act_as};
@@ -117,7 +117,7 @@ fn claim_unless_paused(
         Err(failure) => {
             let table = catalog::name_of(source);
             let message = format!("photos of table {table} wait: {}", failure.message);
-            report::tell(PgLogLevel::WARNING, &message, None);
+            notice::tell(PgLogLevel::WARNING, &message, None);
             pause::note(spi, home, source, &failure.message, PAUSE)?;
             Ok(Vec::new())
         }

@@ -6,10 +6,10 @@ use pg_clip_wire::Priority;
 
 use crate::client::{self, Embedding, Input};
 use crate::error::Error;
-use crate::queue::Failure;
+use crate::failure::Failure;
 use crate::queue::failure::is_away;
+use crate::watch::identity::identity;
 use crate::watch::next::Next;
-use crate::watch::provenance::identity;
 use crate::watch::target::{Checksum, Known};
 
 /// Which model photos are embedded with.

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::owned::{LOOK, Table};
 use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
-use crate::sql_function;
+use crate::sql_function::sql_function;
 use crate::watch::home::Home;
 use crate::watch::registry::{argument, oid_of};
 use crate::watch::role::act_as;

@@ -1,0 +1,28 @@
+//! Why a part of the work failed: what is kept of an error once it was caught.
+
+use pgrx::PgSqlErrorCode;
+
+use crate::sqlstate;
+
+/// Why something failed: an error of ours or of the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: PgSqlErrorCode,
+    pub(crate) message: String,
+    /// The model that is missing, where that is why.
+    pub(crate) model: Option<String>,
+    /// Whether a transaction of the worker was given up because of the time that it took.
+    pub(crate) took_too_long: bool,
+}
+
+impl Failure {
+    /// What an ERROR of the server says.
+    pub(crate) fn of_report(code: PgSqlErrorCode, message: &str) -> Failure {
+        Failure { code, message: message.to_owned(), model: None, took_too_long: false }
+    }
+
+    /// The five characters of the SQLSTATE.
+    pub(crate) fn sqlstate(&self) -> String {
+        sqlstate::text_of(self.code)
+    }
+}

@@ -1,0 +1,9 @@
+//! Where the embedder listens: what its clients and its supervisor both know of the socket.
+
+mod arrival;
+mod descriptor;
+mod place;
+
+pub(crate) use self::arrival::{Arrival, ring_all};
+pub(crate) use self::descriptor::ExternalDescriptor;
+pub(crate) use self::place::{ASKED, LOCK, SOCKET, STAGED_SOCKET};

@@ -1,0 +1,10 @@
+//! Packing archives.
+
+use std::process::Command;
+
+/// A tar that packs what is named in a folder, with the owners' numbers.
+pub(super) fn tar() -> Command {
+    let mut tar = Command::new("tar");
+    tar.args(["--sort=name", "--numeric-owner", "--create"]);
+    tar
+}
