@@ -15,7 +15,7 @@ use pgrx::pg_sys;
 
 use super::latch::{Interest, wait};
 use crate::error::Error;
-use crate::socket::{Arrival, ExternalDescriptor, SOCKET};
+use crate::socket::{ArrivalSocket, ExternalDescriptor, SOCKET};
 use crate::supervisor;
 use crate::version::VERSION;
 
@@ -44,14 +44,14 @@ impl Connection {
             }
             let Some(arrival) = &arrival else {
                 // The next turn tries once more, now that no arrival can be missed.
-                arrival = Some(Arrival::await_ring()?);
+                arrival = Some(ArrivalSocket::bind()?);
                 continue;
             };
             supervisor::ensure_running()?;
             if !wait(arrival.descriptor(), Interest::Readable, Some(deadline)) {
                 return Err(Error::NotRunning(patience.as_millis()));
             }
-            arrival.answer();
+            arrival.drain();
         };
         let peer = getsockopt(&stream, sockopt::PeerCredentials)
             .map_err(|errno| Error::system("ask which user listens on pg_clip's socket", errno))?;

@@ -3,7 +3,7 @@
 //! It is connected to no database and reads `pg_database` only. It starts with the server where pg_clip is in
 //! `shared_preload_libraries`, and otherwise with the first photo that is enqueued; on a standby it starts when that is
 //! promoted. Once at its start, and then every `clip.queue_poll_interval`, it looks into all databases, one after the
-//! other, by a worker that leaves at once where there is nothing to do: so a ring that no worker heard costs time and
+//! other, by a worker that leaves at once where there is nothing to do: so a message that no worker read costs time and
 //! no photo. It is the only one that starts workers. One that ended without having said that its queue is idle is
 //! started again, after a pause that doubles each time.
 //!
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::batch::report;
-use super::bell::Bell;
 use super::lane::Lane;
 use super::message::{Message, Place, Start};
-use super::place::{LAUNCHER_ASKED, LAUNCHER_BELL, LAUNCHER_LOCK};
+use super::place::{LAUNCHER_ASKED, LAUNCHER_LOCK, LAUNCHER_SOCKET};
+use super::wakeup_socket::WakeupSocket;
 use crate::client::{Interest, wait};
 use crate::error::Error;
 use crate::worker::{accept_signals, ask_for, named, reload_settings};
@@ -75,14 +75,14 @@ fn launch() -> Result<(), Error> {
     let Some(_lock) = lock::take(LAUNCHER_LOCK)? else {
         return Ok(());
     };
-    let bell = Bell::hang(LAUNCHER_BELL.to_owned())?;
+    let socket = WakeupSocket::bind(LAUNCHER_SOCKET.to_owned())?;
     // SAFETY: the first call of a worker that is registered with a database connection; no name means no database.
     unsafe { pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0) };
     let mut workers = Workers::default();
     let mut next_round = Instant::now();
     loop {
         reload_settings();
-        for message in bell.messages() {
+        for message in socket.messages() {
             match Message::decode(&message) {
                 Some(Message::Wanted(place)) => workers.want(place),
                 Some(Message::Idle(place)) => workers.is_idle(place),
@@ -96,7 +96,7 @@ fn launch() -> Result<(), Error> {
             next_round = now + settings::queue_poll_interval();
         }
         let next = workers.start_due().map_or(next_round, |due| due.min(next_round));
-        wait(bell.descriptor(), Interest::Readable, Some(next));
+        wait(socket.descriptor(), Interest::Readable, Some(next));
     }
 }
 

@@ -36,7 +36,7 @@ impl Start {
     }
 }
 
-/// What the launcher is rung for.
+/// What the launcher is woken for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Message {
     /// There is work and no worker.

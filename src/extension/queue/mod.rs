@@ -1,7 +1,7 @@
 //! The queue of watched tables in async mode: photos are stored at once and embedded by a background worker.
 //!
 //! A trigger writes a job into `clip_queue` in the photo's own transaction ([`enqueue`]): one job a photo, however
-//! often it changes. When that commits, a bell rings ([`wake`]). The launcher starts a worker in each database that has
+//! often it changes. When that commits, the worker is woken ([`wake`]). The launcher starts a worker in each database that has
 //! work ([`launcher`]); the worker claims jobs, embeds the photos, and writes each vector and retires its job in one
 //! transaction ([`worker`]). While the embedder has one batch, the worker reads the next one ([`batch`]). Always true:
 //!
@@ -18,7 +18,6 @@
 pub(crate) mod backfill;
 mod batch;
 mod begun;
-mod bell;
 mod claim;
 pub(crate) mod count;
 pub(crate) mod enqueue;
@@ -37,6 +36,7 @@ mod spent;
 mod sql;
 mod transaction;
 mod wake;
+mod wakeup_socket;
 mod worker;
 
 pub(crate) use self::launcher::register_at_server_start;

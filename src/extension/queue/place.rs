@@ -11,8 +11,8 @@ pub(super) const LAUNCHER_LOCK: &str = "pg_stat_tmp/pg_clip.launcher.lock";
 /// When a launcher was last asked for.
 pub(super) const LAUNCHER_ASKED: &str = "pg_stat_tmp/pg_clip.launcher.asked";
 
-/// Where the launcher is rung.
-pub(super) const LAUNCHER_BELL: &str = "pg_stat_tmp/pg_clip.launcher.bell";
+/// Where the launcher receives.
+pub(super) const LAUNCHER_SOCKET: &str = "pg_stat_tmp/pg_clip.launcher.socket";
 
 /// Locked by the running queue worker of a lane of a database.
 pub(super) fn worker_lock(database: pg_sys::Oid, lane: Lane) -> String {
@@ -24,7 +24,7 @@ pub(super) fn slow_mark(database: pg_sys::Oid, lane: Lane) -> String {
     format!("pg_stat_tmp/pg_clip.queue.{}.{}.slow", u32::from(database), lane.letter())
 }
 
-/// Where the queue worker of a lane of a database is rung.
-pub(super) fn worker_bell(database: pg_sys::Oid, lane: Lane) -> String {
-    format!("pg_stat_tmp/pg_clip.queue.{}.{}.bell", u32::from(database), lane.letter())
+/// Where the queue worker of a lane of a database receives.
+pub(super) fn worker_socket(database: pg_sys::Oid, lane: Lane) -> String {
+    format!("pg_stat_tmp/pg_clip.queue.{}.{}.socket", u32::from(database), lane.letter())
 }

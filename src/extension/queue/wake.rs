@@ -2,8 +2,8 @@
 //!
 //! A callback of the transaction's end, registered once in a backend. Before the commit it sees to it that a launcher
 //! runs, which takes a background worker slot and may fail with no more than a line in the log. After the commit it
-//! rings the worker of the database, or the launcher where there is none: plain system calls, because nothing may
-//! raise there. A transaction that is rolled back rings no bell; one that is prepared leaves its jobs to the poll.
+//! wakes the worker of the database, or the launcher where there is none: plain system calls, because nothing may
+//! raise there. A transaction that is rolled back wakes no worker; one that is prepared leaves its jobs to the poll.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -11,18 +11,18 @@ use std::sync::Once;
 
 use pgrx::{PgLogLevel, pg_sys};
 
-use super::bell::ring;
 use super::lane::Lane;
 use super::launcher;
 use super::message::{Message, Place};
-use super::place::{LAUNCHER_BELL, worker_bell};
+use super::place::{LAUNCHER_SOCKET, worker_socket};
+use super::wakeup_socket::send;
 use crate::notice;
 
 thread_local! {
     /// Whether the current transaction has put jobs into the queue.
     static ENQUEUED: Cell<bool> = const { Cell::new(false) };
-    /// What the worker is rung with when it commits.
-    static RING: Cell<&'static [u8]> = const { Cell::new(NEW) };
+    /// What the worker is sent when it commits.
+    static MESSAGE: Cell<&'static [u8]> = const { Cell::new(NEW) };
 }
 
 /// There are new photos.
@@ -33,7 +33,7 @@ pub(super) const AGAIN: &[u8] = b"a";
 /// As [`at_commit`], and ends the worker's pauses.
 pub(super) fn to_try_again_at_commit() {
     at_commit();
-    RING.set(AGAIN);
+    MESSAGE.set(AGAIN);
 }
 
 /// Wakes the worker when the current transaction commits.
@@ -52,8 +52,8 @@ pub(super) fn want(database: pg_sys::Oid, lane: Lane) {
 }
 
 fn want_with(database: pg_sys::Oid, lane: Lane, message: &[u8]) {
-    if !ring(&worker_bell(database, lane), message) {
-        ring(LAUNCHER_BELL, &Message::Wanted(Place { database, lane }).encode());
+    if !send(&worker_socket(database, lane), message) {
+        send(LAUNCHER_SOCKET, &Message::Wanted(Place { database, lane }).encode());
     }
 }
 
@@ -76,11 +76,11 @@ unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type
             ENQUEUED.set(false);
             // SAFETY: a plain read of a variable of this process.
             let database = unsafe { pg_sys::MyDatabaseId };
-            want_with(database, Lane::Prompt, RING.replace(NEW));
+            want_with(database, Lane::Prompt, MESSAGE.replace(NEW));
         }
         XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
             ENQUEUED.set(false);
-            RING.set(NEW);
+            MESSAGE.set(NEW);
         }
         _ => {}
     }

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::batch::{Batches, report};
-use super::bell::{Bell, ring};
 use super::claim::{self, Claim, Claimed, Turns, Waiting};
 use super::failure::is_passing;
 use super::lane::Lane;
 use super::message::{Message, Place, Start};
 use super::pause::{self, Pauses};
-use super::place::{LAUNCHER_BELL, slow_mark, worker_bell, worker_lock};
+use super::place::{LAUNCHER_SOCKET, slow_mark, worker_lock, worker_socket};
 use super::spent::Spent;
 use super::transaction::{LONGEST, mark_a_slow_end, transaction};
 use super::wake;
+use super::wakeup_socket::{WakeupSocket, send};
 use crate::client::{Interest, run_while_waiting, wait};
 use crate::error::Error;
 use crate::failure::Failure;
@@ -46,7 +46,7 @@ fn work(start: Start) -> Result<(), Error> {
     let Some(_lock) = lock::take(&worker_lock(place.database, place.lane))? else {
         return Ok(());
     };
-    let bell = Bell::hang(worker_bell(place.database, place.lane))?;
+    let socket = WakeupSocket::bind(worker_socket(place.database, place.lane))?;
     connect(place.database);
     let was_slow = mark_a_slow_end(&slow_mark(place.database, place.lane));
     let installed = transaction(LONGEST, |spi| {
@@ -61,7 +61,7 @@ fn work(start: Start) -> Result<(), Error> {
         Installed::Here(home) => {
             let batches = Batches::new(home, place.lane);
             let (turns, spent) = (Turns::default(), Spent::default());
-            Worker { place, bell, batches, turns, spent, at_work: None, has_woken_other: false }.run()?;
+            Worker { place, socket, batches, turns, spent, at_work: None, has_woken_other: false }.run()?;
         }
         Installed::OtherVersion(version) => say_other_version(place, version, start.is_explained),
         Installed::Nothing => say_idle(place),
@@ -70,7 +70,7 @@ fn work(start: Start) -> Result<(), Error> {
 }
 
 fn say_idle(place: Place) {
-    ring(LAUNCHER_BELL, &Message::Idle(place).encode());
+    send(LAUNCHER_SOCKET, &Message::Idle(place).encode());
 }
 
 /// Writes to the log why photos wait, unless the log says so already.
@@ -78,7 +78,7 @@ fn say_other_version(place: Place, version: String, is_explained: bool) {
     if !is_explained {
         Error::OtherVersion(version).log();
     }
-    ring(LAUNCHER_BELL, &Message::OtherVersion(place).encode());
+    send(LAUNCHER_SOCKET, &Message::OtherVersion(place).encode());
 }
 
 /// Connects as the bootstrap superuser, as which no code of a user's runs: see [`crate::watch::role`].
@@ -107,7 +107,7 @@ fn connect(database: pg_sys::Oid) {
 
 struct Worker {
     place: Place,
-    bell: Bell,
+    socket: WakeupSocket,
     batches: Batches,
     turns: Turns,
     spent: Spent,
@@ -137,7 +137,7 @@ impl Worker {
         let mut last_work = None;
         loop {
             reload_settings();
-            if self.bell.messages().iter().any(|message| message == wake::AGAIN) {
+            if self.socket.messages().iter().any(|message| message == wake::AGAIN) {
                 self.batches.pauses = Pauses::default();
             }
             leave_if_wanted();
@@ -179,7 +179,7 @@ impl Worker {
                 }
                 continue;
             };
-            wait(self.bell.descriptor(), Interest::Readable, Some(until));
+            wait(self.socket.descriptor(), Interest::Readable, Some(until));
         }
     }
 
@@ -262,15 +262,15 @@ impl Worker {
         }
     }
 
-    /// Leaves, unless a backend rang meanwhile: a ring that comes later finds no bell and goes to the launcher.
+    /// Leaves, unless a backend sent a message meanwhile: one that comes later finds no socket and goes to the launcher.
     fn leave(&mut self) -> bool {
-        self.bell.take_down();
-        if self.bell.messages().is_empty() {
+        self.socket.unlink();
+        if self.socket.messages().is_empty() {
             say_idle(self.place);
             return true;
         }
-        match Bell::hang(worker_bell(self.place.database, self.place.lane)) {
-            Ok(bell) => self.bell = bell,
+        match WakeupSocket::bind(worker_socket(self.place.database, self.place.lane)) {
+            Ok(socket) => self.socket = socket,
             Err(_) => return true,
         }
         false

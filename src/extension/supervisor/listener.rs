@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 
 use crate::error::Error;
-use crate::socket::{SOCKET, STAGED_SOCKET, ring_all};
+use crate::socket::{SOCKET, STAGED_SOCKET, wake_all};
 
-/// Listens, and only then shows the socket under its name, and rings the backends that wait for it: a backend that sees
+/// Listens, and only then shows the socket under its name, and wakes the backends that wait for it: a backend that sees
 /// it can connect. What a supervisor before this one left behind is replaced.
 pub(super) fn listen() -> Result<UnixListener, Error> {
     let _ = fs::remove_file(STAGED_SOCKET);
@@ -15,6 +15,6 @@ pub(super) fn listen() -> Result<UnixListener, Error> {
         .map_err(|cause| Error::system("listen for pg_clip's backends", cause))?;
     fs::rename(STAGED_SOCKET, SOCKET)
         .map_err(|cause| Error::system("put pg_clip's socket in its place", cause))?;
-    ring_all();
+    wake_all();
     Ok(listener)
 }

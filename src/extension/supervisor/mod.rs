@@ -18,7 +18,7 @@ use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::lock;
-use crate::socket::{ASKED, LOCK, ring_all};
+use crate::socket::{ASKED, LOCK, wake_all};
 use crate::worker::{ask_for, named};
 
 /// Has the postmaster start the supervisor together with the server.
@@ -37,7 +37,7 @@ pub(crate) fn ensure_running() -> Result<(), Error> {
         return Ok(());
     }
     // The backends that counted on this process try themselves.
-    ring_all();
+    wake_all();
     Err(Error::NoWorkerSlot("supervisor"))
 }
 

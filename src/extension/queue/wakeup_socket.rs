@@ -1,6 +1,6 @@
 //! Waking a worker from another process: a datagram socket, which needs no shared memory and so no preloading.
 //!
-//! A ring is a hint, never the only trace of a job: a worker that is rung looks at the queue, and where a ring is
+//! A message is a hint, never the only trace of a job: a worker that is woken looks at the queue, and where one is
 //! missed, a worker looks there after `clip.queue_poll_interval`.
 
 use std::fs;
@@ -10,8 +10,8 @@ use std::os::unix::net::UnixDatagram;
 
 use crate::error::Error;
 
-/// The side that is rung.
-pub(super) struct Bell {
+/// The side that receives.
+pub(super) struct WakeupSocket {
     socket: UnixDatagram,
     path: String,
 }
@@ -19,15 +19,15 @@ pub(super) struct Bell {
 /// Longer than any message.
 const LONGEST: usize = 16;
 
-impl Bell {
-    /// Hangs the bell under this name, in place of one that a process before this one left.
-    pub(super) fn hang(path: String) -> Result<Bell, Error> {
+impl WakeupSocket {
+    /// Binds a socket to this name, in place of one that a process before this one left.
+    pub(super) fn bind(path: String) -> Result<WakeupSocket, Error> {
         let _ = fs::remove_file(&path);
         let failed = |cause| Error::system("make a socket to be woken by", cause);
         // The server's umask leaves the socket to its user alone.
         let socket = UnixDatagram::bind(&path).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
-        Ok(Bell { socket, path })
+        Ok(WakeupSocket { socket, path })
     }
 
     /// The messages that came since the last call, without waiting.
@@ -43,8 +43,8 @@ impl Bell {
         }
     }
 
-    /// Takes the bell down. From here on a ring fails; what was rung before is still to be read.
-    pub(super) fn take_down(&self) {
+    /// Removes the name. From here on sending fails; what was sent before is still to be read.
+    pub(super) fn unlink(&self) {
         let _ = fs::remove_file(&self.path);
     }
 
@@ -53,8 +53,8 @@ impl Bell {
     }
 }
 
-/// Rings, without waiting and without raising. Returns whether a worker has this bell.
-pub(super) fn ring(path: &str, message: &[u8]) -> bool {
+/// Sends, without waiting and without raising. Returns whether a process receives at this name.
+pub(super) fn send(path: &str, message: &[u8]) -> bool {
     let Ok(socket) = UnixDatagram::unbound() else {
         return false;
     };
@@ -63,7 +63,7 @@ pub(super) fn ring(path: &str, message: &[u8]) -> bool {
     }
     match socket.send_to(message, path) {
         Ok(_) => true,
-        // The worker has rings to read yet, and looks at the queue then.
+        // The worker has messages to read yet, and looks at the queue then.
         Err(error) => error.kind() == ErrorKind::WouldBlock,
     }
 }
