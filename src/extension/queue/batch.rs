@@ -15,7 +15,7 @@ use pgrx::{PgLogLevel, pg_sys};
 
 use super::begun::{Begun, Model, Undone};
 use super::claim::{Claimed, Job};
-use super::failure::Fate;
+use super::failure::Disposition;
 use super::finish::{self, Done, Finished, Outcome};
 use super::lane::Lane;
 use super::pause::Pauses;
@@ -38,7 +38,7 @@ use crate::watch::watched::{Patience, Watched};
 /// so may a busy machine. Only then is the table slow.
 const PART: usize = 4;
 /// The turn of a job comes again.
-const TURN: Fate = Fate::GiveBack { seconds: 0.0, alone: false };
+const TURN: Disposition = Disposition::GiveBack { seconds: 0.0, alone: false };
 /// How many vectors are kept of photos that are locked.
 const MOST_UNWRITTEN: usize = 256;
 
@@ -51,7 +51,7 @@ pub(super) struct Batches {
     begun: VecDeque<Begun>,
     stream: Stream,
     /// What could not be written down yet.
-    unsettled: Vec<(Job, Fate)>,
+    unsettled: Vec<(Job, Disposition)>,
     /// Until when nothing is tried because the embedder is away, and how long the pause was.
     pause: Option<(Instant, Duration)>,
     /// The models that the embedder does not have, and how long the pause for their photos was.
@@ -93,8 +93,8 @@ impl Batches {
 
     /// Writes down what could not be written down when it happened.
     pub(super) fn settle_rest(&mut self) {
-        for (job, fate) in std::mem::take(&mut self.unsettled) {
-            self.settle(job, fate);
+        for (job, disposition) in std::mem::take(&mut self.unsettled) {
+            self.settle(job, disposition);
         }
     }
 
@@ -141,7 +141,7 @@ impl Batches {
                 return self.settle_all(jobs, &finish::LOCKED);
             }
             Ok(Some(found)) => found,
-            Ok(None) => return self.settle_all(jobs, &Fate::Retire),
+            Ok(None) => return self.settle_all(jobs, &Disposition::Retire),
             Err(failure) => return self.put_aside(jobs, failure),
         };
         let table = watched.table.name;
@@ -193,7 +193,7 @@ impl Batches {
     ) {
         match read {
             Ok(Some((found, known))) => self.send(model, found, known, is_alone),
-            Ok(None) => self.settle_all(jobs, &Fate::Retire),
+            Ok(None) => self.settle_all(jobs, &Disposition::Retire),
             Err(failure) => self.one_by_one(jobs, failure, |batches, job| {
                 batches.begin_with(model, vec![job], is_alone);
             }),
@@ -260,7 +260,8 @@ impl Batches {
             // A photo may have done it. Alone, it counts; beside others, it is not known which.
             Err(error @ (Error::Died | Error::TimedOut(_))) => {
                 if begun.is_blameless || begun.fresh.len() != 1 {
-                    return self.settle_all(begun.jobs(), &Fate::GiveBack { seconds: 0.0, alone: true });
+                    return self
+                        .settle_all(begun.jobs(), &Disposition::GiveBack { seconds: 0.0, alone: true });
                 }
                 begun.take_failure(&error.into());
             }

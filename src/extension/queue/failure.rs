@@ -14,7 +14,7 @@ use crate::watch::role::act_as;
 
 /// How a job goes on.
 #[derive(Clone)]
-pub(super) enum Fate {
+pub(super) enum Disposition {
     /// It is done with.
     Retire,
     /// It is to be tried again as if it had not been, after this many seconds; alone from now on, or not.
@@ -62,14 +62,19 @@ pub(super) fn is_of_table(code: Code) -> bool {
     )
 }
 
-/// Writes the fate of a job down, unless the job has changed since it was claimed. Returns whether that is done: it is
+/// Writes the disposition of a job down, unless the job has changed since it was claimed. Returns whether that is done: it is
 /// not while another transaction has the job locked.
-pub(super) fn try_settle(spi: &Spi, home: &Home, job: &Job, fate: &Fate) -> Result<bool, Error> {
+pub(super) fn try_settle(
+    spi: &Spi,
+    home: &Home,
+    job: &Job,
+    disposition: &Disposition,
+) -> Result<bool, Error> {
     let has_rows = |statement: &str| {
         act_as(home.owner, || spi.run_kept(statement, &job.identity())).map(|rows| rows.len() > 0)
     };
     if has_rows(&sql::hold(&home.schema))? {
-        settle(spi, home, job, fate)?;
+        settle(spi, home, job, disposition)?;
         return Ok(true);
     }
     Ok(!has_rows(&sql::exists(&home.schema))?)
@@ -106,21 +111,21 @@ fn arguments(source: pg_sys::Oid, jobs: &[&Job]) -> [Argument; 3] {
     [Argument::oid(source), Argument::texts(&keys), Argument::texts(&generations)]
 }
 
-/// Writes the fate of a job down that this transaction holds.
-pub(super) fn settle(spi: &Spi, home: &Home, job: &Job, fate: &Fate) -> Result<(), Error> {
+/// Writes the disposition of a job down that this transaction holds.
+pub(super) fn settle(spi: &Spi, home: &Home, job: &Job, disposition: &Disposition) -> Result<(), Error> {
     let mut arguments = job.identity().to_vec();
-    let statement = match fate {
-        Fate::Retire => sql::retire(&home.schema),
-        Fate::GiveBack { seconds, alone } => {
+    let statement = match disposition {
+        Disposition::Retire => sql::retire(&home.schema),
+        Disposition::GiveBack { seconds, alone } => {
             arguments.extend([Argument::float8(*seconds), Argument::bool(*alone)]);
             sql::give_back(&home.schema)
         }
-        Fate::Wait { seconds, failure } => {
+        Disposition::Wait { seconds, failure } => {
             arguments.push(Argument::float8(*seconds));
             arguments.extend([Argument::text(&failure.sqlstate()), Argument::message(&failure.message)]);
             sql::wait(&home.schema)
         }
-        Fate::Fail { failure, dead } => {
+        Disposition::Fail { failure, dead } => {
             arguments.extend([Argument::text(&failure.sqlstate()), Argument::message(&failure.message)]);
             arguments.push(Argument::bool(*dead));
             sql::fail(&home.schema)

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use pgrx::PgSqlErrorCode as Code;
 
 use super::claim::Job;
-use super::failure::{Fate, hold_all, retire_all, settle};
+use super::failure::{Disposition, hold_all, retire_all, settle};
 use super::rate;
 use super::read::{IMAGE, PROJECT, VERSION, keys_of};
 use crate::error::Error;
@@ -59,9 +59,9 @@ pub(super) struct Done {
 }
 
 /// A row that is locked is looked at again after a second.
-pub(super) const LOCKED: Fate = Fate::GiveBack { seconds: 1.0, alone: false };
+pub(super) const LOCKED: Disposition = Disposition::GiveBack { seconds: 1.0, alone: false };
 /// A photo that changed meanwhile is embedded again.
-const AGAIN: Fate = Fate::GiveBack { seconds: 0.0, alone: false };
+const AGAIN: Disposition = Disposition::GiveBack { seconds: 0.0, alone: false };
 
 /// Writes what is to be written for jobs of one source. `model` is which model made the vectors, as the target's model
 /// column has it, and `next` which one made the second vectors.
@@ -90,23 +90,27 @@ pub(super) fn finish(
     // They have changed, or are about to. Should nothing come of that, they are there to be tried again.
     done.unheld = unheld.into_iter().map(|(Finished { job, .. }, _)| job.clone()).collect();
     let held: Vec<&Finished> = held.into_iter().map(|(finished, _)| finished).collect();
-    let fates = match &watched {
+    let dispositions = match &watched {
         Some(watched) if !held.is_empty() => {
             watched.read(|| Write::prepare(spi, home, watched, model, next)?.all(&held))?
         }
-        _ => held.iter().map(|_| Fate::Retire).collect(),
+        _ => held.iter().map(|_| Disposition::Retire).collect(),
     };
-    let ended =
-        fates.iter().filter(|fate| matches!(fate, Fate::Retire | Fate::Fail { dead: true, .. })).count();
+    let ended = dispositions
+        .iter()
+        .filter(|disposition| {
+            matches!(disposition, Disposition::Retire | Disposition::Fail { dead: true, .. })
+        })
+        .count();
     let mut retired = Vec::new();
-    for (Finished { job, .. }, fate) in held.into_iter().zip(&fates) {
-        match fate {
-            Fate::GiveBack { seconds, .. } if *seconds > 0.0 => done.locked += 1,
+    for (Finished { job, .. }, disposition) in held.into_iter().zip(&dispositions) {
+        match disposition {
+            Disposition::GiveBack { seconds, .. } if *seconds > 0.0 => done.locked += 1,
             _ => done.settled += 1,
         }
-        match fate {
-            Fate::Retire => retired.push(job),
-            fate => settle(spi, home, job, fate)?,
+        match disposition {
+            Disposition::Retire => retired.push(job),
+            disposition => settle(spi, home, job, disposition)?,
         }
     }
     retire_all(spi, home, source, &retired)?;
@@ -143,12 +147,12 @@ impl<'a> Write<'a> {
         Ok(Write { spi, home, watched, model, next, target, lock, look, is_of_model: Cell::new(false) })
     }
 
-    fn all(&self, finished: &[&Finished]) -> Result<Vec<Fate>, Error> {
+    fn all(&self, finished: &[&Finished]) -> Result<Vec<Disposition>, Error> {
         let keys = keys_of(self.watched, finished.iter().map(|finished| &finished.job));
         keys.into_iter().zip(finished).map(|(key, finished)| self.one(&key, finished)).collect()
     }
 
-    fn one(&self, key: &Key, Finished { job, outcome }: &Finished) -> Result<Fate, Error> {
+    fn one(&self, key: &Key, Finished { job, outcome }: &Finished) -> Result<Disposition, Error> {
         let row = self.lock.run(&[Some(key.datum())])?;
         if row.len() == 0 {
             return if self.has_image(&self.look.run(&[Some(key.datum())])?)? {
@@ -170,7 +174,7 @@ impl<'a> Write<'a> {
                     let checksum = checksum_of(image.copy().as_slice());
                     target::delete_stale(self.spi, self.watched, key, &checksum)?;
                 }
-                Ok(Fate::Fail { failure: failure.clone(), dead: *dead })
+                Ok(Disposition::Fail { failure: failure.clone(), dead: *dead })
             }
             Outcome::Embedded { version, checksum, vectors } => {
                 let target_moves_to = self.watched.next.as_ref().map(|next| &next.identity);
@@ -185,7 +189,7 @@ impl<'a> Write<'a> {
                     return Ok(AGAIN);
                 }
                 self.put(key, &row, checksum, vectors)?;
-                Ok(Fate::Retire)
+                Ok(Disposition::Retire)
             }
             Outcome::Unfed { reference, checksum, failure, dead } => {
                 if self.version_in(&row).as_ref() != Some(reference) {
@@ -198,7 +202,7 @@ impl<'a> Write<'a> {
                     }
                     _ => {}
                 }
-                Ok(Fate::Fail { failure: failure.clone(), dead: *dead })
+                Ok(Disposition::Fail { failure: failure.clone(), dead: *dead })
             }
         }
     }
@@ -233,7 +237,7 @@ impl<'a> Write<'a> {
 
     /// Deletes the embedding under a key that has no photo. It is locked first and the photo looked for after: a
     /// transaction that brings one meanwhile writes the embedding, and waits for the lock.
-    fn clear(&self, key: &Key) -> Result<Fate, Error> {
+    fn clear(&self, key: &Key) -> Result<Disposition, Error> {
         let watched = self.watched;
         if !partition_tree::is_known(&watched.source.table) {
             return Ok(LOCKED);
@@ -250,7 +254,7 @@ impl<'a> Write<'a> {
         if is_locked {
             target::delete_embedding(self.spi, watched, key)?;
         }
-        Ok(Fate::Retire)
+        Ok(Disposition::Retire)
     }
 }
 

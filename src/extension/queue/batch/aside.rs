@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 use super::{Batches, TURN, say};
 use crate::failure::Failure;
 use crate::queue::claim::Job;
-use crate::queue::failure::{Fate, is_of_table, is_passing, try_settle};
+use crate::queue::failure::{Disposition, is_of_table, is_passing, try_settle};
 use crate::queue::lane::Lane;
 use crate::queue::pause;
 use crate::queue::transaction::{LONGEST, transaction};
@@ -37,7 +37,7 @@ impl Batches {
             return self.put_aside(jobs, failure);
         }
         match <[Job; 1]>::try_from(jobs) {
-            Ok([job]) => self.settle(job, Fate::Fail { failure, dead: false }),
+            Ok([job]) => self.settle(job, Disposition::Fail { failure, dead: false }),
             Err(jobs) => {
                 for job in jobs {
                     again(self, job);
@@ -65,7 +65,7 @@ impl Batches {
             return;
         }
         if failure.took_too_long {
-            return self.settle_all(jobs, &Fate::Fail { failure, dead: false });
+            return self.settle_all(jobs, &Disposition::Fail { failure, dead: false });
         }
         let length = self.pauses.add(source, &failure);
         let seconds = length.as_secs_f64();
@@ -75,12 +75,12 @@ impl Batches {
                 say(&format!("why photos wait is not written down: {}", error.message));
             }
         }
-        let fate = if is_passing(failure.code) {
-            Fate::GiveBack { seconds, alone: false }
+        let disposition = if is_passing(failure.code) {
+            Disposition::GiveBack { seconds, alone: false }
         } else {
-            Fate::Wait { seconds, failure }
+            Disposition::Wait { seconds, failure }
         };
-        self.settle_all(jobs, &fate);
+        self.settle_all(jobs, &disposition);
     }
 
     /// Leaves the jobs for later because the embedder is away, or their model.
@@ -96,7 +96,8 @@ impl Batches {
                 |pause| later(*pause),
             );
             self.missing_models.insert(model.clone(), pause);
-            return self.settle_all(jobs, &Fate::GiveBack { seconds: pause.as_secs_f64(), alone: false });
+            return self
+                .settle_all(jobs, &Disposition::GiveBack { seconds: pause.as_secs_f64(), alone: false });
         }
         let pause = match self.pause {
             None => {
@@ -110,16 +111,16 @@ impl Batches {
         self.settle_all(jobs, &TURN);
     }
 
-    pub(super) fn settle_all(&mut self, jobs: Vec<Job>, fate: &Fate) {
+    pub(super) fn settle_all(&mut self, jobs: Vec<Job>, disposition: &Disposition) {
         for job in jobs {
-            self.settle(job, fate.clone());
+            self.settle(job, disposition.clone());
         }
     }
 
-    pub(super) fn settle(&mut self, job: Job, fate: Fate) {
+    pub(super) fn settle(&mut self, job: Job, disposition: Disposition) {
         let home = &self.home;
-        if !matches!(transaction(LONGEST, |spi| try_settle(spi, home, &job, &fate)), Ok(true)) {
-            self.unsettled.push((job, fate));
+        if !matches!(transaction(LONGEST, |spi| try_settle(spi, home, &job, &disposition)), Ok(true)) {
+            self.unsettled.push((job, disposition));
         }
     }
 }

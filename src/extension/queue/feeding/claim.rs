@@ -12,7 +12,7 @@ use crate::notice;
 use crate::owned::record;
 use crate::queue::claim::Job;
 use crate::queue::count::waiting;
-use crate::queue::failure::{Fate, is_of_table, is_passing, settle};
+use crate::queue::failure::{Disposition, is_of_table, is_passing, settle};
 use crate::queue::pause;
 use crate::queue::read::IMAGE;
 use crate::refusal::{Reason, refuse};
@@ -141,7 +141,7 @@ fn claim(spi: &Spi, home: &Home, source: pg_sys::Oid, most: i32, lease: f64) -> 
             for job in &jobs {
                 match attempt(of_a_table, || read(spi, &watched, std::slice::from_ref(job)))? {
                     Ok(one) => claimed.extend(one),
-                    Err(failure) => settle(spi, home, job, &Fate::Fail { failure, dead: false })?,
+                    Err(failure) => settle(spi, home, job, &Disposition::Fail { failure, dead: false })?,
                 }
             }
             Ok(claimed)

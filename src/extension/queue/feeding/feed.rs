@@ -16,7 +16,7 @@ use crate::owned::record_of;
 use crate::procedure::Procedure;
 use crate::queue::batch::model_of;
 use crate::queue::claim::Job;
-use crate::queue::failure::{Fate, is_of_table, is_passing, try_settle};
+use crate::queue::failure::{Disposition, is_of_table, is_passing, try_settle};
 use crate::queue::finish::{self, Finished, Outcome, is_of_bytes};
 use crate::queue::sql::MOST_ATTEMPTS;
 use crate::refusal::{Reason, refuse};
@@ -237,12 +237,12 @@ impl Feeding<'_> {
             };
             match outcome(photo, job, &vectors) {
                 Ok(outcome) => finished.push(Finished { job: job.clone(), outcome }),
-                Err(fate) => waiting.push((job, fate)),
+                Err(disposition) => waiting.push((job, disposition)),
             }
         }
         self.step(|spi, home| {
-            for (job, fate) in &waiting {
-                try_settle(spi, home, job, fate)?;
+            for (job, disposition) in &waiting {
+                try_settle(spi, home, job, disposition)?;
             }
             self.finish(spi, home, model.as_ref(), &finished)?;
             self.ended(spi, home, &jobs, copied)
@@ -307,7 +307,7 @@ impl Feeding<'_> {
             } else {
                 continue;
             };
-            try_settle(spi, home, &one.job, &fate_of(failure))?;
+            try_settle(spi, home, &one.job, &disposition_of(failure))?;
         }
         Ok(())
     }
@@ -355,8 +355,8 @@ impl Feeding<'_> {
     }
 }
 
-/// What came of a photo, or the fate of its job where the photo has no part in it.
-fn outcome(photo: &Photo, job: &Job, vectors: &Vectors) -> Result<Outcome, Fate> {
+/// What came of a photo, or the disposition of its job where the photo has no part in it.
+fn outcome(photo: &Photo, job: &Job, vectors: &Vectors) -> Result<Outcome, Disposition> {
     let reference = photo.reference.clone().unwrap_or_default();
     let unfed = |checksum, failure: Failure, is_final: bool| Outcome::Unfed {
         reference: reference.clone(),
@@ -367,7 +367,7 @@ fn outcome(photo: &Photo, job: &Job, vectors: &Vectors) -> Result<Outcome, Fate>
     match &photo.content {
         Content::Gone => Ok(Outcome::Absent),
         Content::None(Why::Unavailable, message) => {
-            Err(Fate::Wait { seconds: WAIT_SECONDS, failure: Why::Unavailable.failure(message) })
+            Err(Disposition::Wait { seconds: WAIT_SECONDS, failure: Why::Unavailable.failure(message) })
         }
         Content::None(why, message) => Ok(unfed(None, why.failure(message), why.is_final())),
         Content::Image { bytes, checksum } => match vectors.get(checksum) {
@@ -379,19 +379,19 @@ fn outcome(photo: &Photo, job: &Job, vectors: &Vectors) -> Result<Outcome, Fate>
             Some(Err(failure)) => Ok(unfed(Some(*checksum), failure.clone(), is_of_bytes(failure.code))),
             None => match client::check_image_size(bytes.as_slice().len()) {
                 Err(error) => Ok(unfed(Some(*checksum), error.into(), true)),
-                Ok(()) => Err(Fate::GiveBack { seconds: 0.0, alone: false }),
+                Ok(()) => Err(Disposition::GiveBack { seconds: 0.0, alone: false }),
             },
         },
     }
 }
 
-/// The fate of a job whose photo could not be written down.
-fn fate_of(failure: Failure) -> Fate {
+/// The disposition of a job whose photo could not be written down.
+fn disposition_of(failure: Failure) -> Disposition {
     if is_passing(failure.code) {
-        Fate::GiveBack { seconds: 1.0, alone: false }
+        Disposition::GiveBack { seconds: 1.0, alone: false }
     } else if is_of_table(failure.code) {
-        Fate::Wait { seconds: WAIT_SECONDS, failure }
+        Disposition::Wait { seconds: WAIT_SECONDS, failure }
     } else {
-        Fate::Fail { failure, dead: false }
+        Disposition::Fail { failure, dead: false }
     }
 }
