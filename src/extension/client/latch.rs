@@ -14,15 +14,15 @@ pub(crate) enum Interest {
 }
 
 thread_local! {
-    static INTERLUDE: Cell<Option<fn()>> = const { Cell::new(None) };
+    static CALLBACK: Cell<Option<fn()>> = const { Cell::new(None) };
 }
 
-/// How often an interlude is run.
-const INTERLUDE_EVERY: Duration = Duration::from_secs(1);
+/// How often the callback is run.
+const CALLBACK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Has every wait of this process, whatever it is for, run `interlude` once a second.
-pub(crate) fn run_while_waiting(interlude: fn()) {
-    INTERLUDE.set(Some(interlude));
+/// Has every wait of this process, whatever it is for, run `callback` once a second.
+pub(crate) fn run_while_waiting(callback: fn()) {
+    CALLBACK.set(Some(callback));
 }
 
 /// Waits until the descriptor is ready, the latch is set or the deadline has passed, and serves interrupts. A cancel,
@@ -34,12 +34,12 @@ pub(crate) fn wait(descriptor: BorrowedFd, interest: Interest, deadline: Option<
         events |= pg_sys::WL_SOCKET_WRITEABLE;
     }
     let mut timeout = -1;
-    let interlude = INTERLUDE.get();
-    let next_interlude = interlude.map(|_| Instant::now() + INTERLUDE_EVERY);
+    let callback = CALLBACK.get();
+    let next_call = callback.map(|_| Instant::now() + CALLBACK_INTERVAL);
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         return false;
     }
-    if let Some(deadline) = deadline.into_iter().chain(next_interlude).min() {
+    if let Some(deadline) = deadline.into_iter().chain(next_call).min() {
         let left = deadline.saturating_duration_since(Instant::now());
         events |= pg_sys::WL_TIMEOUT;
         // Rounded up, so that a wait never ends before its deadline.
@@ -57,8 +57,8 @@ pub(crate) fn wait(descriptor: BorrowedFd, interest: Interest, deadline: Option<
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     pgrx::check_for_interrupts!();
-    if let Some(interlude) = interlude {
-        interlude();
+    if let Some(callback) = callback {
+        callback();
     }
     true
 }
