@@ -128,7 +128,7 @@ impl Sessions {
     /// pairs of products in 16 bits, which saturate: vectors of int8 models would depend on the processor. With VNNI the
     /// default kernels are exact, and an image takes two thirds of the time that it takes with the option.
     ///
-    /// The threads of a session that takes images stand back behind all others. A graph of both towers takes images
+    /// The threads of a session that takes images have a lower priority than all others. A graph of both towers takes images
     /// also where it is run for a text.
     ///
     /// Large weights are read from where they lie, see [`outline`], in the graph itself or in `external_data`; the session
@@ -161,7 +161,7 @@ impl Sessions {
         let session = session().map_err(|error| error.to_string())?;
         files.copy_what_is_mapped().map_err(failed)?;
         if session.inputs().iter().any(takes_images) {
-            pool.threads().iter().copied().for_each(scheduling::let_stand_back);
+            pool.threads().iter().copied().for_each(scheduling::lower_priority_of);
         }
         Ok(SharedSession::new(session, self.threads))
     }

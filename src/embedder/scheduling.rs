@@ -1,4 +1,4 @@
-//! How the work on images stands back behind everything else on the machine.
+//! The priority of the work on images: below everything else on the machine.
 //!
 //! The embedder shares its processors with PostgreSQL's backends and with its own lane of texts, for which sessions
 //! wait. Decoding and the image towers can use every processor for minutes; their threads have a higher nice value,
@@ -18,12 +18,12 @@ use nix::unistd::Pid;
 /// machine that is never idle.
 const NICER: i32 = 10;
 
-/// The signal that tells a thread to stand back.
-const STAND_BACK: Signal = Signal::SIGUSR1;
+/// The signal that tells a thread to lower its priority.
+const LOWER_PRIORITY: Signal = Signal::SIGUSR1;
 
-/// Lets the calling thread stand back, and those that it starts from now on. Where the system does not allow it, nothing
+/// Lowers the priority of the calling thread, and of those that it starts from now on. Where the system does not allow it, nothing
 /// changes but the order of work.
-pub(crate) fn stand_back() {
+pub(crate) fn lower_priority() {
     // SAFETY: both calls take numbers alone, and touch no memory of ours; 0 is the calling thread.
     unsafe {
         let now = libc::getpriority(libc::PRIO_PROCESS, 0);
@@ -31,24 +31,24 @@ pub(crate) fn stand_back() {
     }
 }
 
-/// Has a thread of this process stand back. It does so itself, when a signal interrupts it: the sandbox lets no thread
+/// Has a thread of this process lower its priority. It does so itself, when a signal interrupts it: the sandbox lets no thread
 /// change the value of another one, which could be one of PostgreSQL's.
-pub(crate) fn let_stand_back(thread: Pid) {
+pub(crate) fn lower_priority_of(thread: Pid) {
     static HANDLED: Once = Once::new();
     HANDLED.call_once(|| {
         let action =
-            SigAction::new(SigHandler::Handler(stand_back_now), SaFlags::SA_RESTART, SigSet::empty());
+            SigAction::new(SigHandler::Handler(lower_own_priority), SaFlags::SA_RESTART, SigSet::empty());
         // SAFETY: the handler makes two system calls and keeps errno, which any moment allows.
-        let _ = unsafe { sigaction(STAND_BACK, &action) };
+        let _ = unsafe { sigaction(LOWER_PRIORITY, &action) };
     });
     // SAFETY: the call takes numbers alone; the signal has a handler by now.
     unsafe {
-        libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.as_raw(), STAND_BACK as libc::c_int);
+        libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.as_raw(), LOWER_PRIORITY as libc::c_int);
     }
 }
 
-extern "C" fn stand_back_now(_signal: libc::c_int) {
+extern "C" fn lower_own_priority(_signal: libc::c_int) {
     let errno = Errno::last_raw();
-    stand_back();
+    lower_priority();
     Errno::set_raw(errno);
 }

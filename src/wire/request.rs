@@ -34,7 +34,7 @@ pub struct Party {
 pub enum Priority {
     /// A session waits for the answer.
     Interactive,
-    /// Work that has time: a queue, a backfill. It stands back behind interactive images.
+    /// Work that has time: a queue, a backfill. It comes after interactive images.
     Bulk,
 }
 

@@ -6,7 +6,7 @@
 //! they take. One decoder and one thread of the network take only interactive images: these wait for no bulk image,
 //! however many are queued.
 //!
-//! All threads but these two stand back behind texts and PostgreSQL's backends, and so do the threads of the network's
+//! All threads but these two have a lower priority than texts and PostgreSQL's backends, and so do the threads of the network's
 //! session, which help both: there is one session for both priorities.
 
 use std::num::NonZeroUsize;
@@ -83,13 +83,13 @@ impl ImageLane {
         let lane = ImageLane(Arc::new(Lane { queue, decoder_memory, jpeg_scaling, watchdog }));
         for number in 0..decoders {
             lane.spawn(&format!("decoder {number}"), |lane| {
-                scheduling::stand_back();
+                scheduling::lower_priority();
                 lane.decode(Takes::All);
             })?;
         }
         for number in 0..threads.get() {
             lane.spawn(&format!("image {number}"), |lane| {
-                scheduling::stand_back();
+                scheduling::lower_priority();
                 lane.work(Takes::All);
             })?;
         }

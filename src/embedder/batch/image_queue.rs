@@ -60,14 +60,14 @@ struct Waiting<Raw, Ready> {
     ready: FairQueue<Ready>,
 }
 
-/// Whose turn it is at a stage: that of interactive work, but that of bulk work after it has stood back so often.
+/// Whose turn it is at a stage: that of interactive work, but that of bulk work after it has given so many turns to others.
 #[derive(Debug, Default)]
 struct Turns {
-    stood_back: u32,
+    turns_given: u32,
 }
 
 /// Bulk work that waits gets every 17th turn at least, so that it never waits for ever.
-const MOST_STOOD_BACK: u32 = 16;
+const MOST_TURNS_GIVEN: u32 = 16;
 
 impl<Raw, Ready> ImageQueue<Raw, Ready> {
     pub(super) fn new(room: usize) -> ImageQueue<Raw, Ready> {
@@ -121,7 +121,7 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
     /// Waits for the network's next batch: images of one priority that are the `same` as the first, as many as the
     /// `limit` of that one allows. None when the queue is closed.
     ///
-    /// An interactive image is left to the thread that takes no others while that one is idle: it stands back behind
+    /// An interactive image is left to the thread that takes no others while that one is idle: it comes after
     /// nothing.
     pub(super) fn next_batch(
         &self,
@@ -233,12 +233,12 @@ impl<Raw, Ready> Default for Waiting<Raw, Ready> {
 impl Turns {
     fn next(&mut self, interactive: bool, bulk: bool) -> Option<Priority> {
         match (interactive, bulk) {
-            (true, true) if self.stood_back < MOST_STOOD_BACK => {
-                self.stood_back += 1;
+            (true, true) if self.turns_given < MOST_TURNS_GIVEN => {
+                self.turns_given += 1;
                 Some(Priority::Interactive)
             }
             (_, true) => {
-                self.stood_back = 0;
+                self.turns_given = 0;
                 Some(Priority::Bulk)
             }
             (true, false) => Some(Priority::Interactive),
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn bulk_work_gets_a_turn_after_it_has_stood_back_16_times() {
+    fn bulk_work_gets_a_turn_after_it_has_given_16_to_others() {
         let mut turns = Turns::default();
         for _ in 0..2 {
             for _ in 0..16 {

@@ -1,4 +1,4 @@
-//! Which threads of the server stand back.
+//! Which threads of the server have a lower priority.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,10 +7,10 @@ use std::time::Instant;
 use crate::embedder::{Embedder, MODEL, PATIENCE, models_directory};
 
 #[test]
-fn the_threads_of_images_stand_back_and_those_of_texts_do_not() {
+fn the_threads_of_images_have_a_lower_priority_and_those_of_texts_do_not() {
     let server = Embedder::start_with("serve", &models_directory(), MODEL, &["--threads", "3"]);
     server.connect().embed_text("loaded").unwrap();
-    // A thread of a session stands back when it gets its signal.
+    // A thread of a session lowers its priority when it gets its signal.
     let started = Instant::now();
     let threads = loop {
         let threads = threads(server.process.id());
