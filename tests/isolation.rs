@@ -3,7 +3,7 @@
 //!
 //! Each session has a connection and a thread of its own. A step either ends or comes to wait for a lock of another of
 //! the sessions, directly or through a process between them, which the server tells; nothing here waits for time to
-//! pass. A step that waits is finished later, when another session has let go.
+//! pass. A step that waits is finished later, when another session has released its lock.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};

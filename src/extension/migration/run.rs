@@ -9,7 +9,7 @@ use super::check::{Needed, announce, check};
 use super::left_over::{self, LeftOver};
 use super::switch::Switch;
 use super::task::{Task, name_of};
-use super::{by_reference, column, gaps, hold, progress, required, stale, switch, wait};
+use super::{by_reference, column, gaps, progress, required, session_lock, stale, switch, wait};
 use crate::concurrent_index;
 use crate::error::Error;
 use crate::owned::{Key, notice};
@@ -82,7 +82,7 @@ impl Migration<'_> {
             return Ok(());
         }
         let needed = self.step(|spi| {
-            if !hold::hold_migrations(self.target) {
+            if !session_lock::try_take(self.target) {
                 let message = format!("table {} is being migrated by another session", name_of(self.target));
                 return Err(refuse(Reason::InUse, message));
             }
@@ -108,7 +108,7 @@ impl Migration<'_> {
             self.step(|spi| required::validate(spi, self.target))?;
             self.alone(|spi, tables, patience| Ok(required::finish(spi, tables, patience)?.then_some(())))?;
         }
-        hold::let_migrations_go(self.target);
+        session_lock::release(self.target);
         if needed != Needed::Nothing {
             notice(
                 format!("table {} holds the vectors of model {} now", name_of(self.target), self.model),

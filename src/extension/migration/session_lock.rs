@@ -1,20 +1,20 @@
 //! The lock that lasts from one transaction of a migration to the next.
 //!
-//! It belongs to the session, but not for longer than the procedure: it lets go of it at its end, and PostgreSQL
+//! It belongs to the session, but not for longer than the procedure: it releases it at its end, and PostgreSQL
 //! does when an error or a cancel ends it. A pooler never passes it on.
 
 use pgrx::pg_sys;
 
 /// Keeps another migration of the table away; false where one is running. It does not keep VACUUM away, as a lock of
 /// the table itself would.
-pub(super) fn hold_migrations(table: pg_sys::Oid) -> bool {
+pub(super) fn try_take(table: pg_sys::Oid) -> bool {
     let lock = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
     // SAFETY: the tag is whole, and its lock ends with the session at the latest.
     let answer = unsafe { pg_sys::LockAcquire(&migrations(table), lock, true, true) };
     answer != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
-pub(super) fn let_migrations_go(table: pg_sys::Oid) {
+pub(super) fn release(table: pg_sys::Oid) {
     let lock = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
     // SAFETY: as above. A lock that is not held is a warning.
     unsafe { pg_sys::LockRelease(&migrations(table), lock, true) };
