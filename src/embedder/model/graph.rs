@@ -11,11 +11,11 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 
 use super::config::Kind;
 use super::graph_file::GraphFile;
-use super::image_tower::{ImageTower, Pixels, Sees};
+use super::image_tower::{ImageInput, ImageTower, Pixels};
 use super::parallel::beside_each_other;
 use super::preprocessing::Preprocessing;
 use super::tensor::{Output, TensorInfo};
-use super::text_tower::{Reads, TextTower};
+use super::text_tower::{TextInput, TextTower};
 use crate::onnxruntime::{Sessions, SharedSession};
 
 /// Both halves of a model.
@@ -57,13 +57,17 @@ pub(super) fn open_towers(
         let unloadable = |reason| at(format!("ONNX Runtime cannot load it: {reason}"));
         let session = session.map_err(unloadable)?;
         match recognise(&session, kind).map_err(at)? {
-            Half::Image(sees) => images.push(ImageTower::new(session, file, sees, Vec::new(), dynamic)),
-            Half::Text(reads) => texts.push(TextTower::new(session, file, reads, Vec::new(), dynamic)),
-            Half::Both(sees, reads) => {
+            Half::Image(image_input) => {
+                images.push(ImageTower::new(session, file, image_input, Vec::new(), dynamic))
+            }
+            Half::Text(text_input) => {
+                texts.push(TextTower::new(session, file, text_input, Vec::new(), dynamic))
+            }
+            Half::Both(image_input, text_input) => {
                 let second = sessions.open(&graph.path, &graph.external_data).map_err(unloadable)?;
-                let (of_images, of_texts) = (vec![sees.pixels.input.clone()], reads.inputs());
-                images.push(ImageTower::new(session, file.clone(), sees, of_texts, dynamic));
-                texts.push(TextTower::new(second, file, reads, of_images, dynamic));
+                let (of_images, of_texts) = (vec![image_input.pixels.input.clone()], text_input.inputs());
+                images.push(ImageTower::new(session, file.clone(), image_input, of_texts, dynamic));
+                texts.push(TextTower::new(second, file, text_input, of_images, dynamic));
             }
         }
     }
@@ -82,9 +86,9 @@ pub(super) fn open_towers(
 
 /// What a graph does.
 enum Half {
-    Image(Sees),
-    Text(Reads),
-    Both(Sees, Reads),
+    Image(ImageInput),
+    Text(TextInput),
+    Both(ImageInput, TextInput),
 }
 
 fn recognise(session: &SharedSession, kind: Kind) -> Result<Half, String> {
@@ -112,18 +116,22 @@ fn recognise(session: &SharedSession, kind: Kind) -> Result<Half, String> {
     if images.len() > 1 || texts.len() > 1 || masks.len() > texts.len() {
         return Err(unlike_clip(session));
     }
-    let sees = |pixels| Ok::<_, String>(Sees { pixels, output: output(session, &IMAGE_OUTPUTS, kind)? });
-    let reads =
-        |ids, mask| Ok::<_, String>(Reads { ids, mask, output: output(session, &TEXT_OUTPUTS, kind)? });
+    let image_input =
+        |pixels| Ok::<_, String>(ImageInput { pixels, output: output(session, &IMAGE_OUTPUTS, kind)? });
+    let text_input =
+        |ids, mask| Ok::<_, String>(TextInput { ids, mask, output: output(session, &TEXT_OUTPUTS, kind)? });
     match (images.pop(), texts.pop()) {
-        (Some(pixels), None) => Ok(Half::Image(sees(pixels)?)),
-        (None, Some(ids)) => Ok(Half::Text(reads(ids, masks.pop())?)),
+        (Some(pixels), None) => Ok(Half::Image(image_input(pixels)?)),
+        (None, Some(ids)) => Ok(Half::Text(text_input(ids, masks.pop())?)),
         (Some(pixels), Some(ids)) => {
-            let (sees, reads) = (sees(pixels)?, reads(ids, masks.pop())?);
-            if sees.output.name == reads.output.name {
-                return Err(format!("its output {} would stand for images and for texts", sees.output.name));
+            let (image_input, text_input) = (image_input(pixels)?, text_input(ids, masks.pop())?);
+            if image_input.output.name == text_input.output.name {
+                return Err(format!(
+                    "its output {} would stand for images and for texts",
+                    image_input.output.name
+                ));
             }
-            Ok(Half::Both(sees, reads))
+            Ok(Half::Both(image_input, text_input))
         }
         (None, None) => Err(unlike_clip(session)),
     }

@@ -30,7 +30,7 @@ pub(super) struct Pixels {
 
 /// How a graph takes images and gives their embeddings.
 #[derive(Debug)]
-pub(super) struct Sees {
+pub(super) struct ImageInput {
     pub pixels: Pixels,
     pub output: Output,
 }
@@ -69,11 +69,11 @@ impl ImageTower {
     pub(super) fn new(
         session: SharedSession,
         file: String,
-        sees: Sees,
+        image_input: ImageInput,
         others: Vec<TensorInfo>,
         quantizes_dynamically: bool,
     ) -> ImageTower {
-        let Sees { pixels, output } = sees;
+        let ImageInput { pixels, output } = image_input;
         ImageTower { session, file, pixels, output, others, quantizes_dynamically, width: 0, height: 0 }
     }
 

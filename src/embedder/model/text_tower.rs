@@ -22,13 +22,13 @@ pub(super) struct TextTower {
 
 /// How a graph takes texts and gives their embeddings.
 #[derive(Debug)]
-pub(super) struct Reads {
+pub(super) struct TextInput {
     pub ids: TensorInfo,
     pub mask: Option<TensorInfo>,
     pub output: Output,
 }
 
-impl Reads {
+impl TextInput {
     /// The inputs that a text is given to.
     pub(super) fn inputs(&self) -> Vec<TensorInfo> {
         [Some(&self.ids), self.mask.as_ref()].into_iter().flatten().cloned().collect()
@@ -48,11 +48,11 @@ impl TextTower {
     pub(super) fn new(
         session: SharedSession,
         file: String,
-        reads: Reads,
+        text_input: TextInput,
         others: Vec<TensorInfo>,
         quantizes_dynamically: bool,
     ) -> TextTower {
-        let Reads { ids, mask, output } = reads;
+        let TextInput { ids, mask, output } = text_input;
         TextTower { session, file, ids, mask, output, others, quantizes_dynamically, image_size: [0; 2] }
     }
 

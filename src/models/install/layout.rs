@@ -104,7 +104,7 @@ pub(super) fn is_of_tokenizer(path: &str) -> bool {
 }
 
 /// The variants of which both graphs are there.
-fn variants<'a>(paths: &[&'a str], [sees, reads]: &[&str; 2]) -> BTreeMap<&'a str, [&'a str; 2]> {
+fn variants<'a>(paths: &[&'a str], [image, text]: &[&str; 2]) -> BTreeMap<&'a str, [&'a str; 2]> {
     let variant = |path: &'a str, stem: &str| {
         let rest = path.strip_prefix(stem)?.strip_suffix(".onnx")?;
         if rest.is_empty() { Some(FULL_PRECISION) } else { rest.strip_prefix('_') }
@@ -112,10 +112,10 @@ fn variants<'a>(paths: &[&'a str], [sees, reads]: &[&str; 2]) -> BTreeMap<&'a st
     let graphs = |stem: &str| -> BTreeMap<&'a str, &'a str> {
         paths.iter().filter_map(|path| Some((variant(path, stem)?, *path))).collect()
     };
-    let reading = graphs(reads);
-    graphs(sees)
+    let of_texts = graphs(text);
+    graphs(image)
         .into_iter()
-        .filter_map(|(variant, seeing)| Some((variant, [seeing, *reading.get(variant)?])))
+        .filter_map(|(variant, of_images)| Some((variant, [of_images, *of_texts.get(variant)?])))
         .collect()
 }
 
