@@ -23,9 +23,9 @@ use crate::stats::Lane;
 #[derive(Debug)]
 pub(super) struct Admission {
     backlog: usize,
-    rooms: Rooms,
+    budgets: Budgets,
     parties: Mutex<BTreeMap<Party, Known>>,
-    waiting: [Mutex<Crowd>; Lane::ALL.len()],
+    waiting: [Mutex<WaitingCounts>; Lane::ALL.len()],
 }
 
 /// A connection of a party, for as long as it is open.
@@ -33,7 +33,7 @@ pub(super) struct Admission {
 pub(super) struct Member {
     admission: Arc<Admission>,
     source: Source,
-    rooms: Arc<Rooms>,
+    budgets: Arc<Budgets>,
 }
 
 /// A request that was taken on; it counts until this is dropped.
@@ -55,19 +55,19 @@ pub(crate) struct Memory {
 #[derive(Debug)]
 struct Known {
     connections: usize,
-    rooms: Arc<Rooms>,
+    budgets: Arc<Budgets>,
 }
 
 /// How many requests of one class wait, by party and connection; none of the numbers is 0.
 #[derive(Debug, Default)]
-struct Crowd {
+struct WaitingCounts {
     all: usize,
     parties: BTreeMap<Party, BTreeMap<u64, usize>>,
 }
 
 /// A budget of bytes for each class.
 #[derive(Debug)]
-struct Rooms([Arc<Semaphore>; Lane::ALL.len()]);
+struct Budgets([Arc<Semaphore>; Lane::ALL.len()]);
 
 /// What a connection may have waiting where its party has its share, if an equal part of that is as much.
 const FEW: usize = 16;
@@ -81,7 +81,12 @@ const PARTYS_SHARE: usize = 2;
 
 impl Admission {
     pub(super) fn new(backlog: usize) -> Admission {
-        Admission { backlog, rooms: Rooms::new(1), parties: Mutex::default(), waiting: Default::default() }
+        Admission {
+            backlog,
+            budgets: Budgets::new(1),
+            parties: Mutex::default(),
+            waiting: Default::default(),
+        }
     }
 
     /// Counts a connection in.
@@ -89,12 +94,12 @@ impl Admission {
         let mut parties = lock(&self.parties);
         let known = parties
             .entry(source.party)
-            .or_insert_with(|| Known { connections: 0, rooms: Arc::new(Rooms::new(PARTYS_SHARE)) });
+            .or_insert_with(|| Known { connections: 0, budgets: Arc::new(Budgets::new(PARTYS_SHARE)) });
         known.connections += 1;
-        Member { admission: Arc::clone(self), source, rooms: Arc::clone(&known.rooms) }
+        Member { admission: Arc::clone(self), source, budgets: Arc::clone(&known.budgets) }
     }
 
-    fn crowd(&self, lane: Lane) -> MutexGuard<'_, Crowd> {
+    fn counts(&self, lane: Lane) -> MutexGuard<'_, WaitingCounts> {
         lock(&self.waiting[lane as usize])
     }
 }
@@ -106,19 +111,19 @@ impl Member {
 
     /// Takes a request on, or refuses it because too many of its kind wait already.
     pub(super) fn admit(&self, lane: Lane) -> Result<Waiting, Error> {
-        let mut crowd = self.admission.crowd(lane);
-        if !crowd.has_room_for(self.source, self.admission.backlog) {
+        let mut counts = self.admission.counts(lane);
+        if !counts.has_room_for(self.source, self.admission.backlog) {
             return Err(Error::Overloaded { limit: self.admission.backlog });
         }
-        crowd.add(self.source);
+        counts.add(self.source);
         Ok(Waiting { admission: Arc::clone(&self.admission), lane, source: self.source })
     }
 
     /// Waits for room for a request of so many bytes.
     pub(super) async fn room(&self, lane: Lane, length: usize) -> Memory {
         let bytes = length.min(bytes_of(lane) / PARTYS_SHARE);
-        let of_party = self.rooms.acquire(lane, bytes).await;
-        Memory { _of_party: of_party, _of_all: self.admission.rooms.acquire(lane, bytes).await }
+        let of_party = self.budgets.acquire(lane, bytes).await;
+        Memory { _of_party: of_party, _of_all: self.admission.budgets.acquire(lane, bytes).await }
     }
 }
 
@@ -136,11 +141,11 @@ impl Drop for Member {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.admission.crowd(self.lane).remove(self.source);
+        self.admission.counts(self.lane).remove(self.source);
     }
 }
 
-impl Crowd {
+impl WaitingCounts {
     fn has_room_for(&self, source: Source, backlog: usize) -> bool {
         let Some(party) = self.parties.get(&source.party) else {
             return backlog > 0;
@@ -175,9 +180,9 @@ impl Crowd {
     }
 }
 
-impl Rooms {
-    fn new(shares: usize) -> Rooms {
-        Rooms(Lane::ALL.map(|lane| Arc::new(Semaphore::new(bytes_of(lane) / shares))))
+impl Budgets {
+    fn new(shares: usize) -> Budgets {
+        Budgets(Lane::ALL.map(|lane| Arc::new(Semaphore::new(bytes_of(lane) / shares))))
     }
 
     async fn acquire(&self, lane: Lane, bytes: usize) -> OwnedSemaphorePermit {
