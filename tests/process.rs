@@ -16,13 +16,13 @@ pub struct Process {
 /// The processes below this one, nearest first.
 pub fn descendants(pid: u32) -> Vec<Process> {
     let all = all();
-    let mut family = vec![pid];
+    let mut pids = vec![pid];
     let mut found = Vec::new();
     let mut next = 0;
-    while next < family.len() {
-        let children = all.iter().filter(|process| process.parent == family[next]);
+    while next < pids.len() {
+        let children = all.iter().filter(|process| process.parent == pids[next]);
         found.extend(children.cloned());
-        family = std::iter::once(pid).chain(found.iter().map(|process| process.pid)).collect();
+        pids = std::iter::once(pid).chain(found.iter().map(|process| process.pid)).collect();
         next += 1;
     }
     found

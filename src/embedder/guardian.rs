@@ -8,10 +8,10 @@
 //! - no signal acts on it by default: they arrive by `signalfd`. Its session is its own, so that signals to the
 //!   supervisor's process group do not reach it;
 //! - it adopts what the server leaves behind (`PR_SET_CHILD_SUBREAPER`), and ends only after all of it has;
-//! - descriptor 2 is its life line: when the other end is closed, the supervisor is gone.
+//! - descriptor 2 is the log: when the other end is closed, the supervisor is gone.
 
 mod child;
-mod family;
+mod children;
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ use crate::server::{FATAL, ServeOptions};
 pub(crate) fn run(options: &ServeOptions) -> ExitCode {
     let guarded = panic::catch_unwind(|| {
         let guarded = guard(options);
-        family::end();
+        children::end();
         guarded
     });
     match guarded {
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &ServeOptions) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(_) => {
-            family::end();
+            children::end();
             ExitCode::FAILURE
         }
     }
@@ -67,7 +67,7 @@ fn guard(options: &ServeOptions) -> io::Result<End> {
         match wait(&signals)? {
             Event::SupervisorGone => return Ok(End::Told),
             Event::Signal(Signal::SIGCHLD) => {
-                if let Some(status) = family::reap(server) {
+                if let Some(status) = children::reap(server) {
                     return Ok(End::ServerDied(describe(status)));
                 }
             }
@@ -100,8 +100,8 @@ fn wait(signals: &SignalFd) -> io::Result<Event> {
             Err(Errno::EINTR) => continue,
             polled => polled?,
         };
-        let [_, life_line] = descriptors.map(|descriptor| descriptor.revents().unwrap_or(PollFlags::empty()));
-        if life_line.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL) {
+        let [_, log] = descriptors.map(|descriptor| descriptor.revents().unwrap_or(PollFlags::empty()));
+        if log.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL) {
             return Ok(Event::SupervisorGone);
         }
         if let Some(received) = signals.read_signal()? {

@@ -77,12 +77,12 @@ fn a_stopped_embedder_holds_up_no_statement_and_no_server() {
     assert!(["57014", "57P03"].contains(&refused.as_str()), "{refused}");
     assert_eq!(value::<String>(&mut client, "SELECT state FROM clip_status"), "stopped");
 
-    let family = cluster.processes();
+    let processes = cluster.processes();
     let start = Instant::now();
     cluster.server.stop(Stop::Fast).expect("the server stops");
     println!("the server stopped after {:?}", start.elapsed());
     assert!(start.elapsed() < PATIENCE);
-    for process in family {
+    for process in processes {
         let name = format!("the end of {process:?}");
         wait_until(&name, PATIENCE, || !is_alive(process.pid));
     }
@@ -126,15 +126,15 @@ fn an_immediate_stop_and_a_killed_postmaster_leave_nothing() {
     for kill in [false, true] {
         let cluster = TestCluster::preloaded();
         run(&mut cluster.database().connect(), "SELECT clip_embed_text('start')");
-        let family = cluster.processes();
+        let processes = cluster.processes();
         let postmaster = cluster.postmaster_pid();
-        assert!(family.iter().any(|process| process.command_line.contains("serve")), "{family:?}");
+        assert!(processes.iter().any(|process| process.command_line.contains("serve")), "{processes:?}");
         if kill {
             send(postmaster, Signal::SIGKILL);
         } else {
             cluster.server.stop(Stop::Immediate).expect("the server stops");
         }
-        for process in family {
+        for process in processes {
             let name = format!("the end of {process:?}");
             wait_until(&name, PATIENCE, || !is_alive(process.pid));
         }
@@ -215,6 +215,6 @@ fn embedder(client: &mut Client) -> u32 {
 }
 
 fn parent_of(cluster: &TestCluster, pid: u32) -> u32 {
-    let family = cluster.processes();
-    family.iter().find(|process| process.pid == pid).expect("a process of the server").parent
+    let processes = cluster.processes();
+    processes.iter().find(|process| process.pid == pid).expect("a process of the server").parent
 }

@@ -82,10 +82,10 @@ fn guardian_and_embedder_have_no_descriptor_of_the_server() {
     let own = |process: &&pg_clip_tests::Process| {
         [" guard ", " serve "].iter().any(|word| process.command_line.contains(word))
     };
-    let family = cluster.processes();
-    let family: Vec<_> = family.iter().filter(own).collect();
-    assert_eq!(family.len(), 2, "{family:?}");
-    for process in family {
+    let processes = cluster.processes();
+    let processes: Vec<_> = processes.iter().filter(own).collect();
+    assert_eq!(processes.len(), 2, "{processes:?}");
+    for process in processes {
         let descriptors = fs::read_dir(format!("/proc/{}/fd", process.pid)).expect("descriptors are listed");
         for descriptor in descriptors.flatten() {
             let Ok(target) = fs::read_link(descriptor.path()) else { continue };

@@ -17,10 +17,10 @@ fn creates_the_extension_where_the_library_is_not_preloaded() {
 #[test]
 fn a_fast_stop_leaves_no_process() {
     let cluster = TestCluster::preloaded();
-    let family: Vec<Process> = cluster.processes();
-    assert!(!family.is_empty());
+    let processes: Vec<Process> = cluster.processes();
+    assert!(!processes.is_empty());
     cluster.server.stop(Stop::Fast).expect("the server stops");
-    for process in family {
+    for process in processes {
         let name = format!("the end of {process:?}");
         wait_until(&name, Duration::from_secs(5), || !is_alive(process.pid));
     }
