@@ -11,7 +11,7 @@ use std::path::Path;
 use super::digest::{Hasher, Hashes};
 use super::hub::{Content, Hub};
 use super::progress::Progress;
-use super::refusal::Patience;
+use super::refusal::Retries;
 use super::repository::{RemoteFile, Snapshot};
 use crate::error::Error;
 
@@ -84,7 +84,7 @@ impl<'a> Transfer<'a> {
     /// Fetches what is missing, from a server that may be cut off or be away for a while.
     fn run(&mut self, hub: &Hub, snapshot: &Snapshot) -> Result<(), Error> {
         let path = &snapshot.url_path(self.expected);
-        let mut patience = Patience::default();
+        let mut retries = Retries::default();
         let mut furthest = self.have;
         while self.have < self.expected.size {
             let failure = match hub.open(path, self.have) {
@@ -96,9 +96,9 @@ impl<'a> Transfer<'a> {
             };
             if self.have > furthest {
                 furthest = self.have;
-                patience = Patience::default();
+                retries = Retries::default();
             }
-            let wait = patience.wait(failure, |line| self.progress.say(line));
+            let wait = retries.wait(failure, |line| self.progress.say(line));
             wait.map_err(|refusal| snapshot.refused(hub, refusal))?;
         }
         Ok(())

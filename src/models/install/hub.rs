@@ -17,7 +17,7 @@ use ureq::http::{HeaderMap, Response, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, BodyReader};
 
-use super::refusal::{Patience, Refusal, header};
+use super::refusal::{Refusal, Retries, header};
 use crate::error::{Error, HubToken};
 
 /// The hub of `HF_ENDPOINT`.
@@ -133,7 +133,7 @@ impl Hub {
     }
 
     fn json<T: DeserializeOwned>(&self, url: &str) -> Result<(T, HeaderMap), Refusal> {
-        let mut patience = Patience::default();
+        let mut retries = Retries::default();
         loop {
             let answer = self.get(url, 0).and_then(|mut response| {
                 let text = response.body_mut().read_to_vec().map_err(|error| Refusal::failed(url, &error))?;
@@ -143,7 +143,7 @@ impl Hub {
             });
             match answer {
                 Ok(answer) => return Ok(answer),
-                Err(refusal) => patience.wait(refusal, |line| eprintln!("{line}"))?,
+                Err(refusal) => retries.wait(refusal, |line| eprintln!("{line}"))?,
             }
         }
     }

@@ -100,7 +100,7 @@ impl From<Refusal> for Error {
 
 /// How often a server is asked again.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct Retries {
     failures: u32,
 }
 
@@ -113,7 +113,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause that a server may ask for: two of the hub's windows.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
-impl Patience {
+impl Retries {
     /// Waits before the next attempt and tells how long, or says that there is none.
     pub(super) fn wait(&mut self, refusal: Refusal, tell: impl FnOnce(&str)) -> Result<(), Refusal> {
         self.failures += 1;
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_pause_of_hours_is_not_waited_for() {
         let asked = refusal(429, &[("retry-after", "7200")]);
-        let given_up = Patience::default().wait(asked, |_| panic!("it waits")).unwrap_err();
+        let given_up = Retries::default().wait(asked, |_| panic!("it waits")).unwrap_err();
         assert!(given_up.reason.ends_with("it asks for a pause of 2h"), "{}", given_up.reason);
     }
 }

@@ -129,12 +129,12 @@ pub(crate) fn remove(models_directory: &Path, name: &str) -> Result<(), Error> {
     }
     let staging = Staging::open(models_directory, name)?;
     if there(staging.place()) {
-        let grave = staging.path.join("removed");
+        let removed = staging.path.join("removed");
         let cannot = || Error::io(format!("cannot remove {}", staging.place().display()));
-        if there(grave.clone()) {
-            fs::remove_dir_all(&grave).map_err(cannot())?;
+        if there(removed.clone()) {
+            fs::remove_dir_all(&removed).map_err(cannot())?;
         }
-        fs::rename(staging.place(), &grave).map_err(cannot())?;
+        fs::rename(staging.place(), &removed).map_err(cannot())?;
         sync(models_directory).map_err(cannot())?;
     }
     staging.discard()
