@@ -92,17 +92,17 @@ CREATE FUNCTION clip_follow_partitions() RETURNS event_trigger
 AS $function$
 DECLARE
 	-- The schema may have been renamed.
-	home CONSTANT name := (
+	own_schema CONSTANT name := (
 		SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'pg_clip');
 	is_concerned bool;
 BEGIN
-	IF home IS NOT NULL THEN
+	IF own_schema IS NOT NULL THEN
 		EXECUTE format(
-			'SELECT EXISTS (SELECT FROM %I.clip_watches JOIN pg_class ON pg_class.oid = source AND relkind = ''p'')', home)
+			'SELECT EXISTS (SELECT FROM %I.clip_watches JOIN pg_class ON pg_class.oid = source AND relkind = ''p'')', own_schema)
 			INTO is_concerned;
 	END IF;
 	IF is_concerned THEN
-		EXECUTE format('SELECT %I.clip_watch_partitions(%L::text)', home, tg_event);
+		EXECUTE format('SELECT %I.clip_watch_partitions(%L::text)', own_schema, tg_event);
 	END IF;
 EXCEPTION WHEN OTHERS THEN
 	RAISE WARNING 'pg_clip did not follow the partitions of watched tables: %', SQLERRM;

@@ -26,7 +26,7 @@ use crate::owned::Table;
 use crate::procedure::Procedure;
 use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
 
 unsafe extern "C-unwind" {
@@ -40,13 +40,18 @@ unsafe extern "C-unwind" {
 
 /// Makes an index's entry in the catalogs, from a statement of the owner's in SQL. To be called with a lock on the table
 /// that keeps writers away; no row is read.
-pub(crate) fn define(spi: &Spi, home: &Home, table: &Table, statement: &str) -> Result<pg_sys::Oid, Error> {
+pub(crate) fn define(
+    spi: &Spi,
+    extension: &ExtensionSchema,
+    table: &Table,
+    statement: &str,
+) -> Result<pg_sys::Oid, Error> {
     const UNFINISHED: &str =
         "UPDATE pg_index SET indisready = false, indisvalid = false WHERE indexrelid = $1";
     let text =
         CString::new(encoding::to_server(statement)).expect("a definition of the catalog has no NUL byte");
     let index = act_as(table.owner, || entry(table.oid, &text));
-    act_as(home.owner, || spi.run(UNFINISHED, &[Argument::oid(index)]).map(|_| ()))?;
+    act_as(extension.owner, || spi.run(UNFINISHED, &[Argument::oid(index)]).map(|_| ()))?;
     Ok(index)
 }
 

@@ -27,7 +27,7 @@ use crate::encoding;
 use crate::error::Error;
 use crate::spi::Spi;
 use crate::varlena::Bytes;
-use crate::watch::home::{Home, Installed};
+use crate::watch::extension_schema::{ExtensionSchema, Installed};
 use crate::watch::role::act_as;
 use crate::watch::watches_sql;
 
@@ -206,9 +206,9 @@ impl Moment {
 }
 
 /// Tells all sessions, once the transaction commits, that another model is written down for the database.
-pub(crate) fn is_written_down(home: &Home) {
+pub(crate) fn is_written_down(extension: &ExtensionSchema) {
     // SAFETY: the table is there: it was written to just now.
-    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(home.watches) };
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(extension.watches) };
     WRITTEN_READ_AT.set(None);
 }
 
@@ -246,12 +246,12 @@ fn written_down() -> Result<Option<String>, Error> {
 
 fn read_written_down() -> Result<Option<String>, Error> {
     let spi = Spi::connect()?;
-    let home = match Home::installed() {
-        Installed::Here(home) => home,
+    let extension = match ExtensionSchema::installed() {
+        Installed::Here(extension) => extension,
         Installed::OtherVersion(version) => return Err(Error::OtherVersion(version)),
         Installed::Nothing => return Ok(None),
     };
-    let row = act_as(home.owner, || spi.run_kept(&watches_sql::database_model(&home.schema), &[]))?;
+    let row = act_as(extension.owner, || spi.run_kept(&watches_sql::database_model(&extension.schema), &[]))?;
     Ok(if row.len() > 0 { row.printed(1) } else { None })
 }
 

@@ -16,7 +16,7 @@ use crate::spi::{Argument, Spi, text_datum};
 use crate::sql_function::sql_function;
 use crate::varlena::{self, Bytes};
 use crate::vector;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::identity::identity;
 use crate::watch::registry::{argument, oid_of};
 use crate::watch::target::{Checksum, checksum_of};
@@ -84,7 +84,7 @@ fn known(
     model: &str,
 ) -> Result<Option<Vec<f32>>, Error> {
     let spi = Spi::connect()?;
-    let home = Home::of(function)?;
+    let extension = ExtensionSchema::of(function)?;
     let missing = || Error::NoTable(u32::from(target).to_string());
     let name = catalog::name_of(target);
     if !may_read(target) {
@@ -103,7 +103,7 @@ fn known(
     );
     let checksum = Argument { oid: pg_sys::BYTEAOID, value: checksum.as_slice().into_datum() };
     let row = spi.run_now(&find, &[checksum, Argument::text(model)])?;
-    if row.len() == 0 { Ok(None) } else { row.vector(1, &home) }
+    if row.len() == 0 { Ok(None) } else { row.vector(1, &extension) }
 }
 
 /// Whether the caller may read a table or a column of it. A role that may not does not even wait for its lock.

@@ -22,7 +22,7 @@ use crate::queue::backfill::Calls;
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
 use crate::sql_function::sql_function;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::oid_of;
 use crate::watch::registry::{argument, check_owner};
 
@@ -80,9 +80,9 @@ impl<'a> Call<'a> {
     /// The first step: whether the table can be filled, and how much there is to do.
     fn begin(procedure: &'a Procedure, source: pg_sys::Oid, verify: bool) -> Result<Call<'a>, Error> {
         let (name, total) = procedure.step(|spi| {
-            let home = Home::of(procedure.function())?;
-            let pair = watched(spi, &home, source)?;
-            if (Calls { spi, home: &home, source }).is_subscribed()? {
+            let extension = ExtensionSchema::of(procedure.function())?;
+            let pair = watched(spi, &extension, source)?;
+            if (Calls { spi, extension: &extension, source }).is_subscribed()? {
                 return Err(refuse(
                     Reason::NotReady,
                     "the queue of this database is filled by a subscription",
@@ -131,8 +131,8 @@ impl<'a> Call<'a> {
             }
         }
         self.procedure.step(|spi| {
-            let home = Home::of(self.procedure.function())?;
-            Calls { spi, home: &home, source: self.source }.end()
+            let extension = ExtensionSchema::of(self.procedure.function())?;
+            Calls { spi, extension: &extension, source: self.source }.end()
         })?;
         let Call { wrong, failed, name, .. } = &self;
         notice(
@@ -146,8 +146,8 @@ impl<'a> Call<'a> {
     /// to do at once.
     fn step(&mut self, spi: &Spi) -> Result<bool, Error> {
         check_owner(self.source)?;
-        let home = Home::of(self.procedure.function())?;
-        let queue = Calls { spi, home: &home, source: self.source };
+        let extension = ExtensionSchema::of(self.procedure.function())?;
+        let queue = Calls { spi, extension: &extension, source: self.source };
         self.settle(&queue)?;
         let has_room = self.waiting.len() < MOST_WAITING;
         if has_room && !self.found.is_empty() {
@@ -155,7 +155,7 @@ impl<'a> Call<'a> {
             queue.add(&some)?;
             self.waiting.extend(some);
         } else if has_room && self.looking != Looking::No {
-            self.look(spi, &home)?;
+            self.look(spi, &extension)?;
         }
         self.total = self.total.max(self.done + self.outstanding());
         queue.note(self.done, self.total)?;
@@ -180,8 +180,8 @@ impl<'a> Call<'a> {
         Ok(())
     }
 
-    fn look(&mut self, spi: &Spi, home: &Home) -> Result<(), Error> {
-        let pair = watched(spi, home, self.source)?;
+    fn look(&mut self, spi: &Spi, extension: &ExtensionSchema) -> Result<(), Error> {
+        let pair = watched(spi, extension, self.source)?;
         let Page { last, wrong, right } = match self.looking {
             Looking::ForOrphans => find::orphans(spi, &pair, self.after.as_ref())?,
             _ => find::photos(spi, &pair, self.after.as_ref(), self.verify)?,
@@ -207,8 +207,8 @@ impl<'a> Call<'a> {
     }
 }
 
-pub(crate) fn watched(spi: &Spi, home: &Home, source: pg_sys::Oid) -> Result<Pair, Error> {
-    Pair::of_caller(spi, home, Side::Source(source))?.ok_or_else(|| {
+pub(crate) fn watched(spi: &Spi, extension: &ExtensionSchema, source: pg_sys::Oid) -> Result<Pair, Error> {
+    Pair::of_caller(spi, extension, Side::Source(source))?.ok_or_else(|| {
         // SAFETY: returns null or a string in the current memory context.
         let name = unsafe {
             let name = pg_sys::get_rel_name(source);

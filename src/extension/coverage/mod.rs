@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::owned::{Pair, Right, Side, record, record_of};
 use crate::spi::{Argument, Spi};
 use crate::sql_function::sql_function;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::argument;
 use crate::watch::registry::oid_of;
 use crate::watch::role::read_as;
@@ -29,8 +29,8 @@ sql_function! {
         const COLUMNS: usize = 4;
         // SAFETY: SQL declares the function STRICT with this argument and this result.
         unsafe {
-            let counts = count_for_a_view(fcinfo, |spi, home, source| {
-                let Some(pair) = Pair::by_right(spi, home, Side::Source(source), Right::Count)? else {
+            let counts = count_for_a_view(fcinfo, |spi, extension, source| {
+                let Some(pair) = Pair::by_right(spi, extension, Side::Source(source), Right::Count)? else {
                     return Ok(None);
                 };
                 if sample::are_large(spi, &[&pair.source, &pair.target])? {
@@ -82,8 +82,8 @@ unsafe fn count_exactly(
     unsafe {
         let source = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, oid_of);
         let spi = Spi::connect()?;
-        let home = Home::of((*(*fcinfo).flinfo).fn_oid)?;
-        let pair = crate::backfill::watched(&spi, &home, source)?;
+        let extension = ExtensionSchema::of((*(*fcinfo).flinfo).fn_oid)?;
+        let pair = crate::backfill::watched(&spi, &extension, source)?;
         let counts = counts(&spi, &pair, &query(&pair), columns)?;
         drop(spi);
         record(fcinfo, &counts)
@@ -96,7 +96,7 @@ unsafe fn count_exactly(
 /// `fcinfo` is that of a running STRICT function of the extension whose first argument is a `regclass`.
 pub(crate) unsafe fn count_for_a_view<R>(
     fcinfo: pg_sys::FunctionCallInfo,
-    count: impl FnOnce(&Spi, &Home, pg_sys::Oid) -> Result<R, Error>,
+    count: impl FnOnce(&Spi, &ExtensionSchema, pg_sys::Oid) -> Result<R, Error>,
 ) -> Result<Option<R>, Error> {
     // SAFETY: the caller vouches for `fcinfo`.
     let (table, function) =
@@ -104,8 +104,8 @@ pub(crate) unsafe fn count_for_a_view<R>(
     let counted = attempt(of_a_table, || {
         with_lock_timeout(PATIENCE, || {
             let spi = Spi::connect()?;
-            let home = Home::of(function)?;
-            count(&spi, &home, table)
+            let extension = ExtensionSchema::of(function)?;
+            count(&spi, &extension, table)
         })
     })?;
     Ok(counted.ok())

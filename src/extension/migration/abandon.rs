@@ -9,7 +9,7 @@ use crate::owned::Table;
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
 use crate::sql_function::sql_function;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::next::{NEXT_EMBEDDING, Next, TRIGGER};
 use crate::watch::registry::argument;
 use crate::watch::registry::oid_of;
@@ -24,8 +24,8 @@ sql_function! {
         };
         let spi = Spi::connect()?;
         let table = Table::of_caller(target, ALONE)?;
-        let home = Home::of(function)?;
-        if Next::of(&spi, &home, target)?.is_none() {
+        let extension = ExtensionSchema::of(function)?;
+        if Next::of(&spi, &extension, target)?.is_none() {
             return Err(refuse(Reason::NotReady, format!("table {} is not being migrated", table.name)));
         }
         act_as(table.owner, || {
@@ -38,7 +38,7 @@ sql_function! {
             }
             set_toast_target(&spi, &table, TOAST_TARGET)
         })?;
-        gaps::forget(&spi, &home, target)?;
+        gaps::forget(&spi, &extension, target)?;
         Ok(pg_sys::Datum::from(0))
     }
 }

@@ -33,7 +33,7 @@ struct Range<'a> {
 
 /// Fills the next rows after a key.
 pub(super) fn fill(spi: &Spi, task: &Task, after: Option<&Key>) -> Result<Batch, Error> {
-    let Task { pair, home, .. } = task;
+    let Task { pair, extension, .. } = task;
     let owner = pair.target.owner;
     lock_out_the_end(spi, pair)?;
     let next = task.next()?;
@@ -58,7 +58,9 @@ pub(super) fn fill(spi: &Spi, task: &Task, after: Option<&Key>) -> Result<Batch,
     // No row is locked while photos are embedded.
     for (photo, embedded) in photos.iter().zip(embed(&photos, next)?) {
         match embedded {
-            Ok(vector) => batch.filled += range.write(spi, home.vector_type, &photo.checksum, &vector)?,
+            Ok(vector) => {
+                batch.filled += range.write(spi, extension.vector_type, &photo.checksum, &vector)?
+            }
             Err(error) if is_of_a_photo(error.sqlstate()) => {
                 batch.failure.get_or_insert(error.to_string());
             }

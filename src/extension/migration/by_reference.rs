@@ -18,9 +18,9 @@ const MOST: u32 = 128;
 /// Queues rows that have no vector of the new model. Returns how many rows wait. An error where only photos are left that
 /// the queue has given up.
 pub(super) fn queue(spi: &Spi, task: &Task) -> Result<usize, Error> {
-    let Task { pair, home, .. } = task;
+    let Task { pair, extension, .. } = task;
     task.next()?;
-    let queue = Calls { spi, home, source: pair.source.oid };
+    let queue = Calls { spi, extension, source: pair.source.oid };
     let mut after = None;
     let mut dead = 0;
     loop {

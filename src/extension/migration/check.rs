@@ -68,7 +68,7 @@ pub(super) fn check(
         }
         Some(_) => {
             let prepared = columns(spi, target)?.into_iter().find(|column| column.name == NEXT_EMBEDDING);
-            let prepared = prepared.map(|column| Storage::of(&task.home, column.type_oid));
+            let prepared = prepared.map(|column| Storage::of(&task.extension, column.type_oid));
             if storage.is_some() && prepared != storage {
                 let message = format!("table {} is being migrated to another storage", target.name);
                 return Err(refuse(Reason::NotReady, message)
@@ -147,7 +147,7 @@ pub(super) fn announce(spi: &Spi, task: &Task, model: &str, set_default: bool) -
         notice(format!("after the migration, photos are refused until clip.model is {model}"), None);
     }
     let model = Argument::text(model);
-    let roles = act_as(task.home.owner, || Ok::<_, Error>(spi.run_now(ROLES, &[model])?.printed(1)))?;
+    let roles = act_as(task.extension.owner, || Ok::<_, Error>(spi.run_now(ROLES, &[model])?.printed(1)))?;
     if let Some(roles) = roles {
         notice(
             format!("clip.model is set to another model for the roles {roles}"),

@@ -60,7 +60,7 @@ fn add_to(
     let pair = &task.pair;
     let target = &pair.target.name;
     let run = |statement: String| spi.run(&statement, &[]).map(|_| ());
-    let type_oid = storage.unwrap_or(pair.storage).type_oid(&task.home);
+    let type_oid = storage.unwrap_or(pair.storage).type_oid(&task.extension);
     let arguments = [Argument::oid(pair.target.oid), text(&pair.embedding), Argument::oid(type_oid)];
     let row = spi.run(TYPE, &arguments)?;
     let mut vector = row.printed(1).unwrap_or_default();
@@ -81,7 +81,7 @@ fn add_to(
         WHEN (record_image_ne(ROW(NEW.{embedding}), ROW(OLD.{embedding}))
             AND record_image_eq(ROW(NEW.{NEXT_EMBEDDING}), ROW(OLD.{NEXT_EMBEDDING})))
         EXECUTE FUNCTION {}.clip_forget_next_embedding({}, {})",
-        task.home.schema,
+        task.extension.schema,
         literal(model),
         literal(identity),
         embedding = pair.embedding,
@@ -101,7 +101,7 @@ fn make_gap_trigger(spi: &Spi, task: &Task) -> Result<(), Error> {
         "CREATE TRIGGER {GAP_TRIGGER} AFTER INSERT OR UPDATE ON {target} FOR EACH ROW
         WHEN (NEW.{NEXT_EMBEDDING} IS NULL AND NEW.{embedding} IS NOT NULL)
         EXECUTE FUNCTION {}.clip_note_gap()",
-        task.home.schema,
+        task.extension.schema,
     );
     spi.run(&make, &[])?;
     spi.run(&format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {GAP_TRIGGER}"), &[]).map(|_| ())
@@ -128,7 +128,7 @@ pub(super) fn define_indexes(
             let space = CString::new(encoding::to_server(&index.space))
                 .expect("a name of the catalog has no NUL byte");
             with_setting(c"default_tablespace", &space, || {
-                concurrent_index::define(spi, &task.home, &task.pair.target, &index.definition)
+                concurrent_index::define(spi, &task.extension, &task.pair.target, &index.definition)
             })
         };
         wanted.iter().map(define).collect::<Result<Vec<pg_sys::Oid>, Error>>()
@@ -156,7 +156,7 @@ fn wanted_indexes(spi: &Spi, task: &Task) -> Result<Vec<Index>, Error> {
     rename(NEXT_EMBEDDING, embedding)?;
     rename(FIRST, NEXT_EMBEDDING)?;
     let next = columns(spi, &pair.target)?.into_iter().find(|column| column.name == NEXT_EMBEDDING);
-    if let Some(storage) = next.map(|next| Storage::of(&task.home, next.type_oid)) {
+    if let Some(storage) = next.map(|next| Storage::of(&task.extension, next.type_oid)) {
         for index in &mut wanted {
             index.definition = of_storage(&index.definition, pair.storage, storage);
         }

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::owned::Pair;
 use crate::spi::{Argument, Spi};
 use crate::sql_function::sql_function;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::next::NEXT_EMBEDDING;
 use crate::watch::role::{act_as, read_as};
 
@@ -32,28 +32,28 @@ sql_function! {
             ((*(*data).tg_relation).rd_id, (*(*fcinfo).flinfo).fn_oid)
         };
         let spi = Spi::connect()?;
-        let home = Home::of(function)?;
+        let extension = ExtensionSchema::of(function)?;
         // Of a target only: any role may make such a trigger on a table of its own.
         let note = format!(
             "INSERT INTO {0}.clip_migration_gaps (target, transaction)
             SELECT target, pg_current_xact_id() FROM {0}.clip_watches WHERE target = $1 ON CONFLICT DO NOTHING",
-            home.schema
+            extension.schema
         );
-        act_as(home.owner, || spi.run_kept(&note, &[Argument::oid(table)]).map(|_| ()))?;
+        act_as(extension.owner, || spi.run_kept(&note, &[Argument::oid(table)]).map(|_| ()))?;
         Ok(pg_sys::Datum::from(0))
     }
 }
 
 /// Forgets what is written down: to be committed before the rows are looked at.
-pub(super) fn forget(spi: &Spi, home: &Home, target: pg_sys::Oid) -> Result<(), Error> {
-    let forget = format!("DELETE FROM {}.clip_migration_gaps WHERE target = $1", home.schema);
-    act_as(home.owner, || spi.run(&forget, &[Argument::oid(target)]).map(|_| ()))
+pub(super) fn forget(spi: &Spi, extension: &ExtensionSchema, target: pg_sys::Oid) -> Result<(), Error> {
+    let forget = format!("DELETE FROM {}.clip_migration_gaps WHERE target = $1", extension.schema);
+    act_as(extension.owner, || spi.run(&forget, &[Argument::oid(target)]).map(|_| ()))
 }
 
 /// Whether a transaction is written down.
-pub(super) fn are_noted(spi: &Spi, home: &Home, target: pg_sys::Oid) -> Result<bool, Error> {
-    let noted = format!("SELECT FROM {}.clip_migration_gaps WHERE target = $1 LIMIT 1", home.schema);
-    act_as(home.owner, || Ok(spi.run_now(&noted, &[Argument::oid(target)])?.len() > 0))
+pub(super) fn are_noted(spi: &Spi, extension: &ExtensionSchema, target: pg_sys::Oid) -> Result<bool, Error> {
+    let noted = format!("SELECT FROM {}.clip_migration_gaps WHERE target = $1 LIMIT 1", extension.schema);
+    act_as(extension.owner, || Ok(spi.run_now(&noted, &[Argument::oid(target)])?.len() > 0))
 }
 
 /// Whether a row lacks its second vector.

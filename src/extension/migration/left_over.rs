@@ -37,7 +37,7 @@ pub(super) fn check(spi: &Spi, task: &Task, failure: Option<&str>) -> Result<Lef
         return Ok(LeftOver::Locked);
     }
     let keys: Vec<Key> = before.iter().filter_map(|(key, _)| key.clone()).collect();
-    let jobs = Calls { spi, home: &task.home, source: task.pair.source.oid }.jobs(&keys)?;
+    let jobs = Calls { spi, extension: &task.extension, source: task.pair.source.oid }.jobs(&keys)?;
     // A job may have ended since the rows were looked at. Then its row has another checksum now.
     let still = without_photo(spi, &task.pair)?;
     let is_lost =

@@ -14,8 +14,8 @@ sql_function! {
     fn clip_count_migrated(fcinfo) {
         // SAFETY: SQL declares the function STRICT with this argument and this result.
         unsafe {
-            let counts = count_for_a_view(fcinfo, |spi, home, target| {
-                let pair = Pair::by_right(spi, home, Side::Target(target), Right::Count)?;
+            let counts = count_for_a_view(fcinfo, |spi, extension, target| {
+                let pair = Pair::by_right(spi, extension, Side::Target(target), Right::Count)?;
                 pair.map(|pair| count(spi, &pair)).transpose()
             })?;
             record(fcinfo, &counts.flatten().map_or([None; 2], |counts| counts.map(Some)))

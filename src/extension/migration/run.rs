@@ -99,7 +99,7 @@ impl Migration<'_> {
                 Ok(column::add(spi, function, tables, (self.model, self.storage), patience)?.then_some(()))
             })?;
             // What an earlier migration has left.
-            self.step(|spi| gaps::forget(spi, &self.task(spi)?.home, target))?;
+            self.step(|spi| gaps::forget(spi, &self.task(spi)?.extension, target))?;
         }
         if needed != Needed::Nothing {
             self.move_all()?;
@@ -183,7 +183,7 @@ impl Migration<'_> {
                 has_indexes = true;
                 continue;
             }
-            self.step(|spi| gaps::forget(spi, &self.task(spi)?.home, target))?;
+            self.step(|spi| gaps::forget(spi, &self.task(spi)?.extension, target))?;
             if self.step(|spi| gaps::exist_in_rows(spi, &self.task(spi)?.pair))? {
                 if is_fed || is_conversion {
                     pause(QUEUE_POLL);

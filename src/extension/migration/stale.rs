@@ -84,8 +84,8 @@ fn write(spi: &Spi, task: &Task, row: &Stale, vectors: [&[f32]; 2]) -> Result<u6
         FROM free WHERE {same} RETURNING true",
         target = target.name,
     );
-    let [first, second] =
-        vectors.map(|vector| Argument { oid: task.home.vector_type, value: Some(vector::to_datum(vector)) });
+    let [first, second] = vectors
+        .map(|vector| Argument { oid: task.extension.vector_type, value: Some(vector::to_datum(vector)) });
     let bytes = |bytes: &[u8]| Argument { oid: pg_sys::BYTEAOID, value: bytes.into_datum() };
     let key = act_as(target.owner, || key_type.argument(Some(&row.key)));
     let arguments = [key, bytes(&row.checksum), first, second, bytes(&checksum_of(&row.image))];

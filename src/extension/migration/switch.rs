@@ -51,13 +51,13 @@ pub(super) fn switch(
                 )
                 .with_hint(format!("SELECT clip_abandon_migration({})", literal(&target.name))));
             }
-            if gaps::are_noted(spi, &task.home, target)? {
+            if gaps::are_noted(spi, &task.extension, target)? {
                 return Ok(Switch::RowsLeft);
             }
             act_as(task.pair.target.owner, || replace(spi, &task))?;
             let arguments = [Argument::oid(task.pair.source.oid), text(&next.identity)];
-            act_as(task.home.owner, || {
-                spi.run(&watches_sql::set_model(&task.home.schema), &arguments).map(|_| ())
+            act_as(task.extension.owner, || {
+                spi.run(&watches_sql::set_model(&task.extension.schema), &arguments).map(|_| ())
             })?;
             if set_default {
                 // As the caller: the owner of the table may own no database.
@@ -65,9 +65,9 @@ pub(super) fn switch(
                     &format!("ALTER DATABASE {} SET clip.model = {}", database(), literal(&next.model)),
                     &[],
                 )?;
-                let statement = watches_sql::set_database_model(&task.home.schema);
-                act_as(task.home.owner, || spi.run(&statement, &[text(&next.model)]).map(|_| ()))?;
-                current_model::is_written_down(&task.home);
+                let statement = watches_sql::set_database_model(&task.extension.schema);
+                act_as(task.extension.owner, || spi.run(&statement, &[text(&next.model)]).map(|_| ()))?;
+                current_model::is_written_down(&task.extension);
             }
             Ok(Switch::Done)
         })
@@ -118,7 +118,7 @@ fn replace(spi: &Spi, task: &Task) -> Result<(), Error> {
         run(format!("ALTER TABLE {target} ALTER COLUMN {NEXT_MODEL} DROP NOT NULL"))?;
     }
     let next = columns(spi, &pair.target)?.into_iter().find(|column| column.name == NEXT_EMBEDDING);
-    let new = next.map_or(pair.storage, |next| Storage::of(&task.home, next.type_oid));
+    let new = next.map_or(pair.storage, |next| Storage::of(&task.extension, next.type_oid));
     // A vector that may not leave its row has to fit into a page.
     let row = spi.run(DIMENSIONS, &[Argument::oid(*table), text(NEXT_EMBEDDING)])?;
     let dimensions = if row.len() > 0 { row.printed(1) } else { None };

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::owned::{Pair, Side};
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::identity::identity;
 use crate::watch::next::Next;
 
@@ -17,7 +17,7 @@ pub(super) const NEXT_MODEL: &str = "clip_next_model";
 
 /// A target of the caller's, and the model that it is being moved to, where it is.
 pub(super) struct Task {
-    pub(super) home: Home,
+    pub(super) extension: ExtensionSchema,
     pub(super) pair: Pair,
     pub(super) next: Option<Next>,
 }
@@ -25,8 +25,8 @@ pub(super) struct Task {
 impl Task {
     /// `function` is the running one of the extension.
     pub(super) fn of(spi: &Spi, function: pg_sys::Oid, target: pg_sys::Oid) -> Result<Task, Error> {
-        let home = Home::of(function)?;
-        let Some(pair) = Pair::of_caller(spi, &home, Side::Target(target))? else {
+        let extension = ExtensionSchema::of(function)?;
+        let Some(pair) = Pair::of_caller(spi, &extension, Side::Target(target))? else {
             let name = name_of(target);
             return Err(refuse(
                 Reason::NotReady,
@@ -34,8 +34,8 @@ impl Task {
             )
             .with_hint("Name the table with the embeddings. SELECT clip_watch('...') makes one."));
         };
-        let next = Next::of(spi, &home, target)?;
-        Ok(Task { home, pair, next })
+        let next = Next::of(spi, &extension, target)?;
+        Ok(Task { extension, pair, next })
     }
 
     /// Whether the vectors stay those of their model, and only their type changes.

@@ -7,7 +7,7 @@ use crate::catalog::{identifier, is_text};
 use crate::error::Error;
 use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
 use crate::watching::Storage;
 
@@ -46,12 +46,21 @@ pub(crate) enum Side {
 
 impl Pair {
     /// The watch of a table of the caller's; nothing where there is none. An error where it cannot be worked on.
-    pub(crate) fn of_caller(spi: &Spi, home: &Home, side: Side) -> Result<Option<Pair>, Error> {
-        Pair::by_right(spi, home, side, Right::Owner)
+    pub(crate) fn of_caller(
+        spi: &Spi,
+        extension: &ExtensionSchema,
+        side: Side,
+    ) -> Result<Option<Pair>, Error> {
+        Pair::by_right(spi, extension, side, Right::Owner)
     }
 
     /// As [`Pair::of_caller`], of a table on which the caller has a right.
-    pub(crate) fn by_right(spi: &Spi, home: &Home, side: Side, right: Right) -> Result<Option<Pair>, Error> {
+    pub(crate) fn by_right(
+        spi: &Spi,
+        extension: &ExtensionSchema,
+        side: Side,
+        right: Right,
+    ) -> Result<Option<Pair>, Error> {
         let (column, table) = match side {
             Side::Source(table) => ("source", table),
             Side::Target(table) => ("target", table),
@@ -61,9 +70,9 @@ impl Pair {
             "SELECT source::oid, target::oid, image_column, key_column, project_column, target_project_column,
                 target_key_column, embedding_column, checksum_column, model_column, model, by_reference
             FROM {}.clip_watches WHERE {column} = $1::oid",
-            home.schema
+            extension.schema
         );
-        let row: Vec<Option<String>> = act_as(home.owner, || {
+        let row: Vec<Option<String>> = act_as(extension.owner, || {
             let rows = spi.run_now(&query, &[Argument::oid(table)])?;
             Ok::<_, Error>(if rows.len() == 0 {
                 Vec::new()
@@ -92,8 +101,8 @@ impl Pair {
         } else if !is_text(from(3)?.type_oid) {
             check_type(&source, from(3)?, pg_sys::TEXTOID, "text")?;
         }
-        if !home.is_of_vectors(into(8)?.type_oid) {
-            check_type(&target, into(8)?, home.vector_type, "vector")?;
+        if !extension.is_of_vectors(into(8)?.type_oid) {
+            check_type(&target, into(8)?, extension.vector_type, "vector")?;
         }
         check_type(&target, into(9)?, pg_sys::BYTEAOID, "bytea")?;
         check_type(&target, into(10)?, pg_sys::TEXTOID, "text")?;
@@ -115,7 +124,7 @@ impl Pair {
             project,
             target_key: identifier(&target_key.name),
             embedding: identifier(&into(8)?.name),
-            storage: Storage::of(home, into(8)?.type_oid),
+            storage: Storage::of(extension, into(8)?.type_oid),
             checksum: identifier(&into(9)?.name),
             model_column: identifier(&into(10)?.name),
             model: text(11),

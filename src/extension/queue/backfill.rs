@@ -8,13 +8,13 @@ use super::{sql, wake};
 use crate::error::Error;
 use crate::owned::{Key, text_array};
 use crate::spi::{Argument, Spi};
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
 
 /// The queue, as a call of `clip_backfill` on one source sees it.
 pub(crate) struct Calls<'a> {
     pub(crate) spi: &'a Spi,
-    pub(crate) home: &'a Home,
+    pub(crate) extension: &'a ExtensionSchema,
     pub(crate) source: pg_sys::Oid,
 }
 
@@ -27,9 +27,9 @@ pub(crate) struct Jobs {
 impl Calls<'_> {
     /// Has photos embedded that have no job yet, not even a dead one.
     pub(crate) fn add(&self, keys: &[Key]) -> Result<(), Error> {
-        let statement = sql::add_missing(&self.home.schema);
+        let statement = sql::add_missing(&self.extension.schema);
         let arguments = [Argument::oid(self.source), text_array(keys)];
-        let added = act_as(self.home.owner, || self.spi.run(&statement, &arguments))?.len();
+        let added = act_as(self.extension.owner, || self.spi.run(&statement, &arguments))?.len();
         if added > 0 {
             wake::at_commit();
         }
@@ -37,9 +37,9 @@ impl Calls<'_> {
     }
 
     pub(crate) fn jobs(&self, keys: &[Key]) -> Result<Jobs, Error> {
-        let statement = sql::jobs_of(&self.home.schema);
+        let statement = sql::jobs_of(&self.extension.schema);
         let arguments = [Argument::oid(self.source), text_array(keys)];
-        let (found, dead) = act_as(self.home.owner, || {
+        let (found, dead) = act_as(self.extension.owner, || {
             let rows = self.spi.run_now(&statement, &arguments)?;
             Ok::<_, Error>((rows.all_printed_raw(1), rows.all_printed(2)))
         })?;
@@ -54,22 +54,22 @@ impl Calls<'_> {
     /// Writes down how far this session's call is.
     pub(crate) fn note(&self, done: i64, total: i64) -> Result<(), Error> {
         let count = |count: i64| Argument { oid: pg_sys::INT8OID, value: count.into_datum() };
-        let statement = sql::note_backfill(&self.home.schema);
+        let statement = sql::note_backfill(&self.extension.schema);
         let arguments = [Argument::oid(self.source), count(done), count(total)];
-        act_as(self.home.owner, || self.spi.run(&statement, &arguments))?;
+        act_as(self.extension.owner, || self.spi.run(&statement, &arguments))?;
         Ok(())
     }
 
     /// Deletes what this session wrote down.
     pub(crate) fn end(&self) -> Result<(), Error> {
-        let statement = sql::end_backfill(&self.home.schema);
-        act_as(self.home.owner, || self.spi.run(&statement, &[Argument::oid(self.source)]))?;
+        let statement = sql::end_backfill(&self.extension.schema);
+        act_as(self.extension.owner, || self.spi.run(&statement, &[Argument::oid(self.source)]))?;
         Ok(())
     }
 
     /// Whether a subscription fills the queue: its jobs are those of the publisher.
     pub(crate) fn is_subscribed(&self) -> Result<bool, Error> {
-        let statement = sql::is_subscribed(&self.home.schema);
-        Ok(act_as(self.home.owner, || self.spi.run(&statement, &[]))?.len() > 0)
+        let statement = sql::is_subscribed(&self.extension.schema);
+        Ok(act_as(self.extension.owner, || self.spi.run(&statement, &[]))?.len() > 0)
     }
 }

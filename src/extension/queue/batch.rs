@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::failure::Failure;
 use crate::notice::tell;
 use crate::spi::Spi;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::identity::{identity, name_of};
 use crate::watch::provenance;
 use crate::watch::target::{Checksum, Known};
@@ -44,7 +44,7 @@ const MOST_UNWRITTEN: usize = 256;
 
 /// The worker's side of the embedder.
 pub(super) struct Batches {
-    pub(super) home: Home,
+    pub(super) extension: ExtensionSchema,
     pub(super) pauses: Pauses,
     lane: Lane,
     /// The batches that the embedder has, in their order.
@@ -66,9 +66,9 @@ pub(super) struct Batches {
 type Read = (Vec<Found>, HashMap<Checksum, Known>);
 
 impl Batches {
-    pub(super) fn new(home: Home, lane: Lane) -> Batches {
+    pub(super) fn new(extension: ExtensionSchema, lane: Lane) -> Batches {
         Batches {
-            home,
+            extension,
             pauses: Pauses::default(),
             lane,
             begun: VecDeque::new(),
@@ -121,7 +121,7 @@ impl Batches {
         };
         let look_up = || {
             transaction_on(source, self.lane.patience(), |spi| {
-                match Watched::to_embed(spi, &self.home, source, Patience::None)? {
+                match Watched::to_embed(spi, &self.extension, source, Patience::None)? {
                     Some(watched) => {
                         let model = model_of(spi, &watched)?;
                         Ok(Some((watched.source, model, watched.next)))
@@ -202,10 +202,10 @@ impl Batches {
 
     /// The photos of the jobs, and the vectors that some of them have already. Nothing where the table is watched no more.
     fn read(&self, model: &Model, jobs: &[Job]) -> Result<Option<Read>, Failure> {
-        let home = &self.home;
+        let extension = &self.extension;
         let source = jobs.first().map_or(pg_sys::InvalidOid, |job| job.source);
         transaction_on(source, self.lane.patience(), |spi| {
-            let Some(watched) = Watched::to_embed(spi, home, source, Patience::None)? else {
+            let Some(watched) = Watched::to_embed(spi, extension, source, Patience::None)? else {
                 return Ok(None);
             };
             let found = read::read(spi, &watched, jobs)?;
@@ -216,7 +216,7 @@ impl Batches {
                     _ => None,
                 })
                 .collect();
-            let known = finish::known(spi, home, &watched, &model.identity, &checksums)?;
+            let known = finish::known(spi, extension, &watched, &model.identity, &checksums)?;
             Ok(Some((found, known)))
         })
     }
@@ -346,7 +346,7 @@ impl Batches {
 
     fn write(&self, source: pg_sys::Oid, model: &Model, finished: &[Finished]) -> Result<Done, Failure> {
         transaction_on(source, self.lane.patience(), |spi| {
-            finish::finish(spi, &self.home, finished, &model.identity, model.next.as_ref())
+            finish::finish(spi, &self.extension, finished, &model.identity, model.next.as_ref())
         })
     }
 

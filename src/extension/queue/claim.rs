@@ -12,7 +12,7 @@ use super::lane::Lane;
 use super::sql;
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
 
 /// A job that the worker has claimed.
@@ -38,15 +38,15 @@ impl Job {
 /// that held the last one up until its end: it counts as slow from now on.
 pub(super) fn recover(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     lane: Lane,
     was_slow: Option<pg_sys::Oid>,
 ) -> Result<(), Error> {
-    act_as(home.owner, || {
+    act_as(extension.owner, || {
         if let Some(source) = was_slow {
-            spi.run(&sql::note_slow(&home.schema), &[Argument::oid(source)])?;
+            spi.run(&sql::note_slow(&extension.schema), &[Argument::oid(source)])?;
         }
-        spi.run(&sql::recover(&home.schema, lane), &[])
+        spi.run(&sql::recover(&extension.schema, lane), &[])
     })?;
     Ok(())
 }
@@ -61,8 +61,8 @@ pub(super) struct Waiting {
 }
 
 /// The tables that have jobs in a lane.
-pub(super) fn waiting(spi: &Spi, home: &Home, lane: Lane) -> Result<Vec<Waiting>, Error> {
-    let rows = act_as(home.owner, || spi.run_kept(&sql::waiting(&home.schema, lane), &[]))?;
+pub(super) fn waiting(spi: &Spi, extension: &ExtensionSchema, lane: Lane) -> Result<Vec<Waiting>, Error> {
+    let rows = act_as(extension.owner, || spi.run_kept(&sql::waiting(&extension.schema, lane), &[]))?;
     let [sources, owners, seconds] = [1, 2, 3].map(|column| rows.all_printed(column));
     let waiting = sources.into_iter().zip(owners).zip(seconds).map(|((source, owner), seconds)| {
         let seconds = seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0);
@@ -91,13 +91,13 @@ pub(super) enum Claim {
 /// at once.
 pub(super) fn claim(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     lane: Lane,
     source: pg_sys::Oid,
     may_be_alone: bool,
 ) -> Result<Claim, Error> {
-    act_as(home.owner, || {
-        let due = sql::due(&home.schema, lane);
+    act_as(extension.owner, || {
+        let due = sql::due(&extension.schema, lane);
         let due = spi.run_kept(&due, &[Argument::oid(source), Argument::int8(lane.batch())])?;
         let suspects = due.all_printed(2).into_iter().map(|suspect| suspect.as_deref() == Some("t"));
         let suspects: Vec<bool> = suspects.collect();
@@ -109,7 +109,7 @@ pub(super) fn claim(
         };
         let keys: Vec<String> = due.all_printed(1).into_iter().take(count).flatten().collect();
         let taken = [Argument::oid(source), Argument::texts(&keys)];
-        let claimed = spi.run_by_index(&sql::claim(&home.schema), &taken)?;
+        let claimed = spi.run_by_index(&sql::claim(&extension.schema), &taken)?;
         let [keys, generations, attempts] = [1, 2, 3].map(|column| claimed.all_printed(column));
         let jobs = keys.into_iter().zip(generations).zip(attempts);
         let jobs: Vec<Job> = jobs

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::owned::record_of;
 use crate::spi::{Argument, Spi};
 use crate::sql_function::sql_function;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::check_owner;
 use crate::watch::role::act_as;
 
@@ -24,7 +24,7 @@ sql_function! {
     fn clip_count_queue(fcinfo) {
         // SAFETY: SQL declares the function STRICT with this argument and this result.
         unsafe {
-            let counts = count_for_a_view(fcinfo, |spi, home, source| {
+            let counts = count_for_a_view(fcinfo, |spi, extension, source| {
                 let monitors = pg_sys::has_privs_of_role(
                     pg_sys::GetUserId(),
                     pg_sys::Oid::from(pg_sys::ROLE_PG_READ_ALL_STATS),
@@ -32,8 +32,8 @@ sql_function! {
                 if !monitors && catalog::owner_of(source).is_some() {
                     check_owner(source)?;
                 }
-                let (queued, oldest) = waiting(spi, home, source)?;
-                Ok([queued.into_datum(), failed(spi, home, source)?.into_datum(), oldest])
+                let (queued, oldest) = waiting(spi, extension, source)?;
+                Ok([queued.into_datum(), failed(spi, extension, source)?.into_datum(), oldest])
             })?;
             record_of(fcinfo, &counts.unwrap_or([None; 3]))
         }
@@ -44,30 +44,30 @@ sql_function! {
 /// are due first.
 pub(in crate::queue) fn waiting(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     source: pg_sys::Oid,
 ) -> Result<(i64, Option<pg_sys::Datum>), Error> {
-    let statement = sql::count_waiting(&home.schema, Lane::ALL, MOST + 1);
-    let (counted, oldest) = act_as(home.owner, || {
+    let statement = sql::count_waiting(&extension.schema, Lane::ALL, MOST + 1);
+    let (counted, oldest) = act_as(extension.owner, || {
         let row = spi.run_by_index(&statement, &[Argument::oid(source)])?;
         Ok::<_, Error>((row.get::<i64>(1)?.unwrap_or_default(), row.value(2, pg_sys::TIMESTAMPTZOID)?))
     })?;
-    Ok((estimate(spi, home, source, counted, "NOT dead")?, oldest))
+    Ok((estimate(spi, extension, source, counted, "NOT dead")?, oldest))
 }
 
-fn failed(spi: &Spi, home: &Home, source: pg_sys::Oid) -> Result<i64, Error> {
-    let statement = sql::count_failed(&home.schema, MOST + 1);
-    let counted = act_as(home.owner, || {
+fn failed(spi: &Spi, extension: &ExtensionSchema, source: pg_sys::Oid) -> Result<i64, Error> {
+    let statement = sql::count_failed(&extension.schema, MOST + 1);
+    let counted = act_as(extension.owner, || {
         let row = spi.run_by_index(&statement, &[Argument::oid(source)])?;
         Ok::<_, Error>(row.get::<i64>(1)?.unwrap_or_default())
     })?;
-    estimate(spi, home, source, counted, "dead")
+    estimate(spi, extension, source, counted, "dead")
 }
 
 /// What was counted, or more where the count has stopped at its bound.
 fn estimate(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     source: pg_sys::Oid,
     counted: i64,
     condition: &str,
@@ -77,9 +77,9 @@ fn estimate(
     }
     let statement = format!(
         "EXPLAIN (FORMAT JSON) SELECT FROM {}.clip_queue WHERE source = {}::oid AND {condition}",
-        home.schema,
+        extension.schema,
         u32::from(source)
     );
-    let plan = act_as(home.owner, || Ok::<_, Error>(spi.run(&statement, &[])?.printed(1)))?;
+    let plan = act_as(extension.owner, || Ok::<_, Error>(spi.run(&statement, &[])?.printed(1)))?;
     Ok(plan.as_deref().and_then(planned_rows).unwrap_or_default().max(counted))
 }

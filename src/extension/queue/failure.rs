@@ -9,7 +9,7 @@ use super::sql;
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::spi::{Argument, Spi};
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
 
 /// How a job goes on.
@@ -66,39 +66,47 @@ pub(super) fn is_of_table(code: Code) -> bool {
 /// not while another transaction has the job locked.
 pub(super) fn try_settle(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     job: &Job,
     disposition: &Disposition,
 ) -> Result<bool, Error> {
     let has_rows = |statement: &str| {
-        act_as(home.owner, || spi.run_kept(statement, &job.identity())).map(|rows| rows.len() > 0)
+        act_as(extension.owner, || spi.run_kept(statement, &job.identity())).map(|rows| rows.len() > 0)
     };
-    if has_rows(&sql::hold(&home.schema))? {
-        settle(spi, home, job, disposition)?;
+    if has_rows(&sql::hold(&extension.schema))? {
+        settle(spi, extension, job, disposition)?;
         return Ok(true);
     }
-    Ok(!has_rows(&sql::exists(&home.schema))?)
+    Ok(!has_rows(&sql::exists(&extension.schema))?)
 }
 
 /// Has this transaction hold jobs of one source, and returns which of them it does: not one that has changed, or that
 /// another transaction has locked.
 pub(super) fn hold_all(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     source: pg_sys::Oid,
     jobs: &[&Job],
 ) -> Result<Vec<bool>, Error> {
-    let rows =
-        act_as(home.owner, || spi.run_by_index(&sql::hold_all(&home.schema), &arguments(source, jobs)))?;
+    let rows = act_as(extension.owner, || {
+        spi.run_by_index(&sql::hold_all(&extension.schema), &arguments(source, jobs))
+    })?;
     let held: HashSet<(String, String)> =
         rows.all_printed(1).into_iter().flatten().zip(rows.all_printed(2).into_iter().flatten()).collect();
     Ok(jobs.iter().map(|job| held.contains(&(job.key.clone(), job.generation.clone()))).collect())
 }
 
 /// Deletes jobs of one source that this transaction holds.
-pub(super) fn retire_all(spi: &Spi, home: &Home, source: pg_sys::Oid, jobs: &[&Job]) -> Result<(), Error> {
+pub(super) fn retire_all(
+    spi: &Spi,
+    extension: &ExtensionSchema,
+    source: pg_sys::Oid,
+    jobs: &[&Job],
+) -> Result<(), Error> {
     if !jobs.is_empty() {
-        act_as(home.owner, || spi.run_by_index(&sql::retire_all(&home.schema), &arguments(source, jobs)))?;
+        act_as(extension.owner, || {
+            spi.run_by_index(&sql::retire_all(&extension.schema), &arguments(source, jobs))
+        })?;
     }
     Ok(())
 }
@@ -112,25 +120,30 @@ fn arguments(source: pg_sys::Oid, jobs: &[&Job]) -> [Argument; 3] {
 }
 
 /// Writes the disposition of a job down that this transaction holds.
-pub(super) fn settle(spi: &Spi, home: &Home, job: &Job, disposition: &Disposition) -> Result<(), Error> {
+pub(super) fn settle(
+    spi: &Spi,
+    extension: &ExtensionSchema,
+    job: &Job,
+    disposition: &Disposition,
+) -> Result<(), Error> {
     let mut arguments = job.identity().to_vec();
     let statement = match disposition {
-        Disposition::Retire => sql::retire(&home.schema),
+        Disposition::Retire => sql::retire(&extension.schema),
         Disposition::GiveBack { seconds, alone } => {
             arguments.extend([Argument::float8(*seconds), Argument::bool(*alone)]);
-            sql::give_back(&home.schema)
+            sql::give_back(&extension.schema)
         }
         Disposition::Wait { seconds, failure } => {
             arguments.push(Argument::float8(*seconds));
             arguments.extend([Argument::text(&failure.sqlstate()), Argument::message(&failure.message)]);
-            sql::wait(&home.schema)
+            sql::wait(&extension.schema)
         }
         Disposition::Fail { failure, dead } => {
             arguments.extend([Argument::text(&failure.sqlstate()), Argument::message(&failure.message)]);
             arguments.push(Argument::bool(*dead));
-            sql::fail(&home.schema)
+            sql::fail(&extension.schema)
         }
     };
-    act_as(home.owner, || spi.run_kept(&statement, &arguments))?;
+    act_as(extension.owner, || spi.run_kept(&statement, &arguments))?;
     Ok(())
 }

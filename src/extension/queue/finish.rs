@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::failure::Failure;
 use crate::partition_tree;
 use crate::spi::{Argument, Plan, Rows, Spi};
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::key::Key;
 use crate::watch::next::Next;
 use crate::watch::provenance;
@@ -67,7 +67,7 @@ const AGAIN: Disposition = Disposition::GiveBack { seconds: 0.0, alone: false };
 /// column has it, and `next` which one made the second vectors.
 pub(super) fn finish(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     finished: &[Finished],
     model: &str,
     next: Option<&Next>,
@@ -76,7 +76,7 @@ pub(super) fn finish(
         return Ok(Done::default());
     };
     let source = first.job.source;
-    let watched = Watched::to_embed(spi, home, source, Patience::None)?;
+    let watched = Watched::to_embed(spi, extension, source, Patience::None)?;
     // A crash loses a vector together with the end of its job.
     spi.run_kept("SET LOCAL synchronous_commit = off", &[])?;
     // What is deferred would run at the commit, as the worker.
@@ -84,7 +84,7 @@ pub(super) fn finish(
     let table = watched.as_ref().map(|watched| watched.source.table.name.clone()).unwrap_or_default();
     let mut done = Done { table, ..Done::default() };
     let jobs: Vec<&Job> = finished.iter().map(|finished| &finished.job).collect();
-    let are_held = hold_all(spi, home, source, &jobs)?;
+    let are_held = hold_all(spi, extension, source, &jobs)?;
     let is_held = are_held.iter().copied();
     let (held, unheld): (Vec<_>, Vec<_>) = finished.iter().zip(is_held).partition(|(_, is_held)| *is_held);
     // They have changed, or are about to. Should nothing come of that, they are there to be tried again.
@@ -92,7 +92,7 @@ pub(super) fn finish(
     let held: Vec<&Finished> = held.into_iter().map(|(finished, _)| finished).collect();
     let dispositions = match &watched {
         Some(watched) if !held.is_empty() => {
-            watched.read(|| Write::prepare(spi, home, watched, model, next)?.all(&held))?
+            watched.read(|| Write::prepare(spi, extension, watched, model, next)?.all(&held))?
         }
         _ => held.iter().map(|_| Disposition::Retire).collect(),
     };
@@ -110,17 +110,17 @@ pub(super) fn finish(
         }
         match disposition {
             Disposition::Retire => retired.push(job),
-            disposition => settle(spi, home, job, disposition)?,
+            disposition => settle(spi, extension, job, disposition)?,
         }
     }
-    retire_all(spi, home, source, &retired)?;
-    rate::count(spi, home, source, u32::try_from(ended).unwrap_or(u32::MAX))?;
+    retire_all(spi, extension, source, &retired)?;
+    rate::count(spi, extension, source, u32::try_from(ended).unwrap_or(u32::MAX))?;
     Ok(done)
 }
 
 struct Write<'a> {
     spi: &'a Spi,
-    home: &'a Home,
+    extension: &'a ExtensionSchema,
     watched: &'a Watched,
     model: &'a str,
     next: Option<&'a Next>,
@@ -135,16 +135,16 @@ struct Write<'a> {
 impl<'a> Write<'a> {
     fn prepare(
         spi: &'a Spi,
-        home: &'a Home,
+        extension: &'a ExtensionSchema,
         watched: &'a Watched,
         model: &'a str,
         next: Option<&'a Next>,
     ) -> Result<Write<'a>, Error> {
         let key = [watched.source.key_type.oid];
-        let target = Target::prepare(spi, home, watched, model)?;
+        let target = Target::prepare(spi, extension, watched, model)?;
         let lock = spi.prepare_look_up(&sql::lock_photo(watched), &key)?;
         let look = spi.prepare_look_up(&sql::photo(watched), &key)?;
-        Ok(Write { spi, home, watched, model, next, target, lock, look, is_of_model: Cell::new(false) })
+        Ok(Write { spi, extension, watched, model, next, target, lock, look, is_of_model: Cell::new(false) })
     }
 
     fn all(&self, finished: &[&Finished]) -> Result<Vec<Disposition>, Error> {
@@ -218,13 +218,13 @@ impl<'a> Write<'a> {
 
     /// Whether the photo of a job may be another than the one that its embedding is of.
     fn has_changed(&self, job: &Job) -> Result<bool, Error> {
-        let statement = super::sql::has_changed(&self.home.schema);
-        Ok(act_as(self.home.owner, || self.spi.run_kept(&statement, &job.identity()))?.len() > 0)
+        let statement = super::sql::has_changed(&self.extension.schema);
+        Ok(act_as(self.extension.owner, || self.spi.run_kept(&statement, &job.identity()))?.len() > 0)
     }
 
     fn put(&self, key: &Key, row: &Rows, checksum: &Checksum, vectors: &Known) -> Result<(), Error> {
         if !self.is_of_model.get() {
-            provenance::check(self.spi, self.home, self.watched, self.model)?;
+            provenance::check(self.spi, self.extension, self.watched, self.model)?;
             self.is_of_model.set(true);
         }
         let project = match &self.watched.project {
@@ -261,13 +261,13 @@ impl<'a> Write<'a> {
 /// Copies of what the same bytes have already.
 pub(super) fn known(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     watched: &Watched,
     model: &str,
     checksums: &[Checksum],
 ) -> Result<HashMap<Checksum, Known>, Error> {
     watched.read(|| {
-        let target = Target::prepare(spi, home, watched, model)?;
+        let target = Target::prepare(spi, extension, watched, model)?;
         let mut known = HashMap::new();
         for checksum in checksums {
             known.extend(target.known(checksum)?.map(|vectors| (*checksum, vectors)));

@@ -11,7 +11,7 @@ use super::sql;
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::spi::{Argument, Spi};
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
 
 /// The pauses of tables that were locked, slow or broken: each is twice as long as the one before.
@@ -70,31 +70,32 @@ impl Pauses {
 /// Writes down that photos of a table wait, why, and for how long.
 pub(super) fn note(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     source: pg_sys::Oid,
     reason: &str,
     length: Duration,
 ) -> Result<(), Error> {
     let arguments =
         [Argument::oid(source), Argument::message(reason), Argument::float8(length.as_secs_f64())];
-    act_as(home.owner, || spi.run_kept(&sql::note_pause(&home.schema), &arguments))?;
+    act_as(extension.owner, || spi.run_kept(&sql::note_pause(&extension.schema), &arguments))?;
     Ok(())
 }
 
 /// Writes down that a table is slow: for some minutes, its photos go to the slow lane.
-pub(super) fn note_slow(spi: &Spi, home: &Home, source: pg_sys::Oid) -> Result<(), Error> {
-    act_as(home.owner, || spi.run_kept(&sql::note_slow(&home.schema), &[Argument::oid(source)]))?;
+pub(super) fn note_slow(spi: &Spi, extension: &ExtensionSchema, source: pg_sys::Oid) -> Result<(), Error> {
+    act_as(extension.owner, || spi.run_kept(&sql::note_slow(&extension.schema), &[Argument::oid(source)]))?;
     Ok(())
 }
 
 /// Whether a table is known to be slow.
-pub(super) fn is_slow(spi: &Spi, home: &Home, source: pg_sys::Oid) -> Result<bool, Error> {
-    let rows = act_as(home.owner, || spi.run_kept(&sql::is_slow(&home.schema), &[Argument::oid(source)]))?;
+pub(super) fn is_slow(spi: &Spi, extension: &ExtensionSchema, source: pg_sys::Oid) -> Result<bool, Error> {
+    let rows =
+        act_as(extension.owner, || spi.run_kept(&sql::is_slow(&extension.schema), &[Argument::oid(source)]))?;
     Ok(rows.len() > 0)
 }
 
 /// Has the slow lane take over the photos of a table.
-pub(super) fn slow_down(spi: &Spi, home: &Home, source: pg_sys::Oid) -> Result<(), Error> {
-    act_as(home.owner, || spi.run_kept(&sql::slow_down(&home.schema), &[Argument::oid(source)]))?;
+pub(super) fn slow_down(spi: &Spi, extension: &ExtensionSchema, source: pg_sys::Oid) -> Result<(), Error> {
+    act_as(extension.owner, || spi.run_kept(&sql::slow_down(&extension.schema), &[Argument::oid(source)]))?;
     Ok(())
 }

@@ -5,20 +5,25 @@ use pgrx::pg_sys;
 use super::sql;
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
 
 /// Counts jobs of a source that this session has ended. A row of its own is written last in a transaction: a session that
 /// waits for a user's transaction holds up no other that counts.
-pub(super) fn count(spi: &Spi, home: &Home, source: pg_sys::Oid, ended: u32) -> Result<(), Error> {
+pub(super) fn count(
+    spi: &Spi,
+    extension: &ExtensionSchema,
+    source: pg_sys::Oid,
+    ended: u32,
+) -> Result<(), Error> {
     if ended == 0 {
         return Ok(());
     }
-    act_as(home.owner, || {
+    act_as(extension.owner, || {
         let counted = [Argument::oid(source), Argument::float8(f64::from(ended))];
-        if spi.run_kept(&sql::count_ended(&home.schema), &counted)?.len() == 0 {
-            spi.run_kept(&sql::forget_rates(&home.schema), &[])?;
-            spi.run_kept(&sql::begin_to_count(&home.schema), &counted[..1])?;
+        if spi.run_kept(&sql::count_ended(&extension.schema), &counted)?.len() == 0 {
+            spi.run_kept(&sql::forget_rates(&extension.schema), &[])?;
+            spi.run_kept(&sql::begin_to_count(&extension.schema), &counted[..1])?;
         }
         Ok(())
     })

@@ -5,7 +5,7 @@ use pgrx::{IntoDatum, pg_sys};
 use super::{sql, wake};
 use crate::spi::{Argument, Spi};
 use crate::sql_function::sql_function;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::{argument, check_owner, oid_of};
 use crate::watch::role::act_as;
 
@@ -22,13 +22,13 @@ sql_function! {
         }
         // SAFETY: a plain read of the current role.
         let caller = unsafe { pg_sys::GetUserId() };
-        let home = Home::of(function)?;
+        let extension = ExtensionSchema::of(function)?;
         let arguments = [
             Argument { oid: pg_sys::OIDOID, value: source },
             Argument { oid: pg_sys::TEXTOID, value: key },
             Argument::oid(caller),
         ];
-        let revived = act_as(home.owner, || spi.run(&sql::revive(&home.schema), &arguments))?.len();
+        let revived = act_as(extension.owner, || spi.run(&sql::revive(&extension.schema), &arguments))?.len();
         if revived > 0 {
             wake::to_try_again_at_commit();
         }

@@ -20,7 +20,7 @@ use crate::client::{Interest, run_while_waiting, wait};
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::lock;
-use crate::watch::home::{Home, Installed};
+use crate::watch::extension_schema::{ExtensionSchema, Installed};
 use crate::worker::{accept_signals, reload_settings};
 
 /// The entry point that the launcher has called in the worker's process. It returns where there is nothing to do, and
@@ -50,16 +50,16 @@ fn work(start: Start) -> Result<(), Error> {
     connect(place.database);
     let was_slow = mark_a_slow_end(&slow_mark(place.database, place.lane));
     let installed = transaction(LONGEST, |spi| {
-        let installed = Home::installed();
-        if let Installed::Here(home) = &installed {
-            claim::recover(spi, home, place.lane, was_slow)?;
+        let installed = ExtensionSchema::installed();
+        if let Installed::Here(extension) = &installed {
+            claim::recover(spi, extension, place.lane, was_slow)?;
         }
         Ok(installed)
     })?;
     run_while_waiting(leave_if_wanted);
     match installed {
-        Installed::Here(home) => {
-            let batches = Batches::new(home, place.lane);
+        Installed::Here(extension) => {
+            let batches = Batches::new(extension, place.lane);
             let (turns, spent) = (Turns::default(), Spent::default());
             Worker { place, socket, batches, turns, spent, at_work: None, has_woken_other: false }.run()?;
         }
@@ -196,12 +196,12 @@ impl Worker {
         let pauses = &mut self.batches.pauses;
         let looked = transaction(LONGEST, |spi| {
             // The extension may have been dropped, moved to another schema or updated meanwhile.
-            let home = match Home::installed() {
-                Installed::Here(home) => home,
+            let extension = match ExtensionSchema::installed() {
+                Installed::Here(extension) => extension,
                 Installed::OtherVersion(version) => return Ok(Err(Look::OtherVersion(version))),
                 Installed::Nothing => return Ok(Err(Look::Gone)),
             };
-            let waiting = claim::waiting(spi, &home, lane)?;
+            let waiting = claim::waiting(spi, &extension, lane)?;
             pauses.retain(|source| waiting.iter().any(|waiting| waiting.source == source));
             spent.follow(&waiting);
             let mut claimed = None;
@@ -221,12 +221,12 @@ impl Worker {
                 let Some(source) = next else {
                     break;
                 };
-                if lane == Lane::Prompt && pause::is_slow(spi, &home, source)? {
-                    pause::slow_down(spi, &home, source)?;
+                if lane == Lane::Prompt && pause::is_slow(spi, &extension, source)? {
+                    pause::slow_down(spi, &extension, source)?;
                     locked.push(source);
                     continue;
                 }
-                match claim::claim(spi, &home, lane, source, may_be_alone)? {
+                match claim::claim(spi, &extension, lane, source, may_be_alone)? {
                     Claim::Jobs(jobs) => claimed = Some(jobs),
                     Claim::Locked => locked.push(source),
                     Claim::Later => {
@@ -242,12 +242,12 @@ impl Worker {
                 waiting.due_in.max(pause.unwrap_or_default()).max(locked.unwrap_or_default())
             });
             let next = next.min();
-            let other = lane == Lane::Prompt && !claim::waiting(spi, &home, Lane::Slow)?.is_empty();
-            Ok(Ok((home, claimed, next, other)))
+            let other = lane == Lane::Prompt && !claim::waiting(spi, &extension, Lane::Slow)?.is_empty();
+            Ok(Ok((extension, claimed, next, other)))
         });
         match looked {
-            Ok(Ok((home, claimed, next, other))) => {
-                self.batches.home = home;
+            Ok(Ok((extension, claimed, next, other))) => {
+                self.batches.extension = extension;
                 if other && !self.has_woken_other {
                     wake::want(self.place.database, Lane::Slow);
                 }

@@ -10,7 +10,7 @@ use crate::encoding;
 use crate::error::Error;
 use crate::varlena::Bytes;
 use crate::vector;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 
 /// The rows that a statement returned, freed on drop.
 pub(crate) struct Rows<'spi> {
@@ -67,9 +67,10 @@ impl Rows<'_> {
     }
 
     /// A copy of a `vector` or a `halfvec` of the first row.
-    pub(crate) fn vector(&self, column: i32, home: &Home) -> Result<Option<Vec<f32>>, Error> {
-        let is_half = self.type_of(column) == home.halfvec_type;
-        let Some(datum) = self.value(column, if is_half { home.halfvec_type } else { home.vector_type })?
+    pub(crate) fn vector(&self, column: i32, extension: &ExtensionSchema) -> Result<Option<Vec<f32>>, Error> {
+        let is_half = self.type_of(column) == extension.halfvec_type;
+        let Some(datum) =
+            self.value(column, if is_half { extension.halfvec_type } else { extension.vector_type })?
         else {
             return Ok(None);
         };

@@ -10,7 +10,7 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
-use super::home::Home;
+use super::extension_schema::ExtensionSchema;
 use super::role::PortableOutput;
 use super::watched::{Patience, Source, Watch};
 use super::{printed_keys, sql};
@@ -61,9 +61,9 @@ enum Fired {
 
 fn write_jobs(table: pg_sys::Oid, function: pg_sys::Oid, fired: &Fired) -> Result<(), Error> {
     let spi = Spi::connect()?;
-    let home = Home::of(function)?;
+    let extension = ExtensionSchema::of(function)?;
     let not_watched = || Error::NotWatched(catalog::name_of(table));
-    let watch = Watch::of_whole(&spi, &home, table)?.ok_or_else(not_watched)?;
+    let watch = Watch::of_whole(&spi, &extension, table)?.ok_or_else(not_watched)?;
     if watch.rests() {
         return Ok(());
     }
@@ -73,13 +73,13 @@ fn write_jobs(table: pg_sys::Oid, function: pg_sys::Oid, fired: &Fired) -> Resul
         Fired::Row { before, after } => {
             let touched =
                 source.read(|| Touched::by(&source, project.as_ref(), before.as_ref(), after.as_ref()))?;
-            let jobs = Jobs::of(&spi, &home, &source);
+            let jobs = Jobs::of(&spi, &extension, &source);
             jobs.add_first(touched.first)?;
             jobs.add(touched.in_turn)
         }
         Fired::Truncate => {
             let watched = watch.with_target(source, Patience::Wait)?.ok_or_else(not_watched)?;
-            let jobs = Jobs::of(&spi, &home, &watched.source);
+            let jobs = Jobs::of(&spi, &extension, &watched.source);
             if table == watched.source.table.oid {
                 jobs.clear()?;
             }

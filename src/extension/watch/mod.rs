@@ -10,7 +10,7 @@
 
 pub(crate) mod applied;
 mod deferrable;
-pub(crate) mod home;
+pub(crate) mod extension_schema;
 pub(crate) mod identity;
 pub(crate) mod key;
 pub(crate) mod moves;
@@ -26,7 +26,7 @@ pub(crate) mod watches_sql;
 
 use pgrx::pg_sys;
 
-use self::home::Home;
+use self::extension_schema::ExtensionSchema;
 use self::key::Key;
 use self::photos::{Photos, Renamed};
 use self::role::PortableOutput;
@@ -162,8 +162,8 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
     let spi = Spi::connect()?;
     // SAFETY: `firing` was made from the running trigger.
     unsafe { spi.register_transition_tables(firing.data)? };
-    let home = Home::of(function)?;
-    let watch = Watch::find(&spi, &home, firing.table, &firing.arguments)?;
+    let extension = ExtensionSchema::of(function)?;
+    let watch = Watch::find(&spi, &extension, firing.table, &firing.arguments)?;
     if watch.rests() {
         return Ok(());
     }
@@ -178,7 +178,7 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
         return match mode {
             Some(_) => source.read(|| {
                 let keys = inserted_keys(&spi, &source, firing)?;
-                Jobs::of(&spi, &home, &source).add(printed_keys(keys, &source)?)
+                Jobs::of(&spi, &extension, &source).add(printed_keys(keys, &source)?)
             }),
             None => Ok(()),
         };
@@ -186,21 +186,21 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
     let watched = watch.with_target(source, Patience::Wait)?.ok_or_else(gone)?;
     watched.read(|| match firing.event {
         Event::Insert => {
-            let mut photos = Photos::new(&spi, &home, &watched)?;
+            let mut photos = Photos::new(&spi, &extension, &watched)?;
             let keys = inserted_keys(&spi, &watched.source, firing)?;
             photos::each_key(keys, &watched.source, |key| photos.touch(key))?;
             photos.finish()
         }
-        Event::Update => updated(&spi, &home, &watched, mode, firing),
+        Event::Update => updated(&spi, &extension, &watched, mode, firing),
         Event::Delete => {
             let keys = sql::all_keys(&watched.source, &firing.old_rows()?);
             // A MERGE that also deletes: what has moved is among its rows, and its vector is to be copied first.
-            follow_moves(&spi, &home, &watched, mode, firing, None)?;
-            remove_gone(&spi, &home, &watched, mode, &keys, firing.transition())
+            follow_moves(&spi, &extension, &watched, mode, firing, None)?;
+            remove_gone(&spi, &extension, &watched, mode, &keys, firing.transition())
         }
         Event::Truncate => {
             if firing.table == watched.source.table.oid {
-                Jobs::of(&spi, &home, &watched.source).clear()?;
+                Jobs::of(&spi, &extension, &watched.source).clear()?;
             }
             target::delete_all_gone(&spi, &watched)
         }
@@ -216,24 +216,24 @@ fn inserted_keys<'a>(spi: &'a Spi, source: &Source, firing: &Firing) -> Result<C
 /// deleted under the old one.
 fn updated(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     watched: &Watched,
     mode: Option<Mode>,
     firing: &Firing,
 ) -> Result<(), Error> {
     let (new, old) = (firing.new_rows()?, firing.old_rows()?);
     let transition = firing.transition();
-    follow_moves(spi, home, watched, mode, firing, Some(&old))?;
+    follow_moves(spi, extension, watched, mode, firing, Some(&old))?;
     if !firing.can_have_changed(watched) {
         return Ok(());
     }
-    let jobs = Jobs::of(spi, home, &watched.source);
+    let jobs = Jobs::of(spi, extension, &watched.source);
     let key_type = &watched.source.key_type;
     let changes = sql::changes(watched, &new, &old);
     let mut has_new_projects = false;
     let mut with_new_images = Vec::new();
     if mode == Some(Mode::Sync) {
-        let mut photos = Photos::new(spi, home, watched)?;
+        let mut photos = Photos::new(spi, extension, watched)?;
         let settings = jobs.have_failed()?.then(PortableOutput::begin);
         photos::each_change(spi, watched, &changes, transition, |change| {
             has_new_projects |= change.has_new_project;
@@ -256,7 +256,7 @@ fn updated(
             }
             if change.has_new_key {
                 if renamed.is_none() {
-                    renamed = Some(Renamed::new(spi, home, watched)?);
+                    renamed = Some(Renamed::new(spi, extension, watched)?);
                 }
                 if let Some(Some(renamed)) = &renamed
                     && renamed.keep(&change.key)?
@@ -279,14 +279,14 @@ fn updated(
     if has_new_projects {
         target::update(spi, watched, &sql::carry_projects_over(watched, &new), transition)?;
     }
-    remove_gone(spi, home, watched, mode, &sql::left_keys(&watched.source, &new, &old), transition)
+    remove_gone(spi, extension, watched, mode, &sql::left_keys(&watched.source, &new, &old), transition)
 }
 
 /// Does for the rows that a MERGE moved between partitions what [`updated`] does for the rows that it is shown. Those of an
 /// UPDATE are among these, `updated`.
 fn follow_moves(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     watched: &Watched,
     mode: Option<Mode>,
     firing: &Firing,
@@ -307,17 +307,17 @@ fn follow_moves(
         let settings = PortableOutput::begin();
         keys.iter().map(|key| key_type.print(key, &settings)).collect()
     };
-    let jobs = Jobs::of(spi, home, &watched.source);
+    let jobs = Jobs::of(spi, extension, &watched.source);
     jobs.forget_failed([printed(&moved.to), printed(&moved.from)].concat())?;
     // What is copied to a key that is new comes before what is deleted under the old one.
     for keys in [moved.to, moved.from] {
         if mode == Some(Mode::Sync) {
-            let mut photos = Photos::new(spi, home, watched)?;
+            let mut photos = Photos::new(spi, extension, watched)?;
             keys.into_iter().try_for_each(|key| photos.touch(key))?;
             photos.finish()?;
             continue;
         }
-        let renamed = Renamed::new(spi, home, watched)?;
+        let renamed = Renamed::new(spi, extension, watched)?;
         let mut with_new_images = Vec::new();
         for key in keys {
             let is_kept = renamed.as_ref().map(|renamed| renamed.keep(&key)).transpose()?;
@@ -342,13 +342,13 @@ pub(crate) fn delete_all_gone(spi: &Spi, watched: &Watched) -> Result<(), Error>
 /// key, the one that is left gets its own embedding.
 fn remove_gone(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     watched: &Watched,
     mode: Option<Mode>,
     keys: &str,
     transition: Transition,
 ) -> Result<(), Error> {
-    let jobs = Jobs::of(spi, home, &watched.source);
+    let jobs = Jobs::of(spi, extension, &watched.source);
     if jobs.have_failed()? {
         jobs.forget_failed(printed_keys(spi.open_on(keys, transition)?, &watched.source)?)?;
     }
@@ -359,7 +359,7 @@ fn remove_gone(
     let left = sql::keys_with_photo(&watched.source, keys);
     match mode {
         Some(Mode::Sync) => {
-            let mut photos = Photos::new(spi, home, watched)?;
+            let mut photos = Photos::new(spi, extension, watched)?;
             photos::each_key(spi.open_on(&left, transition)?, &watched.source, |key| photos.touch(key))?;
             photos.finish()
         }

@@ -6,7 +6,7 @@
 use pg_clip_wire::Priority;
 use pgrx::pg_sys;
 
-use super::home::Home;
+use super::extension_schema::ExtensionSchema;
 use super::identity::identity;
 use super::role::act_as;
 use crate::catalog::Table;
@@ -28,9 +28,13 @@ pub(crate) struct Next {
 
 impl Next {
     /// What the trigger of a target says.
-    pub(crate) fn of(spi: &Spi, home: &Home, target: pg_sys::Oid) -> Result<Option<Next>, Error> {
-        let arguments = [Argument::oid(target), Argument::text(&home.schema)];
-        let found = act_as(home.owner, || {
+    pub(crate) fn of(
+        spi: &Spi,
+        extension: &ExtensionSchema,
+        target: pg_sys::Oid,
+    ) -> Result<Option<Next>, Error> {
+        let arguments = [Argument::oid(target), Argument::text(&extension.schema)];
+        let found = act_as(extension.owner, || {
             let row = spi.run_now(MODEL, &arguments)?;
             Ok::<_, Error>(if row.len() == 0 { None } else { row.printed(1).zip(row.printed(2)) })
         })?;
@@ -38,11 +42,15 @@ impl Next {
     }
 
     /// As [`Next::of`], of a target that takes second vectors now, for a statement that writes to it.
-    pub(super) fn to_write(spi: &Spi, home: &Home, target: &Table) -> Result<Option<Next>, Error> {
+    pub(super) fn to_write(
+        spi: &Spi,
+        extension: &ExtensionSchema,
+        target: &Table,
+    ) -> Result<Option<Next>, Error> {
         let takes_vectors = target.has_triggers
             && target.has_trigger(TRIGGER)
-            && home.vector_column(target, NEXT_EMBEDDING).is_ok();
-        if takes_vectors { Next::of(spi, home, target.oid) } else { Ok(None) }
+            && extension.vector_column(target, NEXT_EMBEDDING).is_ok();
+        if takes_vectors { Next::of(spi, extension, target.oid) } else { Ok(None) }
     }
 
     /// The second vectors of images. None where an image has none: the migration looks for the rows without one, and

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use pg_clip_wire::{Fingerprint, Priority};
 
-use super::home::Home;
+use super::extension_schema::ExtensionSchema;
 use super::identity::identity;
 use super::key::Key;
 use super::provenance;
@@ -94,7 +94,7 @@ const BATCH_BYTES: usize = 64 << 20;
 /// Embeds photos within the transaction that wrote them, batch by batch. To be used inside of [`Watched::read`].
 pub(super) struct Photos<'a> {
     spi: &'a Spi,
-    home: &'a Home,
+    extension: &'a ExtensionSchema,
     watched: &'a Watched,
     read: Plan<'a>,
     writing: Option<Writing<'a>>,
@@ -122,9 +122,13 @@ const IMAGE: i32 = 1;
 const PROJECT: i32 = 2;
 
 impl<'a> Photos<'a> {
-    pub(super) fn new(spi: &'a Spi, home: &'a Home, watched: &'a Watched) -> Result<Photos<'a>, Error> {
+    pub(super) fn new(
+        spi: &'a Spi,
+        extension: &'a ExtensionSchema,
+        watched: &'a Watched,
+    ) -> Result<Photos<'a>, Error> {
         let read = spi.prepare_look_up(&sql::photo(watched), &[watched.source.key_type.oid])?;
-        Ok(Photos { spi, home, watched, read, writing: None, batch: Vec::new(), bytes: 0 })
+        Ok(Photos { spi, extension, watched, read, writing: None, batch: Vec::new(), bytes: 0 })
     }
 
     /// Takes on the photo that is under a key now; where there is none, its embedding is deleted.
@@ -220,8 +224,8 @@ impl<'a> Photos<'a> {
             let model = current_model::model()?;
             let fingerprint = client::describe(&model)?.fingerprint;
             let identity = identity(&model, &fingerprint);
-            provenance::check(self.spi, self.home, self.watched, &identity)?;
-            let target = Target::prepare(self.spi, self.home, self.watched, &identity)?;
+            provenance::check(self.spi, self.extension, self.watched, &identity)?;
+            let target = Target::prepare(self.spi, self.extension, self.watched, &identity)?;
             self.writing = Some(Writing { model, fingerprint, target });
         }
         self.writing.as_ref().ok_or(Error::OutOfTurn)
@@ -240,7 +244,7 @@ impl<'a> Renamed<'a> {
     /// Nothing where the target has no vectors of a known model, or where the photos are not in the table.
     pub(super) fn new(
         spi: &'a Spi,
-        home: &'a Home,
+        extension: &'a ExtensionSchema,
         watched: &'a Watched,
     ) -> Result<Option<Renamed<'a>>, Error> {
         let model = watched.registration.as_ref().and_then(|registration| registration.model.as_ref());
@@ -248,7 +252,7 @@ impl<'a> Renamed<'a> {
             return Ok(None);
         };
         let read = spi.prepare_look_up(&sql::photo(watched), &[watched.source.key_type.oid])?;
-        Ok(Some(Renamed { watched, read, target: Target::prepare(spi, home, watched, model)? }))
+        Ok(Some(Renamed { watched, read, target: Target::prepare(spi, extension, watched, model)? }))
     }
 
     /// Whether the photo under this key has its vector now.

@@ -4,7 +4,7 @@
 
 use pgrx::pg_sys;
 
-use super::home::Home;
+use super::extension_schema::ExtensionSchema;
 use super::role::act_as;
 use super::sql;
 use super::watched::Watched;
@@ -16,7 +16,12 @@ use crate::spi::{Argument, Spi};
 ///
 /// The first vector that is written to an empty target decides, under the lock of the watch's row: what is written at
 /// the same time waits for it. The lock that `watched` has on the target keeps a migration away until then.
-pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> Result<(), Error> {
+pub(crate) fn check(
+    spi: &Spi,
+    extension: &ExtensionSchema,
+    watched: &Watched,
+    model: &str,
+) -> Result<(), Error> {
     let Some(registration) = &watched.registration else {
         return match held(spi, watched, &sql::any_model(watched), &[])? {
             Some(other) if other != model => Err(mixed(watched, other, model)),
@@ -25,7 +30,8 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
     };
     let text = Argument::text(model);
     let source = Argument::oid(watched.source.table.oid);
-    let now = act_as(home.owner, || spi.run_now_kept(&watches_sql::model(&home.schema), &[source]))?;
+    let now =
+        act_as(extension.owner, || spi.run_now_kept(&watches_sql::model(&extension.schema), &[source]))?;
     let now = if now.len() > 0 { now.printed(1) } else { None };
     if registration.model != now && keeps_its_snapshot() {
         // A migration's last vectors may be younger than the snapshot.
@@ -34,14 +40,14 @@ pub(crate) fn check(spi: &Spi, home: &Home, watched: &Watched, model: &str) -> R
     if now.as_deref() == Some(model) {
         return Ok(());
     }
-    let row = act_as(home.owner, || spi.run(&watches_sql::lock_model(&home.schema), &[source]))?;
+    let row = act_as(extension.owner, || spi.run(&watches_sql::lock_model(&extension.schema), &[source]))?;
     if row.len() > 0 && row.printed(1).as_deref() == Some(model) {
         return Ok(());
     }
     if let Some(other) = held(spi, watched, &sql::other_model(watched), &[text])? {
         return Err(mixed(watched, other, model));
     }
-    act_as(home.owner, || spi.run(&watches_sql::set_model(&home.schema), &[source, text]))?;
+    act_as(extension.owner, || spi.run(&watches_sql::set_model(&extension.schema), &[source, text]))?;
     Ok(())
 }
 

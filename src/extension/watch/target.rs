@@ -3,7 +3,7 @@
 use pgrx::{IntoDatum, pg_sys};
 use sha2::{Digest, Sha256};
 
-use super::home::Home;
+use super::extension_schema::ExtensionSchema;
 use super::key::Key;
 use super::sql;
 use super::watched::Watched;
@@ -54,7 +54,7 @@ pub(super) fn delete_all_gone(spi: &Spi, watched: &Watched) -> Result<(), Error>
 pub(crate) struct Target<'a> {
     spi: &'a Spi,
     watched: &'a Watched,
-    home: &'a Home,
+    extension: &'a ExtensionSchema,
     find: Plan<'a>,
     write: Plan<'a>,
     model: Bytes,
@@ -82,17 +82,17 @@ impl<'a> Target<'a> {
     /// `model` is what the rows' model column gets: the model's name and fingerprint.
     pub(crate) fn prepare(
         spi: &'a Spi,
-        home: &'a Home,
+        extension: &'a ExtensionSchema,
         watched: &'a Watched,
         model: &str,
     ) -> Result<Target<'a>, Error> {
         let key = watched.source.key_type.oid;
-        let mut types = vec![key, home.vector_type, pg_sys::BYTEAOID, pg_sys::TEXTOID];
+        let mut types = vec![key, extension.vector_type, pg_sys::BYTEAOID, pg_sys::TEXTOID];
         types.extend(watched.project.as_ref().map(|(project, _)| project.type_oid));
-        types.extend(watched.next.as_ref().map(|_| home.vector_type));
+        types.extend(watched.next.as_ref().map(|_| extension.vector_type));
         watched.write(|| {
             Ok(Target {
-                home,
+                extension,
                 find: spi
                     .prepare_look_up(&sql::find_vector(watched), &[pg_sys::BYTEAOID, pg_sys::TEXTOID])?,
                 write: spi.prepare_insert(&sql::write_vector(watched), &types)?,
@@ -112,8 +112,8 @@ impl<'a> Target<'a> {
         if rows.len() == 0 {
             return Ok(None);
         }
-        let next = if self.watched.next.is_some() { rows.vector(2, self.home)? } else { None };
-        Ok(rows.vector(1, self.home)?.map(|vector| Known { vector, next }))
+        let next = if self.watched.next.is_some() { rows.vector(2, self.extension)? } else { None };
+        Ok(rows.vector(1, self.extension)?.map(|vector| Known { vector, next }))
     }
 
     /// Writes the row of a photo, in place of one with its key.

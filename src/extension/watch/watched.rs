@@ -6,7 +6,7 @@
 use pgrx::pg_sys;
 
 use super::deferrable::Constraints;
-use super::home::Home;
+use super::extension_schema::ExtensionSchema;
 use super::key::KeyType;
 use super::next::Next;
 use super::role::{act_as, read_as};
@@ -81,7 +81,7 @@ pub(crate) enum Patience {
 /// What is written down of a watch: names, which [`Watch::source`] and [`Watch::with_target`] look up.
 pub(crate) struct Watch<'a> {
     spi: &'a Spi,
-    home: &'a Home,
+    extension: &'a ExtensionSchema,
     /// The columns of [`watches_sql::registration`].
     row: Rows<'a>,
     source: pg_sys::Oid,
@@ -96,27 +96,27 @@ impl<'a> Watch<'a> {
     /// trigger say.
     pub(crate) fn find(
         spi: &'a Spi,
-        home: &'a Home,
+        extension: &'a ExtensionSchema,
         table: pg_sys::Oid,
         arguments: &[String],
     ) -> Result<Watch<'a>, Error> {
-        match Watch::of_whole(spi, home, table)? {
+        match Watch::of_whole(spi, extension, table)? {
             Some(registered) => Ok(registered),
-            None => Watch::from_arguments(spi, home, table, arguments),
+            None => Watch::from_arguments(spi, extension, table, arguments),
         }
     }
 
     /// What `clip_watch` wrote down for the table or for one that it is a partition of, if it did.
     pub(super) fn of_whole(
         spi: &'a Spi,
-        home: &'a Home,
+        extension: &'a ExtensionSchema,
         table: pg_sys::Oid,
     ) -> Result<Option<Watch<'a>>, Error> {
-        if let Some(registered) = Watch::registered(spi, home, table)? {
+        if let Some(registered) = Watch::registered(spi, extension, table)? {
             return Ok(Some(registered));
         }
         for whole in partition_tree::ancestors(table) {
-            if let Some(registered) = Watch::registered(spi, home, whole)? {
+            if let Some(registered) = Watch::registered(spi, extension, whole)? {
                 return Ok(Some(registered));
             }
         }
@@ -126,11 +126,11 @@ impl<'a> Watch<'a> {
     /// What `clip_watch` wrote down for the table, if it did.
     pub(crate) fn registered(
         spi: &'a Spi,
-        home: &'a Home,
+        extension: &'a ExtensionSchema,
         source: pg_sys::Oid,
     ) -> Result<Option<Watch<'a>>, Error> {
-        let query = watches_sql::registration(&home.schema);
-        let row = act_as(home.owner, || spi.run_kept(&query, &[Argument::oid(source)]))?;
+        let query = watches_sql::registration(&extension.schema);
+        let row = act_as(extension.owner, || spi.run_kept(&query, &[Argument::oid(source)]))?;
         if row.len() == 0 {
             return Ok(None);
         }
@@ -142,12 +142,12 @@ impl<'a> Watch<'a> {
         };
         let is_by_reference = row.get::<bool>(12)?.unwrap_or_default();
         let registration = Some(registration);
-        Ok(Some(Watch { spi, home, row, source, target, registration, is_by_reference }))
+        Ok(Some(Watch { spi, extension, row, source, target, registration, is_by_reference }))
     }
 
     fn from_arguments(
         spi: &'a Spi,
-        home: &'a Home,
+        extension: &'a ExtensionSchema,
         table: pg_sys::Oid,
         arguments: &[String],
     ) -> Result<Watch<'a>, Error> {
@@ -169,14 +169,14 @@ impl<'a> Watch<'a> {
         if allowed != pg_sys::AclResult::ACLCHECK_OK {
             return Err(Error::NoPrivilege(named()));
         }
-        Ok(Watch { spi, home, row, source: table, target, registration: None, is_by_reference: false })
+        Ok(Watch { spi, extension, row, source: table, target, registration: None, is_by_reference: false })
     }
 
     /// Whether the watch rests, because a subscription fills its target: the publisher embeds the photos, and a vector
     /// that was written here would stand in the way of one that it sends. It does not rest where a subscription fills the
     /// queue too: then the whole database is a copy, and its jobs wait.
     pub(crate) fn rests(&self) -> bool {
-        self.registration.is_some() && is_subscribed(self.target) && !is_subscribed(self.home.queue)
+        self.registration.is_some() && is_subscribed(self.target) && !is_subscribed(self.extension.queue)
     }
 
     /// Looks the watched table up. Nothing where it is gone.
@@ -232,10 +232,10 @@ impl<'a> Watch<'a> {
             Constraints::default()
         };
         Ok(Some(Watched {
-            embedding: self.home.vector_column(&target, &self.name(7))?,
+            embedding: self.extension.vector_column(&target, &self.name(7))?,
             checksum: target.column_of(&self.name(8), pg_sys::BYTEAOID)?,
             model: target.column_of(&self.name(9), pg_sys::TEXTOID)?,
-            next: Next::to_write(self.spi, self.home, &target)?,
+            next: Next::to_write(self.spi, self.extension, &target)?,
             source,
             target,
             writer,
@@ -263,11 +263,11 @@ impl Watched {
     /// What `clip_watch` wrote down for the table, if it did and both tables are there.
     pub(crate) fn registered(
         spi: &Spi,
-        home: &Home,
+        extension: &ExtensionSchema,
         source: pg_sys::Oid,
         patience: Patience,
     ) -> Result<Option<Watched>, Error> {
-        match Watch::registered(spi, home, source)? {
+        match Watch::registered(spi, extension, source)? {
             Some(watch) => Watched::of(&watch, patience),
             None => Ok(None),
         }
@@ -276,11 +276,11 @@ impl Watched {
     /// As [`Watched::registered`], and nothing where the watch rests: see [`Watch::rests`].
     pub(crate) fn to_embed(
         spi: &Spi,
-        home: &Home,
+        extension: &ExtensionSchema,
         source: pg_sys::Oid,
         patience: Patience,
     ) -> Result<Option<Watched>, Error> {
-        match Watch::registered(spi, home, source)? {
+        match Watch::registered(spi, extension, source)? {
             Some(watch) if !watch.rests() => Watched::of(&watch, patience),
             _ => Ok(None),
         }

@@ -28,7 +28,7 @@ use crate::refusal::{Reason, refuse};
 use crate::settings;
 use crate::spi::{Argument, Spi};
 use crate::sql_function::sql_function;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::identity::{identity, name_of};
 use crate::watch::registry::argument;
 use crate::watch::registry::oid_of;
@@ -51,21 +51,21 @@ sql_function! {
             (Request::read(fcinfo)?, (*(*fcinfo).flinfo).fn_oid)
         };
         let spi = Spi::connect()?;
-        let home = Home::of(function)?;
+        let extension = ExtensionSchema::of(function)?;
         // Never a stronger lock later than at first: two calls would wait for one another.
-        let lock = if triggers::are_there(&spi, &home, request.source)? { ALONE } else { WITHOUT_WRITERS };
+        let lock = if triggers::are_there(&spi, &extension, request.source)? { ALONE } else { WITHOUT_WRITERS };
         let table = Table::of_caller(request.source, lock)?;
         let source = Source::look_up(&spi, table, &request)?;
-        let target = target::find_or_make(&spi, &home, &source, &request)?;
+        let target = target::find_or_make(&spi, &extension, &source, &request)?;
         let model = match target.held(&spi)? {
             Some(held) => Some(held),
             None => model_now(),
         };
-        register(&spi, &home, &source, &target, &request, model)?;
+        register(&spi, &extension, &source, &target, &request, model)?;
         let Table { oid, owner, .. } = source.table;
         let made = triggers::Made { key: &source.key.name, is_replicated: request.is_replicated };
-        triggers::make(&spi, &home, oid, owner, made)?;
-        partitions::make(&spi, &home, oid, owner, made)?;
+        triggers::make(&spi, &extension, oid, owner, made)?;
+        partitions::make(&spi, &extension, oid, owner, made)?;
         Ok(target.table.oid.into())
     }
 }
@@ -80,10 +80,10 @@ sql_function! {
         };
         let source = source.map_or(pg_sys::InvalidOid, oid_of);
         let spi = Spi::connect()?;
-        let home = Home::of(function)?;
+        let extension = ExtensionSchema::of(function)?;
         let table = Table::of_caller(source, ALONE)?;
-        enqueue::clear(&spi, &home, source)?;
-        let deleted = act_as(home.owner, || spi.run(&watches_sql::unregister(&home.schema), &[Argument::oid(source)]))?.len();
+        enqueue::clear(&spi, &extension, source)?;
+        let deleted = act_as(extension.owner, || spi.run(&watches_sql::unregister(&extension.schema), &[Argument::oid(source)]))?.len();
         if deleted == 0 {
             return Err(refuse(Reason::NotReady, format!("table {} is not watched", table.name)));
         }
@@ -107,7 +107,7 @@ fn model_now() -> Option<String> {
 /// Writes the row of the watch as the extension's owner, which owns `clip_watches`.
 fn register(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     source: &Source,
     target: &target::Target,
     request: &Request,
@@ -134,10 +134,10 @@ fn register(
     ];
     let is_taken = |code: pgrx::PgSqlErrorCode| code == pgrx::PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION;
     let registered = attempt(is_taken, || {
-        act_as(home.owner, || {
-            spi.run(&watches_sql::forget_dropped(&home.schema), &[])?;
-            spi.run(&watches_sql::forget_jobs_of_dropped(&home.schema), &[])?;
-            spi.run(&watches_sql::register(&home.schema), &arguments)?;
+        act_as(extension.owner, || {
+            spi.run(&watches_sql::forget_dropped(&extension.schema), &[])?;
+            spi.run(&watches_sql::forget_jobs_of_dropped(&extension.schema), &[])?;
+            spi.run(&watches_sql::register(&extension.schema), &arguments)?;
             Ok(())
         })
     })?;
@@ -149,8 +149,10 @@ fn register(
         // SAFETY: a plain read of the current role.
         let caller = unsafe { pg_sys::GetUserId() };
         let arguments = [Argument::text(model), Argument::oid(caller)];
-        act_as(home.owner, || spi.run(&watches_sql::begin_database_model(&home.schema), &arguments))?;
-        current_model::is_written_down(home);
+        act_as(extension.owner, || {
+            spi.run(&watches_sql::begin_database_model(&extension.schema), &arguments)
+        })?;
+        current_model::is_written_down(extension);
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::queue::enqueue::Jobs;
 use crate::spi::{Argument, Spi};
 use crate::sql_function::sql_function;
 use crate::varlena::Utf8;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
 use crate::watch::watched::{Patience, Watched};
 use crate::watch::{self, sql};
@@ -34,12 +34,12 @@ sql_function! {
             (event, (*(*fcinfo).flinfo).fn_oid)
         };
         let spi = Spi::connect()?;
-        let home = Home::of(function)?;
-        let query = if event == "sql_drop" { roots_of_dropped(&home.schema) } else { roots_of_altered(&home.schema) };
-        let roots = act_as(home.owner, || Ok::<_, Error>(spi.run_now(&query, &[])?.all_printed(1)))?;
+        let extension = ExtensionSchema::of(function)?;
+        let query = if event == "sql_drop" { roots_of_dropped(&extension.schema) } else { roots_of_altered(&extension.schema) };
+        let roots = act_as(extension.owner, || Ok::<_, Error>(spi.run_now(&query, &[])?.all_printed(1)))?;
         for root in roots.into_iter().flatten() {
             let root = pg_sys::Oid::from(root.parse::<u32>().unwrap_or_default());
-            let followed = attempt(of_a_table, || follow(&spi, &home, root))?;
+            let followed = attempt(of_a_table, || follow(&spi, &extension, root))?;
             if let Err(failure) = followed {
                 let (table, why) = (catalog::name_of(root), failure.message);
                 let message = format!("pg_clip did not follow the partitions of table {table}: {why}");
@@ -73,8 +73,8 @@ fn roots_of_dropped(schema: &str) -> String {
 }
 
 /// Brings the triggers of a watched table's partitions, and of those that it had, to what they have to be.
-fn follow(spi: &Spi, home: &Home, root: pg_sys::Oid) -> Result<(), Error> {
-    let Some(watched) = Watched::registered(spi, home, root, Patience::Wait)? else {
+fn follow(spi: &Spi, extension: &ExtensionSchema, root: pg_sys::Oid) -> Result<(), Error> {
+    let Some(watched) = Watched::registered(spi, extension, root, Patience::Wait)? else {
         return Ok(());
     };
     for part in parts(spi, &watched, PARTS_WITHOUT)? {
@@ -83,15 +83,15 @@ fn follow(spi: &Spi, home: &Home, root: pg_sys::Oid) -> Result<(), Error> {
             key: watched.source.key.raw_name(),
             is_replicated: registration.is_some_and(|registration| registration.is_replicated),
         };
-        triggers::make(spi, home, part, watched.source.table.owner, made)?;
+        triggers::make(spi, extension, part, watched.source.table.owner, made)?;
         watched.read(|| {
             let rows = format!("ONLY {}", catalog::name_of(part));
             let keys =
                 watch::printed_keys(spi.open(&sql::inserted_keys(&watched.source, &rows))?, &watched.source)?;
-            Jobs::of(spi, home, &watched.source).add(keys)
+            Jobs::of(spi, extension, &watched.source).add(keys)
         })?;
     }
-    for part in parts(spi, &watched, &strays(&home.schema))? {
+    for part in parts(spi, &watched, &strays(&extension.schema))? {
         if let Some(owner) = catalog::owner_of(part) {
             triggers::drop_all(spi, part, owner)?;
         }
@@ -102,12 +102,12 @@ fn follow(spi: &Spi, home: &Home, root: pg_sys::Oid) -> Result<(), Error> {
 /// Makes the triggers of a watch on all partitions of a table.
 pub(super) fn make(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     root: pg_sys::Oid,
     owner: pg_sys::Oid,
     made: triggers::Made,
 ) -> Result<(), Error> {
-    each_part(spi, root, owner, |part| triggers::make(spi, home, part, owner, made))
+    each_part(spi, root, owner, |part| triggers::make(spi, extension, part, owner, made))
 }
 
 /// Drops the triggers of a watch from all partitions of a table.

@@ -6,7 +6,7 @@ use crate::encoding::c_string;
 use crate::error::Error;
 use crate::refusal::{Reason, refuse};
 use crate::varlena::Utf8;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::argument;
 use crate::watch::registry::oid_of;
 
@@ -53,15 +53,15 @@ impl Storage {
     }
 
     /// That of a column of embeddings.
-    pub(crate) fn of(home: &Home, type_oid: pg_sys::Oid) -> Storage {
-        if type_oid == home.halfvec_type { Storage::Halfvec } else { Storage::Vector }
+    pub(crate) fn of(extension: &ExtensionSchema, type_oid: pg_sys::Oid) -> Storage {
+        if type_oid == extension.halfvec_type { Storage::Halfvec } else { Storage::Vector }
     }
 
     /// pgvector's type.
-    pub(crate) fn type_oid(self, home: &Home) -> pg_sys::Oid {
+    pub(crate) fn type_oid(self, extension: &ExtensionSchema) -> pg_sys::Oid {
         match self {
-            Storage::Vector => home.vector_type,
-            Storage::Halfvec => home.halfvec_type,
+            Storage::Vector => extension.vector_type,
+            Storage::Halfvec => extension.halfvec_type,
         }
     }
 

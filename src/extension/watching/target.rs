@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::owned::{Column, LOOK, Table, check_one_owner, check_same_type, columns, find, literal, notice};
 use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::{act_as, read_as};
 
 pub(super) struct Target {
@@ -24,7 +24,7 @@ pub(super) struct Target {
 /// The target that the request names, in the source's schema unless it names another.
 pub(super) fn find_or_make(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     source: &Source,
     request: &Request,
 ) -> Result<Target, Error> {
@@ -33,12 +33,12 @@ pub(super) fn find_or_make(
     match name.look_up(spi, source)? {
         Some(table) => {
             let table = Table::of_caller(table, LOOK)?;
-            let project = check(spi, home, source, &table, request)?;
+            let project = check(spi, extension, source, &table, request)?;
             Ok(Target { table, project, model })
         }
         None => {
             let project = request.target_project.clone().unwrap_or_else(|| "project".to_owned());
-            let table = make(spi, home, source, &name, request, &project)?;
+            let table = make(spi, extension, source, &name, request, &project)?;
             let project = source.project.as_ref().map(|_| project);
             Ok(Target { table, project, model })
         }
@@ -102,7 +102,7 @@ impl Name {
 /// Makes a target that belongs to the source's owner.
 fn make(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     source: &Source,
     name: &Name,
     request: &Request,
@@ -118,7 +118,7 @@ fn make(
     let dimensions = client::describe(&current_model::model()?)?.dimensions;
     let quoted = name.quoted();
     let storage = request.storage.unwrap_or(Storage::Vector);
-    let vector = vector_type(spi, home, storage)?;
+    let vector = vector_type(spi, extension, storage)?;
     let key_type = declaration(spi, &source.key)?;
     let project_type = match &source.project {
         Some(project) => declaration(spi, project)?,
@@ -191,12 +191,12 @@ struct VectorType {
     schema: String,
 }
 
-fn vector_type(spi: &Spi, home: &Home, storage: Storage) -> Result<VectorType, Error> {
+fn vector_type(spi: &Spi, extension: &ExtensionSchema, storage: Storage) -> Result<VectorType, Error> {
     const TYPE: &str = "
         SELECT pg_catalog.format('%I.%I', nspname, typname), pg_catalog.format('%I', nspname) FROM pg_catalog.pg_type
         JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) typnamespace
         WHERE pg_type.oid OPERATOR(pg_catalog.=) $1";
-    let row = spi.run_now(TYPE, &[Argument::oid(storage.type_oid(home))])?;
+    let row = spi.run_now(TYPE, &[Argument::oid(storage.type_oid(extension))])?;
     if row.len() == 0 {
         return Err(refuse(Reason::NotSupported, format!("pgvector has no type {} here", storage.name()))
             .with_hint("ALTER EXTENSION vector UPDATE, once version 0.7 or later is installed."));
@@ -227,7 +227,7 @@ fn check_may_create(spi: &Spi, source: &Source, name: &Name) -> Result<(), Error
 /// Refuses a target that photos cannot be embedded into. Returns the column that takes the project.
 fn check(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     source: &Source,
     target: &Table,
     request: &Request,
@@ -238,7 +238,7 @@ fn check(
             .with_hint("Name another table with target => '...'; clip_watch makes it where it is missing."));
     }
     check_one_owner(spi, &source.table, target)?;
-    check_free(spi, home, source, target)?;
+    check_free(spi, extension, source, target)?;
     if target.is_temporary() && !source.table.is_temporary() {
         let message = format!("table {} is temporary, and table {} is not", target.name, source.table.name);
         return Err(refuse(Reason::NotSupported, message));
@@ -247,12 +247,12 @@ fn check(
     let named = |wanted: &str| columns.iter().find(|column| column.name == wanted);
     let wanted = [
         (&request.target_key, None, ""),
-        (&request.embedding, Some(home.vector_type), " vector"),
+        (&request.embedding, Some(extension.vector_type), " vector"),
         (&request.checksum, Some(pg_sys::BYTEAOID), " bytea"),
         (&request.model, Some(pg_sys::TEXTOID), " text"),
     ];
     let is_right = |found: pg_sys::Oid, wanted: pg_sys::Oid| {
-        found == wanted || wanted == home.vector_type && home.is_of_vectors(found)
+        found == wanted || wanted == extension.vector_type && extension.is_of_vectors(found)
     };
     let is_there = |name: &str, type_oid: Option<pg_sys::Oid>| {
         named(name).is_some_and(|column| type_oid.is_none_or(|wanted| is_right(column.type_oid, wanted)))
@@ -277,7 +277,7 @@ fn check(
         )
         .with_hint(format!("CREATE UNIQUE INDEX ON {} ({})", target.name, identifier(&key.name))));
     }
-    check_storage(home, target, &columns, request)?;
+    check_storage(extension, target, &columns, request)?;
     let project = check_project(source, target, &columns, request)?;
     let written = wanted.iter().map(|(name, ..)| name.as_str()).chain(project.as_deref());
     if let Some(column) = written.filter_map(named).find(|column| column.is_generated) {
@@ -297,14 +297,14 @@ fn check(
 }
 
 /// Refuses a target of another watch, before its columns are looked at.
-fn check_free(spi: &Spi, home: &Home, source: &Source, target: &Table) -> Result<(), Error> {
+fn check_free(spi: &Spi, extension: &ExtensionSchema, source: &Source, target: &Table) -> Result<(), Error> {
     let other = format!(
         "SELECT FROM {}.clip_watches WHERE target = $1 AND source <> $2
             AND EXISTS (SELECT FROM pg_class WHERE oid = source)",
-        home.schema
+        extension.schema
     );
     let arguments = [Argument::oid(target.oid), Argument::oid(source.table.oid)];
-    let taken = act_as(home.owner, || Ok::<_, Error>(spi.run_now(&other, &arguments)?.len() > 0))?;
+    let taken = act_as(extension.owner, || Ok::<_, Error>(spi.run_now(&other, &arguments)?.len() > 0))?;
     if taken { Err(taken_already(target)) } else { Ok(()) }
 }
 
@@ -314,9 +314,14 @@ pub(super) fn taken_already(target: &Table) -> Error {
 }
 
 /// Refuses a storage that the target has not.
-fn check_storage(home: &Home, target: &Table, columns: &[Column], request: &Request) -> Result<(), Error> {
+fn check_storage(
+    extension: &ExtensionSchema,
+    target: &Table,
+    columns: &[Column],
+    request: &Request,
+) -> Result<(), Error> {
     let column = find(target, columns, request.embedding.clone())?;
-    let found = Storage::of(home, column.type_oid);
+    let found = Storage::of(extension, column.type_oid);
     match request.storage {
         Some(wanted) if wanted != found => {
             let message = format!(

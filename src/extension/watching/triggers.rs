@@ -6,7 +6,7 @@ use pgrx::spi::quote_literal;
 use crate::catalog::name_of;
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
 use crate::watch::{applied, moves};
 
@@ -38,13 +38,13 @@ pub(super) struct Made<'a> {
 /// Makes them, in place of those of an earlier watch.
 pub(super) fn make(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     table: pg_sys::Oid,
     owner: pg_sys::Oid,
     Made { key, is_replicated }: Made,
 ) -> Result<(), Error> {
     drop_all(spi, table, owner)?;
-    let function = format!("{}.clip_fill_image_embeddings", home.schema);
+    let function = format!("{}.clip_fill_image_embeddings", extension.schema);
     let table_name = name_of(table);
     act_as(owner, || {
         for (event, rows) in TRIGGERS {
@@ -97,8 +97,8 @@ fn holds_rows(table: pg_sys::Oid) -> bool {
 }
 
 /// Whether a table has triggers of a watch.
-pub(super) fn are_there(spi: &Spi, home: &Home, table: pg_sys::Oid) -> Result<bool, Error> {
-    act_as(home.owner, || Ok(spi.run_now(NAMES, &[Argument::oid(table)])?.len() > 0))
+pub(super) fn are_there(spi: &Spi, extension: &ExtensionSchema, table: pg_sys::Oid) -> Result<bool, Error> {
+    act_as(extension.owner, || Ok(spi.run_now(NAMES, &[Argument::oid(table)])?.len() > 0))
 }
 
 pub(super) fn drop_all(spi: &Spi, table: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {

@@ -54,9 +54,9 @@ impl Batches {
         if failure.model.is_some() {
             return self.give_back(jobs, &failure);
         }
-        let home = &self.home;
+        let extension = &self.extension;
         if self.is_slow(&failure) {
-            let noted = transaction(LONGEST, |spi| pause::note_slow(spi, home, source));
+            let noted = transaction(LONGEST, |spi| pause::note_slow(spi, extension, source));
             self.settle_all(jobs, &TURN);
             if noted.is_ok() {
                 // SAFETY: a plain read of a variable of this process.
@@ -70,7 +70,8 @@ impl Batches {
         let length = self.pauses.add(source, &failure);
         let seconds = length.as_secs_f64();
         if length >= SHOWN_PAUSE {
-            let noted = transaction(LONGEST, |spi| pause::note(spi, home, source, &failure.message, length));
+            let noted =
+                transaction(LONGEST, |spi| pause::note(spi, extension, source, &failure.message, length));
             if let Err(error) = noted {
                 say(&format!("why photos wait is not written down: {}", error.message));
             }
@@ -118,8 +119,8 @@ impl Batches {
     }
 
     pub(super) fn settle(&mut self, job: Job, disposition: Disposition) {
-        let home = &self.home;
-        if !matches!(transaction(LONGEST, |spi| try_settle(spi, home, &job, &disposition)), Ok(true)) {
+        let extension = &self.extension;
+        if !matches!(transaction(LONGEST, |spi| try_settle(spi, extension, &job, &disposition)), Ok(true)) {
             self.unsettled.push((job, disposition));
         }
     }

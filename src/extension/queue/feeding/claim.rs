@@ -19,7 +19,7 @@ use crate::refusal::{Reason, refuse};
 use crate::settings;
 use crate::spi::{Argument, Rows, Spi, text_datum};
 use crate::sql_function::sql_function;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::{argument, oid_of};
 use crate::watch::role::{PortableOutput, act_as};
 use crate::watch::sql::photo;
@@ -50,9 +50,9 @@ sql_function! {
         }
         let claimed = {
             let spi = Spi::connect()?;
-            let home = Home::of(function)?;
-            grant::check(&spi, &home, source)?;
-            claim_unless_paused(&spi, &home, source, most, lease)?
+            let extension = ExtensionSchema::of(function)?;
+            grant::check(&spi, &extension, source)?;
+            claim_unless_paused(&spi, &extension, source, most, lease)?
         };
         // SAFETY: the function returns a set of three texts, and its result is set once.
         unsafe {
@@ -84,9 +84,9 @@ sql_function! {
             let source = argument(fcinfo, 0).map_or(pg_sys::InvalidOid, oid_of);
             let waiting = {
                 let spi = Spi::connect()?;
-                let home = Home::of((*(*fcinfo).flinfo).fn_oid)?;
-                grant::check(&spi, &home, source)?;
-                Some(waiting(&spi, &home, source)?.0)
+                let extension = ExtensionSchema::of((*(*fcinfo).flinfo).fn_oid)?;
+                grant::check(&spi, &extension, source)?;
+                Some(waiting(&spi, &extension, source)?.0)
             };
             record(fcinfo, &[waiting, i64::try_from(settings::max_image_bytes()).ok()])
         }
@@ -102,35 +102,41 @@ struct Claimed {
 /// Claims nothing of a table that cannot be read, and writes down why: its owner sees it in `clip_coverage`.
 fn claim_unless_paused(
     spi: &Spi,
-    home: &Home,
+    extension: &ExtensionSchema,
     source: pg_sys::Oid,
     most: i32,
     lease: f64,
 ) -> Result<Vec<Claimed>, Error> {
-    let paused = sql::is_paused(&home.schema);
-    if act_as(home.owner, || spi.run_kept(&paused, &[Argument::oid(source)]))?.len() > 0 {
+    let paused = sql::is_paused(&extension.schema);
+    if act_as(extension.owner, || spi.run_kept(&paused, &[Argument::oid(source)]))?.len() > 0 {
         return Ok(Vec::new());
     }
-    match attempt(of_a_table, || claim(spi, home, source, most, lease))? {
+    match attempt(of_a_table, || claim(spi, extension, source, most, lease))? {
         Ok(claimed) => Ok(claimed),
         Err(failure) if is_passing(failure.code) => Ok(Vec::new()),
         Err(failure) => {
             let table = catalog::name_of(source);
             let message = format!("photos of table {table} wait: {}", failure.message);
             notice::tell(PgLogLevel::WARNING, &message, None);
-            pause::note(spi, home, source, &failure.message, PAUSE)?;
+            pause::note(spi, extension, source, &failure.message, PAUSE)?;
             Ok(Vec::new())
         }
     }
 }
 
-fn claim(spi: &Spi, home: &Home, source: pg_sys::Oid, most: i32, lease: f64) -> Result<Vec<Claimed>, Error> {
-    let Some(watched) = Watched::to_embed(spi, home, source, Patience::None)? else {
+fn claim(
+    spi: &Spi,
+    extension: &ExtensionSchema,
+    source: pg_sys::Oid,
+    most: i32,
+    lease: f64,
+) -> Result<Vec<Claimed>, Error> {
+    let Some(watched) = Watched::to_embed(spi, extension, source, Patience::None)? else {
         return Ok(Vec::new());
     };
-    let jobs = act_as(home.owner, || {
+    let jobs = act_as(extension.owner, || {
         let arguments = [Argument::oid(source), Argument::int8(most.into()), Argument::float8(lease)];
-        Ok::<_, Error>(jobs_in(source, &spi.run_kept(&sql::claim(&home.schema), &arguments)?))
+        Ok::<_, Error>(jobs_in(source, &spi.run_kept(&sql::claim(&extension.schema), &arguments)?))
     })?;
     match attempt(of_a_table, || read(spi, &watched, &jobs))? {
         Ok(claimed) => Ok(claimed),
@@ -141,7 +147,7 @@ fn claim(spi: &Spi, home: &Home, source: pg_sys::Oid, most: i32, lease: f64) -> 
             for job in &jobs {
                 match attempt(of_a_table, || read(spi, &watched, std::slice::from_ref(job)))? {
                     Ok(one) => claimed.extend(one),
-                    Err(failure) => settle(spi, home, job, &Disposition::Fail { failure, dead: false })?,
+                    Err(failure) => settle(spi, extension, job, &Disposition::Fail { failure, dead: false })?,
                 }
             }
             Ok(claimed)

@@ -23,7 +23,7 @@ use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
 use crate::sql_function::sql_function;
 use crate::varlena::{Bytes, Utf8};
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::{argument, oid_of};
 use crate::watch::role::act_as;
 use crate::watch::target::{Checksum, checksum_of};
@@ -204,9 +204,9 @@ struct Feeding<'a> {
 
 impl Feeding<'_> {
     fn run(&self) -> Result<Vec<Ended>, Error> {
-        let (jobs, model, next) = self.step(|spi, home| {
-            let jobs = self.jobs(spi, home)?;
-            let Some(watched) = self.watched(spi, home)? else {
+        let (jobs, model, next) = self.step(|spi, extension| {
+            let jobs = self.jobs(spi, extension)?;
+            let Some(watched) = self.watched(spi, extension)? else {
                 return Ok((jobs, None, None));
             };
             let has_images = self.photos.iter().any(|photo| matches!(photo.content, Content::Image { .. }));
@@ -240,31 +240,31 @@ impl Feeding<'_> {
                 Err(disposition) => waiting.push((job, disposition)),
             }
         }
-        self.step(|spi, home| {
+        self.step(|spi, extension| {
             for (job, disposition) in &waiting {
-                try_settle(spi, home, job, disposition)?;
+                try_settle(spi, extension, job, disposition)?;
             }
-            self.finish(spi, home, model.as_ref(), &finished)?;
-            self.ended(spi, home, &jobs, copied)
+            self.finish(spi, extension, model.as_ref(), &finished)?;
+            self.ended(spi, extension, &jobs, copied)
         })
     }
 
     /// A step, for as long as the caller may feed the table. Nothing in it waits long for a user's transaction.
-    fn step<R>(&self, body: impl FnOnce(&Spi, &Home) -> Result<R, Error>) -> Result<R, Error> {
+    fn step<R>(&self, body: impl FnOnce(&Spi, &ExtensionSchema) -> Result<R, Error>) -> Result<R, Error> {
         self.procedure.step(|spi| {
-            let home = Home::of(self.procedure.function())?;
-            grant::check(spi, &home, self.source)?;
-            with_lock_timeout(LOCK_PATIENCE, || body(spi, &home))
+            let extension = ExtensionSchema::of(self.procedure.function())?;
+            grant::check(spi, &extension, self.source)?;
+            with_lock_timeout(LOCK_PATIENCE, || body(spi, &extension))
         })
     }
 
-    fn watched(&self, spi: &Spi, home: &Home) -> Result<Option<Watched>, Error> {
-        Watched::to_embed(spi, home, self.source, Patience::None)
+    fn watched(&self, spi: &Spi, extension: &ExtensionSchema) -> Result<Option<Watched>, Error> {
+        Watched::to_embed(spi, extension, self.source, Patience::None)
     }
 
     /// The jobs that are there now, by their keys.
-    fn jobs(&self, spi: &Spi, home: &Home) -> Result<HashMap<String, Job>, Error> {
-        let jobs = self.rows(spi, home, |rows| jobs_in(self.source, rows))?;
+    fn jobs(&self, spi: &Spi, extension: &ExtensionSchema) -> Result<HashMap<String, Job>, Error> {
+        let jobs = self.rows(spi, extension, |rows| jobs_in(self.source, rows))?;
         Ok(jobs.into_iter().map(|job| (job.key.clone(), job)).collect())
     }
 
@@ -275,8 +275,8 @@ impl Feeding<'_> {
         images: &[(Checksum, &[u8])],
     ) -> Result<(Vectors, HashSet<Checksum>), Error> {
         let checksums: Vec<Checksum> = images.iter().map(|(checksum, _)| *checksum).collect();
-        let known = self.step(|spi, home| match self.watched(spi, home)? {
-            Some(watched) => finish::known(spi, home, &watched, &model.identity, &checksums),
+        let known = self.step(|spi, extension| match self.watched(spi, extension)? {
+            Some(watched) => finish::known(spi, extension, &watched, &model.identity, &checksums),
             None => Ok(HashMap::new()),
         })?;
         let copied = known.keys().copied().collect();
@@ -288,13 +288,13 @@ impl Feeding<'_> {
     fn finish(
         &self,
         spi: &Spi,
-        home: &Home,
+        extension: &ExtensionSchema,
         model: Option<&Model>,
         finished: &[Finished],
     ) -> Result<(), Error> {
         let (identity, next) = model.map_or(("", None), |model| (&model.identity, model.next.as_ref()));
         let write = |some: &[Finished]| {
-            attempt(of_a_table, || finish::finish(spi, home, some, identity, next).map(|_| ()))
+            attempt(of_a_table, || finish::finish(spi, extension, some, identity, next).map(|_| ()))
         };
         let Err(failure) = write(finished)? else {
             return Ok(());
@@ -307,7 +307,7 @@ impl Feeding<'_> {
             } else {
                 continue;
             };
-            try_settle(spi, home, &one.job, &disposition_of(failure))?;
+            try_settle(spi, extension, &one.job, &disposition_of(failure))?;
         }
         Ok(())
     }
@@ -315,13 +315,13 @@ impl Feeding<'_> {
     fn ended(
         &self,
         spi: &Spi,
-        home: &Home,
+        extension: &ExtensionSchema,
         before: &HashMap<String, Job>,
         mut with_vector: HashSet<Checksum>,
     ) -> Result<Vec<Ended>, Error> {
         const GENERATION: usize = 1;
         const DEAD: usize = 3;
-        let now: HashMap<String, [Option<String>; 4]> = self.rows(spi, home, |rows| {
+        let now: HashMap<String, [Option<String>; 4]> = self.rows(spi, extension, |rows| {
             let [keys, generations, attempts, dead] = [1, 2, 3, 4].map(|column| rows.all_printed(column));
             let rows = keys.into_iter().zip(generations).zip(attempts).zip(dead);
             rows.map(|(((key, generation), attempts), dead)| {
@@ -348,10 +348,15 @@ impl Feeding<'_> {
     }
 
     /// What the queue has under the keys of the photos.
-    fn rows<R>(&self, spi: &Spi, home: &Home, read: impl FnOnce(&crate::spi::Rows) -> R) -> Result<R, Error> {
+    fn rows<R>(
+        &self,
+        spi: &Spi,
+        extension: &ExtensionSchema,
+        read: impl FnOnce(&crate::spi::Rows) -> R,
+    ) -> Result<R, Error> {
         let keys: Vec<String> = self.photos.iter().map(|photo| photo.key.clone()).collect();
         let arguments = [Argument::oid(self.source), Argument::texts(&keys)];
-        act_as(home.owner, || Ok(read(&spi.run_kept(&sql::jobs(&home.schema), &arguments)?)))
+        act_as(extension.owner, || Ok(read(&spi.run_kept(&sql::jobs(&extension.schema), &arguments)?)))
     }
 }
 

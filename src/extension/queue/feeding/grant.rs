@@ -11,7 +11,7 @@ use crate::owned::{LOOK, Table};
 use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
 use crate::sql_function::sql_function;
-use crate::watch::home::Home;
+use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::{argument, oid_of};
 use crate::watch::role::act_as;
 
@@ -58,17 +58,17 @@ unsafe fn write(
         (oid(0), oid(1), (*(*fcinfo).flinfo).fn_oid)
     };
     let spi = Spi::connect()?;
-    let home = Home::of(function)?;
+    let extension = ExtensionSchema::of(function)?;
     let table = Table::of_caller(source, LOOK)?;
-    check_by_reference(&spi, &home, source, &table.name)?;
+    check_by_reference(&spi, &extension, source, &table.name)?;
     let feeder = Argument { oid: pg_sys::REGROLEOID, value: feeder.into_datum() };
     let source = Argument { oid: pg_sys::REGCLASSOID, value: source.into_datum() };
-    act_as(home.owner, || spi.run(&statement(&home.schema), &[source, feeder]))?;
+    act_as(extension.owner, || spi.run(&statement(&extension.schema), &[source, feeder]))?;
     Ok(pg_sys::Datum::from(0))
 }
 
 /// Refuses a table that is not watched by reference, or that the caller may not feed. Locks nothing.
-pub(super) fn check(spi: &Spi, home: &Home, source: pg_sys::Oid) -> Result<(), Error> {
+pub(super) fn check(spi: &Spi, extension: &ExtensionSchema, source: pg_sys::Oid) -> Result<(), Error> {
     // SAFETY: a plain read of the current role.
     let caller = unsafe { pg_sys::GetUserId() };
     let owner = catalog::owner_of(source).ok_or_else(|| Error::NoTable(u32::from(source).to_string()))?;
@@ -76,7 +76,7 @@ pub(super) fn check(spi: &Spi, home: &Home, source: pg_sys::Oid) -> Result<(), E
     let is_owner = unsafe { pg_sys::has_privs_of_role(caller, owner) };
     let may_feed = is_owner || {
         let arguments = [Argument::oid(source), Argument::oid(caller)];
-        act_as(home.owner, || spi.run_kept(&sql::may_feed(&home.schema), &arguments))?.len() > 0
+        act_as(extension.owner, || spi.run_kept(&sql::may_feed(&extension.schema), &arguments))?.len() > 0
     };
     let name = catalog::name_of(source);
     if !may_feed {
@@ -84,12 +84,17 @@ pub(super) fn check(spi: &Spi, home: &Home, source: pg_sys::Oid) -> Result<(), E
         return Err(refuse(Reason::NotAllowed, message)
             .with_hint(format!("Its owner grants it: SELECT clip_grant_feeder('{name}', '...')")));
     }
-    check_by_reference(spi, home, source, &name)
+    check_by_reference(spi, extension, source, &name)
 }
 
-fn check_by_reference(spi: &Spi, home: &Home, source: pg_sys::Oid, name: &str) -> Result<(), Error> {
-    let statement = sql::is_by_reference(&home.schema);
-    if act_as(home.owner, || spi.run_kept(&statement, &[Argument::oid(source)]))?.len() > 0 {
+fn check_by_reference(
+    spi: &Spi,
+    extension: &ExtensionSchema,
+    source: pg_sys::Oid,
+    name: &str,
+) -> Result<(), Error> {
+    let statement = sql::is_by_reference(&extension.schema);
+    if act_as(extension.owner, || spi.run_kept(&statement, &[Argument::oid(source)]))?.len() > 0 {
         return Ok(());
     }
     Err(refuse(Reason::NotReady, format!("table {name} is not watched by reference"))

@@ -16,7 +16,7 @@ use crate::version::VERSION;
 
 /// The extension's schema and owner, and pgvector's types, whatever a search_path says.
 #[derive(Clone)]
-pub(crate) struct Home {
+pub(crate) struct ExtensionSchema {
     /// Quoted.
     pub(crate) schema: String,
     /// The owner of the extension's tables.
@@ -33,33 +33,33 @@ pub(crate) struct Home {
 /// What a database has of the extension.
 pub(crate) enum Installed {
     /// The extension of this library.
-    Here(Home),
+    Here(ExtensionSchema),
     /// An extension of this other version.
     OtherVersion(String),
     /// No extension, or one whose queue is filled by logical replication.
     Nothing,
 }
 
-impl Home {
+impl ExtensionSchema {
     /// Found from a function of the extension: the one that runs.
-    pub(crate) fn of(function: pg_sys::Oid) -> Result<Home, Error> {
-        let extension = Extension::of_function(function).ok_or(Error::NoExtension)?;
-        if extension.version != VERSION {
-            return Err(Error::OtherVersion(extension.version));
+    pub(crate) fn of(function: pg_sys::Oid) -> Result<ExtensionSchema, Error> {
+        let entry = Extension::of_function(function).ok_or(Error::NoExtension)?;
+        if entry.version != VERSION {
+            return Err(Error::OtherVersion(entry.version));
         }
-        Home::look_up(&extension).ok_or(Error::NoExtension)
+        ExtensionSchema::look_up(&entry).ok_or(Error::NoExtension)
     }
 
     /// Found from the extension itself.
     pub(crate) fn installed() -> Installed {
-        let Some(extension) = Extension::named(c"pg_clip") else {
+        let Some(entry) = Extension::named(c"pg_clip") else {
             return Installed::Nothing;
         };
-        if extension.version != VERSION {
-            return Installed::OtherVersion(extension.version);
+        if entry.version != VERSION {
+            return Installed::OtherVersion(entry.version);
         }
-        match Home::look_up(&extension) {
-            Some(home) if !is_subscribed(home.queue) => Installed::Here(home),
+        match ExtensionSchema::look_up(&entry) {
+            Some(extension) if !is_subscribed(extension.queue) => Installed::Here(extension),
             _ => Installed::Nothing,
         }
     }
@@ -75,15 +75,15 @@ impl Home {
         if self.is_of_vectors(column.type_oid) { Ok(column) } else { table.column_of(name, self.vector_type) }
     }
 
-    fn look_up(extension: &Extension) -> Option<Home> {
-        let queue = extension.relation(c"clip_queue")?;
+    fn look_up(entry: &Extension) -> Option<ExtensionSchema> {
+        let queue = entry.relation(c"clip_queue")?;
         let pgvector = Extension::named(c"vector")?;
-        Some(Home {
-            schema: catalog::schema_name(extension.schema),
+        Some(ExtensionSchema {
+            schema: catalog::schema_name(entry.schema),
             owner: catalog::owner_of(queue)?,
             vector_type: pgvector.type_named(c"vector")?,
             halfvec_type: pgvector.type_named(c"halfvec").unwrap_or(pg_sys::InvalidOid),
-            watches: extension.relation(c"clip_watches")?,
+            watches: entry.relation(c"clip_watches")?,
             queue,
         })
     }
