@@ -32,7 +32,7 @@ use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::identity::{identity, name_of};
 use crate::watch::provenance;
 use crate::watch::target::{Checksum, Known};
-use crate::watch::watched::{Patience, Watched};
+use crate::watch::watched::{LockWait, Watched};
 
 /// What took too long is tried once more with so many photos at a time: many at once may be slow where each is not, and
 /// so may a busy machine. Only then is the table slow.
@@ -121,7 +121,7 @@ impl Batches {
         };
         let look_up = || {
             transaction_on(source, self.lane.patience(), |spi| {
-                match Watched::to_embed(spi, &self.extension, source, Patience::None)? {
+                match Watched::to_embed(spi, &self.extension, source, LockWait::None)? {
                     Some(watched) => {
                         let model = model_of(spi, &watched)?;
                         Ok(Some((watched.source, model, watched.next)))
@@ -205,7 +205,7 @@ impl Batches {
         let extension = &self.extension;
         let source = jobs.first().map_or(pg_sys::InvalidOid, |job| job.source);
         transaction_on(source, self.lane.patience(), |spi| {
-            let Some(watched) = Watched::to_embed(spi, extension, source, Patience::None)? else {
+            let Some(watched) = Watched::to_embed(spi, extension, source, LockWait::None)? else {
                 return Ok(None);
             };
             let found = read::read(spi, &watched, jobs)?;

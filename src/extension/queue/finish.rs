@@ -24,7 +24,7 @@ use crate::watch::provenance;
 use crate::watch::role::act_as;
 use crate::watch::sql;
 use crate::watch::target::{self, Checksum, Known, Row, Target, checksum_of};
-use crate::watch::watched::{Patience, Watched};
+use crate::watch::watched::{LockWait, Watched};
 
 /// A job, and what came of its photo.
 #[derive(Clone)]
@@ -76,7 +76,7 @@ pub(super) fn finish(
         return Ok(Done::default());
     };
     let source = first.job.source;
-    let watched = Watched::to_embed(spi, extension, source, Patience::None)?;
+    let watched = Watched::to_embed(spi, extension, source, LockWait::None)?;
     // A crash loses a vector together with the end of its job.
     spi.run_kept("SET LOCAL synchronous_commit = off", &[])?;
     // What is deferred would run at the commit, as the worker.

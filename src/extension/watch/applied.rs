@@ -12,7 +12,7 @@ use pgrx::pg_sys;
 
 use super::extension_schema::ExtensionSchema;
 use super::role::PortableOutput;
-use super::watched::{Patience, Source, Watch};
+use super::watched::{LockWait, Source, Watch};
 use super::{printed_keys, sql};
 use crate::catalog::{self, Column};
 use crate::encoding;
@@ -67,7 +67,7 @@ fn write_jobs(table: pg_sys::Oid, function: pg_sys::Oid, fired: &Fired) -> Resul
     if watch.rests() {
         return Ok(());
     }
-    let source = watch.source(Patience::Wait)?.ok_or_else(not_watched)?;
+    let source = watch.source(LockWait::Wait)?.ok_or_else(not_watched)?;
     let project = watch.source_project(&source)?;
     match fired {
         Fired::Row { before, after } => {
@@ -78,7 +78,7 @@ fn write_jobs(table: pg_sys::Oid, function: pg_sys::Oid, fired: &Fired) -> Resul
             jobs.add(touched.in_turn)
         }
         Fired::Truncate => {
-            let watched = watch.with_target(source, Patience::Wait)?.ok_or_else(not_watched)?;
+            let watched = watch.with_target(source, LockWait::Wait)?.ok_or_else(not_watched)?;
             let jobs = Jobs::of(&spi, &extension, &watched.source);
             if table == watched.source.table.oid {
                 jobs.clear()?;

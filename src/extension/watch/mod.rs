@@ -30,7 +30,7 @@ use self::extension_schema::ExtensionSchema;
 use self::key::Key;
 use self::photos::{Photos, Renamed};
 use self::role::PortableOutput;
-use self::watched::{Mode, Patience, Source, Watch, Watched};
+use self::watched::{LockWait, Mode, Source, Watch, Watched};
 use crate::catalog::{self, Column, identifier};
 use crate::encoding::c_string;
 use crate::error::Error;
@@ -168,7 +168,7 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
         return Ok(());
     }
     let gone = || Error::NotWatched(catalog::name_of(firing.table));
-    let source = watch.source(Patience::Wait)?.ok_or_else(gone)?;
+    let source = watch.source(LockWait::Wait)?.ok_or_else(gone)?;
     let mode = settings::enabled().then(|| {
         let registration = watch.registration.as_ref();
         registration.map_or(Mode::Sync, |registration| registration.mode)
@@ -183,7 +183,7 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
             None => Ok(()),
         };
     }
-    let watched = watch.with_target(source, Patience::Wait)?.ok_or_else(gone)?;
+    let watched = watch.with_target(source, LockWait::Wait)?.ok_or_else(gone)?;
     watched.read(|| match firing.event {
         Event::Insert => {
             let mut photos = Photos::new(&spi, &extension, &watched)?;

@@ -72,7 +72,7 @@ pub(crate) enum Mode {
 
 /// Whether locks are waited for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub(crate) enum LockWait {
     Wait,
     /// A lock that is not free is an error, 55P03.
     None,
@@ -180,8 +180,8 @@ impl<'a> Watch<'a> {
     }
 
     /// Looks the watched table up. Nothing where it is gone.
-    pub(crate) fn source(&self, patience: Patience) -> Result<Option<Source>, Error> {
-        patience.lock(Lock::RowShare, self.source)?;
+    pub(crate) fn source(&self, lock_wait: LockWait) -> Result<Option<Source>, Error> {
+        lock_wait.lock(Lock::RowShare, self.source)?;
         let Some(table) = Table::find(self.source)? else {
             return Ok(None);
         };
@@ -199,11 +199,11 @@ impl<'a> Watch<'a> {
 
     /// Looks the target up, and refuses what does not fit: a value is of one type in the source and in the target, and
     /// nothing casts it on the way. Nothing where the target is gone.
-    pub(crate) fn with_target(&self, source: Source, patience: Patience) -> Result<Option<Watched>, Error> {
+    pub(crate) fn with_target(&self, source: Source, lock_wait: LockWait) -> Result<Option<Watched>, Error> {
         if self.source == self.target {
             return Err(Error::OwnTarget(source.table.name));
         }
-        patience.lock(Lock::RowExclusive, self.target)?;
+        lock_wait.lock(Lock::RowExclusive, self.target)?;
         let Some(target) = Table::find(self.target)? else {
             return Ok(None);
         };
@@ -265,10 +265,10 @@ impl Watched {
         spi: &Spi,
         extension: &ExtensionSchema,
         source: pg_sys::Oid,
-        patience: Patience,
+        lock_wait: LockWait,
     ) -> Result<Option<Watched>, Error> {
         match Watch::registered(spi, extension, source)? {
-            Some(watch) => Watched::of(&watch, patience),
+            Some(watch) => Watched::of(&watch, lock_wait),
             None => Ok(None),
         }
     }
@@ -278,17 +278,17 @@ impl Watched {
         spi: &Spi,
         extension: &ExtensionSchema,
         source: pg_sys::Oid,
-        patience: Patience,
+        lock_wait: LockWait,
     ) -> Result<Option<Watched>, Error> {
         match Watch::registered(spi, extension, source)? {
-            Some(watch) if !watch.rests() => Watched::of(&watch, patience),
+            Some(watch) if !watch.rests() => Watched::of(&watch, lock_wait),
             _ => Ok(None),
         }
     }
 
-    fn of(watch: &Watch, patience: Patience) -> Result<Option<Watched>, Error> {
-        match watch.source(patience)? {
-            Some(source) => watch.with_target(source, patience),
+    fn of(watch: &Watch, lock_wait: LockWait) -> Result<Option<Watched>, Error> {
+        match watch.source(lock_wait)? {
+            Some(source) => watch.with_target(source, lock_wait),
             None => Ok(None),
         }
     }
@@ -320,12 +320,12 @@ impl Source {
     }
 }
 
-impl Patience {
+impl LockWait {
     fn lock(self, lock: Lock, table: pg_sys::Oid) -> Result<(), Error> {
         match self {
-            Patience::Wait => lock.take(table),
-            Patience::None if lock.try_take(table) => {}
-            Patience::None => return Err(Error::Locked(catalog::name_of(table))),
+            LockWait::Wait => lock.take(table),
+            LockWait::None if lock.try_take(table) => {}
+            LockWait::None => return Err(Error::Locked(catalog::name_of(table))),
         }
         Ok(())
     }

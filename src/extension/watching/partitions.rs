@@ -22,7 +22,7 @@ use crate::sql_function::sql_function;
 use crate::varlena::Utf8;
 use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
-use crate::watch::watched::{Patience, Watched};
+use crate::watch::watched::{LockWait, Watched};
 use crate::watch::{self, sql};
 
 sql_function! {
@@ -74,7 +74,7 @@ fn roots_of_dropped(schema: &str) -> String {
 
 /// Brings the triggers of a watched table's partitions, and of those that it had, to what they have to be.
 fn follow(spi: &Spi, extension: &ExtensionSchema, root: pg_sys::Oid) -> Result<(), Error> {
-    let Some(watched) = Watched::registered(spi, extension, root, Patience::Wait)? else {
+    let Some(watched) = Watched::registered(spi, extension, root, LockWait::Wait)? else {
         return Ok(());
     };
     for part in parts(spi, &watched, PARTS_WITHOUT)? {

@@ -23,7 +23,7 @@ use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::{argument, oid_of};
 use crate::watch::role::{PortableOutput, act_as};
 use crate::watch::sql::photo;
-use crate::watch::watched::{Patience, Watched};
+use crate::watch::watched::{LockWait, Watched};
 
 /// What a feeder may ask for.
 const MOST_JOBS: i32 = 1000;
@@ -131,7 +131,7 @@ fn claim(
     most: i32,
     lease: f64,
 ) -> Result<Vec<Claimed>, Error> {
-    let Some(watched) = Watched::to_embed(spi, extension, source, Patience::None)? else {
+    let Some(watched) = Watched::to_embed(spi, extension, source, LockWait::None)? else {
         return Ok(Vec::new());
     };
     let jobs = act_as(extension.owner, || {

@@ -27,7 +27,7 @@ use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::{argument, oid_of};
 use crate::watch::role::act_as;
 use crate::watch::target::{Checksum, checksum_of};
-use crate::watch::watched::{Patience, Watched};
+use crate::watch::watched::{LockWait, Watched};
 
 sql_function! {
     /// `clip_feed(source regclass, keys text[], generations text[], reference_list text[], images bytea[],
@@ -259,7 +259,7 @@ impl Feeding<'_> {
     }
 
     fn watched(&self, spi: &Spi, extension: &ExtensionSchema) -> Result<Option<Watched>, Error> {
-        Watched::to_embed(spi, extension, self.source, Patience::None)
+        Watched::to_embed(spi, extension, self.source, LockWait::None)
     }
 
     /// The jobs that are there now, by their keys.
