@@ -43,7 +43,7 @@ impl AddAssign for Times {
 pub(crate) fn measure() {
     let minutes = std::env::var("PG_CLIP_ROLE_MINUTES")
         .map_or(MINUTES, |minutes| minutes.parse().expect("minutes are a number"));
-    let mut trial = Trial::new();
+    let mut trial = Trial::begin();
     run(
         &mut trial.database().connect(),
         "CREATE TABLE stranger.pictures AS SELECT * FROM public.pictures; ALTER TABLE stranger.pictures OWNER TO stranger;

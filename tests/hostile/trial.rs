@@ -18,7 +18,7 @@ pub struct Trial {
 
 impl Trial {
     /// The ordinary role is called `stranger`, the other one `neighbour`; each owns a schema of its name.
-    pub fn new() -> Trial {
+    pub fn begin() -> Trial {
         let ground = Ground::new();
         let database = ground.database("trial");
         let catalog = Catalog::read(&mut database.connect());

@@ -128,8 +128,9 @@ fn run_page(path: &str, servers: &[Named], mut settle: impl FnMut()) {
             let sockets = server.clusters[0].server.sockets().display().to_string();
             block.text = block.text.replace(server.host, &sockets);
         }
-        let answers = on.clusters.iter().map(|cluster| one(&session, cluster, &block));
-        let answer = answers.last().expect("a server");
+        let mut answers: Vec<String> =
+            on.clusters.iter().map(|cluster| one(&session, cluster, &block)).collect();
+        let answer = answers.pop().expect("a server");
         settle();
         answered = Some((block.text, answer));
         count += 1;
