@@ -1,6 +1,5 @@
 //! What the demo, the tests and the packages build is built once.
 
-use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
 use pg_clip_tests::{places, tested_postgres};
@@ -19,31 +18,9 @@ fn nothing_is_built_again() {
     assert_eq!(again, Vec::<String>::new());
 }
 
-#[test]
-fn the_tests_of_embedder_and_feeder_take_the_crates_that_are_installed() {
-    let rounds = round();
-    let ([server, feeder], [embedder_tests, feeder_tests, ..]) = rounds.split_at(2) else {
-        panic!("fewer commands");
-    };
-    for (installed, tests, own) in
-        [(server, embedder_tests, &["fastrand", "temp_dir"][..]), (feeder, feeder_tests, &["temp_dir"])]
-    {
-        let installed: BTreeSet<&[String]> = installed.iter().map(|made| made.files.as_slice()).collect();
-        let others: BTreeSet<&str> = tests
-            .iter()
-            .filter(|made| !made.is_ours && !installed.contains(made.files.as_slice()))
-            .map(|made| made.name.as_str())
-            .collect();
-        assert_eq!(others, own.iter().copied().collect());
-    }
-}
-
 /// What cargo says of a crate that it has built.
 struct Made {
     name: String,
-    /// Whether it is a crate of the checkout.
-    is_ours: bool,
-    files: Vec<String>,
     is_fresh: bool,
 }
 
@@ -76,11 +53,8 @@ fn made(command: &mut Command) -> Vec<Made> {
 
 impl Made {
     fn of(artifact: &Value) -> Made {
-        let files = artifact["filenames"].as_array().expect("files").iter();
         Made {
             name: artifact["target"]["name"].as_str().expect("a name").to_owned(),
-            is_ours: artifact["package_id"].as_str().is_some_and(|id| id.starts_with("path+")),
-            files: files.map(|file| file.as_str().expect("a path").to_owned()).collect(),
             is_fresh: artifact["fresh"] == true,
         }
     }
