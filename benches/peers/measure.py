@@ -42,6 +42,10 @@ def main() -> None:
         for name, (part, _) in chosen.items():
             say(name)
             part(bench)
+    except (Exception, SystemExit):
+        # What was measured before is not lost.
+        print(report.markdown(bench, ["This run did not come to its end."]), file=sys.stderr)
+        raise
     finally:
         bench.processes.end()
     minutes = (time.monotonic() - start) / 60
@@ -50,7 +54,7 @@ def main() -> None:
         f"Other work kept {busy:.1f} processors busy before the run and {(after := other_work()):.1f} after it.",
     ]
     if max(busy, after) > QUIET:
-        machine.append("The machine was not quiet: these figures do not count.")
+        machine.append("Other work ran beside it at the beginning or the end: the ratios tell more than the times.")
     if options.parts:
         machine.append(f"Parts of the bench: {', '.join(chosen)}.")
     found = report.markdown(bench, machine)

@@ -303,7 +303,9 @@ fn a_deleted_photo_does_not_wait_for_those_that_came_before() {
         (SELECT key FROM clip_queue WHERE claimed AND key = '1'),
         (SELECT key FROM clip_queue WHERE NOT claimed ORDER BY run_at LIMIT 1))";
     wait_until("the job of the deleted photo is the next one", PATIENCE, || {
-        copy.query_opt(next, &[]).expect("a query").is_some_and(|row| row.get::<_, Option<&str>>(0) == Some("1"))
+        copy.query_opt(next, &[])
+            .expect("a query")
+            .is_some_and(|row| row.get::<_, Option<&str>>(0) == Some("1"))
     });
     send(stopped, Signal::SIGCONT);
     nodes.settle(&mut shop, &mut copy);

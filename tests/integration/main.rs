@@ -4,7 +4,6 @@ mod analyst;
 mod backfill;
 mod bad_input;
 mod broken_embedder;
-mod builds;
 mod costs;
 mod crashes;
 mod current_model;

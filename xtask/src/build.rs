@@ -46,7 +46,7 @@ pub fn build_without_feeder(
 
 /// The build of the extension, the embedder and the installer of models in one go: their common crates are built once, and no processor waits while the bindings
 /// to PostgreSQL are made.
-pub fn of_server(workspace: &Workspace, environment: &Environment, postgres: &Postgres) -> Result<Command> {
+fn of_server(workspace: &Workspace, environment: &Environment, postgres: &Postgres) -> Result<Command> {
     let mut server = workspace.cargo();
     server.args(["build", "--release", "--package", "pg_clip_embedder", "--package", "pg_clip_models"]);
     for_extension(&mut server, environment, postgres)?;
@@ -54,7 +54,7 @@ pub fn of_server(workspace: &Workspace, environment: &Environment, postgres: &Po
 }
 
 /// The build of the feeder.
-pub fn of_feeder(workspace: &Workspace) -> Command {
+fn of_feeder(workspace: &Workspace) -> Command {
     let mut feeder = workspace.cargo();
     feeder.args(["build", "--release", "--package", "pg_clip_feeder"]);
     feeder

@@ -21,7 +21,7 @@ use crate::progress::say;
 pub const PG_CONFIG_VARIABLE: &str = "PG_CLIP_TEST_PG_CONFIG";
 
 /// The crates whose tests need no server; `pg_clip_models` is tested with the embedder.
-pub const UNIT_TESTED: [&str; 4] = ["pg_clip_embedder", "pg_clip_feeder", "pg_clip_wire", "xtask"];
+const UNIT_TESTED: [&str; 4] = ["pg_clip_embedder", "pg_clip_feeder", "pg_clip_wire", "xtask"];
 
 /// Runs the tests whose names contain the filter; returns whether all is well.
 pub fn test(
@@ -70,7 +70,7 @@ fn integration(
 }
 
 /// The command that tests a crate.
-pub fn runner(places: &Places, package: &str, options: &[&str], filter: Option<&str>) -> Command {
+fn runner(places: &Places, package: &str, options: &[&str], filter: Option<&str>) -> Command {
     let mut cargo = places.workspace.cargo();
     cargo.args(["test", "--no-fail-fast", "--package", package]).args(options);
     // Decoders take minutes unless they are optimised, and the builds are those that are installed. The other crates
