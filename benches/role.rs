@@ -46,8 +46,7 @@ pub(crate) fn measure() {
     let mut trial = Trial::begin();
     run(
         &mut trial.database().connect(),
-        "CREATE TABLE stranger.pictures AS SELECT * FROM public.pictures; ALTER TABLE stranger.pictures OWNER TO stranger;
-        CREATE SCHEMA shop AUTHORIZATION neighbour; SET ROLE neighbour;
+        "CREATE SCHEMA shop AUTHORIZATION neighbour; SET ROLE neighbour;
         CREATE TABLE shop.sync (id serial PRIMARY KEY, image bytea);
         CREATE TABLE shop.async (id serial PRIMARY KEY, image bytea);
         SELECT public.clip_watch('shop.sync', target => 'shop.sync_embeddings');
@@ -135,7 +134,7 @@ fn compute_checksums(trial: &Trial, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         run(
             &mut client,
-            "SELECT count(pg_catalog.sha256(image)) FROM stranger.pictures, pg_catalog.generate_series(1, 100)",
+            "SELECT count(pg_catalog.sha256(image)) FROM public.pictures, pg_catalog.generate_series(1, 100)",
         );
     }
 }
