@@ -25,6 +25,10 @@ pub(crate) const WRONG: &str =
         checksum IS DISTINCT FROM sha256(image) OR embedding IS DISTINCT FROM clip_embed_image(image)
         OR photos.project IS DISTINCT FROM image_embeddings.project)";
 
+/// As docs/embedding-node.md has them. Without the second, a server that is killed during the first copy of a table may ask
+/// the other for a slot that it has dropped, and no row comes.
+pub(crate) const OPTIONS: &str = "WITH (origin = none, synchronous_commit = on)";
+
 impl Nodes {
     pub(crate) fn start() -> Nodes {
         let (application, node) =
@@ -41,14 +45,12 @@ impl Nodes {
 
     pub(crate) fn subscribe_to_photos(&self) {
         run(&mut self.shop.connect(), "CREATE PUBLICATION photos FOR TABLE photos");
-        let options = "WITH (origin = none)";
-        subscribe(&mut self.copy.connect(), "photos", &self.application, &self.shop, options);
+        subscribe(&mut self.copy.connect(), "photos", &self.application, &self.shop, OPTIONS);
     }
 
     pub(crate) fn subscribe_to_vectors(&self) {
         run(&mut self.copy.connect(), "CREATE PUBLICATION vectors FOR TABLE image_embeddings");
-        let options = "WITH (origin = none)";
-        subscribe(&mut self.shop.connect(), "vectors", &self.node, &self.copy, options);
+        subscribe(&mut self.shop.connect(), "vectors", &self.node, &self.copy, OPTIONS);
     }
 
     pub(crate) fn all() -> Nodes {

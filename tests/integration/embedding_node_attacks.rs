@@ -6,7 +6,7 @@ use pg_clip_tests::{
 };
 use postgres::Client;
 
-use crate::embedding_node::{Nodes, PHOTOS, WRONG, inferences, insert};
+use crate::embedding_node::{Nodes, OPTIONS, PHOTOS, WRONG, inferences, insert};
 
 /// The errors of a subscription's apply worker so far.
 const APPLY_ERRORS: &str = "SELECT apply_error_count FROM pg_stat_subscription_stats";
@@ -130,7 +130,7 @@ fn a_node_that_comes_later_takes_over() {
     insert(&mut shop, 1, 10);
     wait_for_the_queue(&mut shop);
     run(&mut shop, "CREATE PUBLICATION photos FOR TABLE photos, image_embeddings");
-    pg_clip_tests::subscribe(&mut copy, "photos", &nodes.application, &nodes.shop, "WITH (origin = none)");
+    pg_clip_tests::subscribe(&mut copy, "photos", &nodes.application, &nodes.shop, OPTIONS);
     // Its watch rests as long as the vectors come to it.
     wait_until_equal(&mut shop, &mut copy, "photos");
     wait_until_equal(&mut shop, &mut copy, "image_embeddings");
