@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::attack::{state_of, statements, strangers_session};
 use super::calls::Catalog;
@@ -14,6 +15,28 @@ pub struct Trial {
     ground: Ground,
     database: TestDatabase,
     catalog: Catalog,
+    internal_errors: Mutex<Vec<InternalError>>,
+}
+
+/// An error of SQLSTATE XX000 and the like that a session was told.
+struct InternalError {
+    message: String,
+    statement: String,
+    /// The functions and statements that it came through.
+    context: Option<String>,
+}
+
+/// What PostgreSQL says where two sessions change or drop one object at the same time, without an SQLSTATE of its own.
+const RACES_OF_POSTGRESQL: [&str; 3] =
+    ["tuple concurrently updated", "tuple concurrently deleted", "could not find tuple for constraint "];
+
+impl InternalError {
+    /// Whether PostgreSQL raised it in a statement that calls nothing of pg_clip's and fires no trigger.
+    fn is_a_race_of_postgresql(&self) -> bool {
+        self.context.is_none()
+            && !self.statement.contains("clip_")
+            && RACES_OF_POSTGRESQL.iter().any(|race| self.message.starts_with(race))
+    }
 }
 
 impl Trial {
@@ -22,7 +45,7 @@ impl Trial {
         let ground = Ground::new();
         let database = ground.database("trial");
         let catalog = Catalog::read(&mut database.connect());
-        Trial { ground, database, catalog }
+        Trial { ground, database, catalog, internal_errors: Mutex::default() }
     }
 
     pub fn database(&self) -> &TestDatabase {
@@ -45,7 +68,15 @@ impl Trial {
                     continue;
                 }
                 let error = client.batch_execute(&statement).err();
-                *states.entry(state_of(error.as_ref())).or_default() += 1;
+                let state = state_of(error.as_ref());
+                if let Some(told) = error.as_ref().and_then(postgres::Error::as_db_error)
+                    && state.starts_with("XX")
+                {
+                    let (message, context) = (told.message().to_owned(), told.where_().map(str::to_owned));
+                    let error = InternalError { message, statement, context };
+                    self.internal_errors.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+                }
+                *states.entry(state).or_default() += 1;
                 if error.is_some() && client.batch_execute("ROLLBACK").is_err() {
                     client = connect();
                 }
@@ -59,7 +90,17 @@ impl Trial {
         let mut broken: Vec<String> = self.ground.embeds(&self.database, round).err().into_iter().collect();
         let gained = self.ground.gains(&self.database);
         broken.extend(gained.map(|gained| format!("the ordinary role has gained: {gained}")));
-        broken.extend(self.ground.complaints());
+        let internal_errors =
+            self.internal_errors.get_mut().unwrap_or_else(PoisonError::into_inner).split_off(0);
+        let (races, defects): (Vec<_>, Vec<_>) =
+            internal_errors.into_iter().partition(InternalError::is_a_race_of_postgresql);
+        broken.extend(defects.into_iter().map(|error| format!("{}: {}", error.statement, error.message)));
+        let mut complaints = self.ground.complaints();
+        for race in races {
+            let line = complaints.iter().position(|line| line.ends_with(&race.message));
+            line.map(|line| complaints.remove(line));
+        }
+        broken.extend(complaints);
         broken
     }
 }
