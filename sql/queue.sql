@@ -147,7 +147,7 @@ COMMENT ON COLUMN clip_coverage.failed IS
 	'photos that the queue has given up; clip_failures says why; above 10,000 an estimate';
 COMMENT ON COLUMN clip_coverage.oldest_waiting IS
 	'since when the oldest of the queued photos waits; of more than 10,000, the oldest of those that are due first';
-COMMENT ON COLUMN clip_coverage.waits_for IS 'why the queue worker leaves the table alone, or is slow with it; NULL where it does not';
+COMMENT ON COLUMN clip_coverage.waits_for IS 'why the queue worker leaves the table alone, or is slow with it, or that a subscription fills its target; NULL where nothing of that is so';
 COMMENT ON COLUMN clip_coverage.is_estimate IS
 	'whether photos, embedded, missing and stale are estimates, of tables of more than 32 MB: missing and stale are those of a sample of about 1,000 photos, and 0 where it has none; clip_count is exact';
 GRANT SELECT ON clip_coverage TO PUBLIC;
