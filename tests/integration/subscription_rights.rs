@@ -5,7 +5,6 @@ use pg_clip_tests::{
 };
 use postgres::Client;
 
-
 const WAITS_FOR: &str = "SELECT waits_for FROM clip_coverage";
 const VECTORS: &str = "SELECT count(*) FROM image_embeddings";
 
@@ -36,7 +35,8 @@ impl Databases {
 }
 
 const PHOTOS: &str = "CREATE TABLE photos (id bigserial PRIMARY KEY, image bytea)";
-const TARGET: &str = "CREATE TABLE image_embeddings (image_id bigint PRIMARY KEY, embedding vector(512) NOT NULL,
+const TARGET: &str =
+    "CREATE TABLE image_embeddings (image_id bigint PRIMARY KEY, embedding vector(512) NOT NULL,
     checksum bytea, model text)";
 
 #[test]
@@ -72,7 +72,8 @@ fn a_subscription_of_a_stranger_stops_no_watch() {
 /// A publisher sends the rows of partitions as theirs, unless it is told otherwise.
 #[test]
 fn a_watch_rests_while_a_partition_of_its_target_is_filled() {
-    const PARTITION: &str = "CREATE TABLE low (image_id bigint PRIMARY KEY, embedding text, checksum bytea, model text)";
+    const PARTITION: &str =
+        "CREATE TABLE low (image_id bigint PRIMARY KEY, embedding text, checksum bytea, model text)";
     let databases = Databases::new(PHOTOS, PARTITION);
     let mut shop = databases.shop.connect();
     run(
@@ -88,6 +89,7 @@ fn a_watch_rests_while_a_partition_of_its_target_is_filled() {
     store(&mut shop, &demo_photos()[..3]);
     assert_eq!(value::<i64>(&mut shop, VECTORS), 0);
     assert_eq!(value::<String>(&mut shop, WAITS_FOR), "a subscription fills its target");
-    run(&mut shop, "DROP SUBSCRIPTION low; CALL clip_backfill('photos')");
+    run(&mut shop, "DROP SUBSCRIPTION low");
+    run(&mut shop, "CALL clip_backfill('photos')");
     assert_eq!(value::<i64>(&mut shop, VECTORS), 3);
 }
