@@ -11,7 +11,7 @@ const CONTENT_SECURITY_POLICY =
   "default-src 'none'; connect-src 'self'; img-src 'self' blob: data:; script-src 'self'; style-src 'self'; " +
   "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const pool = new pg.Pool({ statement_timeout: 20_000, options: "-c hnsw.iterative_scan=strict_order" });
+const pool = new pg.Pool({ statement_timeout: 20_000, options: "-c hnsw.iterative_scan=relaxed_order" });
 pool.on("error", (error) => console.error(`a connection is lost: ${error.message}`));
 
 async function rows(query, parameters = []) {
@@ -27,7 +27,7 @@ function nearest(embedding, parameter, project) {
        FROM image_embeddings WHERE $2::text IS NULL OR project = $2
        ORDER BY distance LIMIT $3
      ) AS nearest JOIN customer_photos AS photo ON photo.id = image_id
-     ORDER BY distance`,
+     ORDER BY distance + 0`,
     [parameter, project, MOST_PHOTOS],
   );
 }

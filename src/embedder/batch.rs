@@ -8,6 +8,7 @@
 
 mod decoder_memory;
 mod fair_queue;
+mod idle_memory;
 mod image_lane;
 mod image_queue;
 mod pace;

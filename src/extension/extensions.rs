@@ -7,6 +7,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+use crate::catalog_row::find_row;
 use crate::encoding;
 use crate::varlena::Bytes;
 
@@ -53,15 +54,6 @@ impl Extension {
     }
 }
 
-/// Whether a subscription of logical replication fills a table.
-pub(crate) fn is_subscribed(table: pg_sys::Oid) -> bool {
-    // As in PostgreSQL's catalog/pg_subscription_rel.h.
-    const RELATION: u32 = 6102;
-    const INDEX: u32 = 6117;
-    const TABLE: u32 = 2;
-    first_row(RELATION.into(), INDEX, TABLE, pg_sys::F_OIDEQ, table.into(), |_, _| ()).is_some()
-}
-
 /// The extension that an object is a member of; no number where there is none.
 fn extension_of(class: pg_sys::Oid, object: pg_sys::Oid) -> pg_sys::Oid {
     // SAFETY: looks any two numbers up in pg_depend.
@@ -82,32 +74,7 @@ fn find(index: u32, column: u32, equal: u32, value: pg_sys::Datum) -> Option<Ext
             Extension { oid: fixed.oid, schema: fixed.extnamespace, version }
         }
     };
-    first_row(pg_sys::ExtensionRelationId, index, column, equal, value, read)
-}
-
-/// What `read` makes of the first row of a catalog whose column, the first one of the index, equals a value.
-fn first_row<R>(
-    catalog: pg_sys::Oid,
-    index: u32,
-    column: u32,
-    equal: u32,
-    value: pg_sys::Datum,
-    read: impl FnOnce(pg_sys::HeapTuple, pg_sys::TupleDesc) -> R,
-) -> Option<R> {
-    // SAFETY: called inside of a transaction, with an index of the catalog that begins with this column, and a value and an
-    // operator of its type; the row is read before the scan ends.
-    unsafe {
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::table_open(catalog, lock);
-        let mut key = pg_sys::ScanKeyData::default();
-        let is_equal = pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber;
-        pg_sys::ScanKeyInit(&mut key, column as pg_sys::AttrNumber, is_equal, equal.into(), value);
-        let scan =
-            pg_sys::systable_beginscan(relation, index.into(), true, std::ptr::null_mut(), 1, &mut key);
-        let row = pg_sys::systable_getnext(scan);
-        let found = (!row.is_null()).then(|| read(row, (*relation).rd_att));
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(relation, lock);
-        found
-    }
+    find_row(pg_sys::ExtensionRelationId, index, column, equal, value, |row, description| {
+        Some(read(row, description))
+    })
 }

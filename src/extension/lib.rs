@@ -14,6 +14,7 @@
 mod attempt;
 mod backfill;
 mod catalog;
+mod catalog_row;
 mod caught;
 mod client;
 mod concurrent_index;
@@ -47,6 +48,7 @@ mod spi;
 mod sql_function;
 mod sqlstate;
 mod status;
+mod subscriptions;
 mod supervisor;
 mod varlena;
 mod vector;

@@ -31,6 +31,16 @@ pub(crate) fn ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
+/// The partitions of a table at any depth; none where it is not partitioned.
+pub(crate) fn below(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    if !is_partitioned(table) {
+        return Vec::new();
+    }
+    let mut tree = tree(table);
+    tree.retain(|part| *part != table);
+    tree
+}
+
 /// Whether this backend knows all partitions that the committed transactions attached, whose rows it can see. It does not
 /// where a transaction that attaches or detaches one is under way.
 pub(crate) fn is_known(table: &Table) -> bool {
@@ -38,29 +48,37 @@ pub(crate) fn is_known(table: &Table) -> bool {
         return true;
     }
     accept_changes();
-    // SAFETY: the function takes any number, and returns a list of oids; an ERROR becomes a panic.
-    let tree = unsafe {
-        oids(pg_sys::ffi::pg_guard_ffi_boundary(|| {
-            find_all_inheritors(table.oid, pg_sys::NoLock as pg_sys::LOCKMODE, std::ptr::null_mut())
-        }))
-    };
-    tree.into_iter().all(is_settled)
+    tree(table.oid).into_iter().all(is_settled)
 }
 
 /// Whether no transaction attaches a partition to this table. One that did has told all backends before its lock is free.
 fn is_settled(table: pg_sys::Oid) -> bool {
     let mode = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
-    // SAFETY: the function that asks takes any number, and any number may be locked; a lock that was taken is given back
-    // once.
+    if !is_partitioned(table) {
+        return true;
+    }
+    // SAFETY: any number may be locked; a lock that was taken is given back once.
     unsafe {
-        if pg_sys::get_rel_relkind(table).cast_unsigned() != pg_sys::RELKIND_PARTITIONED_TABLE {
-            return true;
-        }
         let is_free = pg_sys::ConditionalLockRelationOid(table, mode);
         if is_free {
             pg_sys::UnlockRelationOid(table, mode);
         }
         is_free
+    }
+}
+
+fn is_partitioned(table: pg_sys::Oid) -> bool {
+    // SAFETY: looks any number up in the catalogs.
+    unsafe { pg_sys::get_rel_relkind(table).cast_unsigned() == pg_sys::RELKIND_PARTITIONED_TABLE }
+}
+
+/// A table and what is below it.
+fn tree(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: the function takes any number, and returns a list of oids; an ERROR becomes a panic.
+    unsafe {
+        oids(pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            find_all_inheritors(table, pg_sys::NoLock as pg_sys::LOCKMODE, std::ptr::null_mut())
+        }))
     }
 }
 

@@ -79,6 +79,7 @@ mod standby;
 mod standbys;
 mod statistics;
 mod storage;
+mod subscription_rights;
 mod thresholds;
 mod transactions;
 mod typed_rows;

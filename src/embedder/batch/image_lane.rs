@@ -19,9 +19,11 @@ use pg_clip_wire::{Priority, Work};
 
 use super::decoder_memory::DecoderMemory;
 use super::fair_queue::Source;
+use super::idle_memory::IdleMemory;
 use super::image_queue::{ImageQueue, Room, Takes};
 use super::{Reply, answer, same_model, share};
 use crate::image::{self, JpegScaling};
+use crate::memory;
 use crate::model::Model;
 use crate::onnxruntime::Urgency;
 use crate::scheduling;
@@ -50,6 +52,7 @@ pub(crate) struct ImageLane(Arc<Lane>);
 struct Lane {
     queue: Queue,
     decoder_memory: DecoderMemory,
+    idle_memory: IdleMemory,
     jpeg_scaling: JpegScaling,
     watchdog: Arc<Watchdog>,
 }
@@ -67,6 +70,9 @@ const INTERACTIVE_BATCH: usize = 8;
 /// How many images are kept ready for the network, besides those that are being decoded.
 const AHEAD: usize = 16;
 
+/// For how long no image has come when free memory is given back: far longer than the pauses between an uploader's photos.
+const IDLE: Duration = Duration::from_secs(5);
+
 impl ImageLane {
     /// Starts the decoders and `threads` threads that run the network, and one more of each for interactive images alone.
     /// There is one decoder less than there are `threads`, but one at least: beside the network, which uses them all,
@@ -80,7 +86,8 @@ impl ImageLane {
     ) -> io::Result<ImageLane> {
         let decoders = (threads.get() - 1).max(1);
         let (queue, decoder_memory) = (Queue::new(decoders + AHEAD), DecoderMemory::new(decoder_memory));
-        let lane = ImageLane(Arc::new(Lane { queue, decoder_memory, jpeg_scaling, watchdog }));
+        let idle_memory = IdleMemory::new(IDLE);
+        let lane = ImageLane(Arc::new(Lane { queue, decoder_memory, idle_memory, jpeg_scaling, watchdog }));
         for number in 0..decoders {
             lane.spawn(&format!("decoder {number}"), |lane| {
                 scheduling::lower_priority();
@@ -95,6 +102,10 @@ impl ImageLane {
         }
         lane.spawn("decoder", |lane| lane.decode(Takes::InteractiveOnly))?;
         lane.spawn("image", |lane| lane.work(Takes::InteractiveOnly))?;
+        lane.spawn("idle memory", |lane| {
+            scheduling::lower_priority();
+            lane.idle_memory.watch(memory::give_back);
+        })?;
         Ok(lane)
     }
 
@@ -111,6 +122,7 @@ impl ImageLane {
 impl Drop for ImageLane {
     fn drop(&mut self) {
         self.0.queue.close();
+        self.0.idle_memory.close();
     }
 }
 
@@ -150,7 +162,10 @@ impl Lane {
         drop((frame, memory));
         match values {
             Ok((values, _)) => room.fill(Prepared { model, values, decoding, reply }),
-            Err(error) => reply.send(Err(error.into())),
+            Err(error) => {
+                reply.send(Err(error.into()));
+                self.idle_memory.used();
+            }
         }
     }
 
@@ -168,6 +183,7 @@ impl Lane {
             let _busy = self.watchdog.busy("embedding a batch of images");
             // A panic drops the replies, which answers them.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| run(group, urgency)));
+            self.idle_memory.used();
         }
     }
 }

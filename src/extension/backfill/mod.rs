@@ -22,6 +22,7 @@ use crate::queue::backfill::Calls;
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
 use crate::sql_function::sql_function;
+use crate::subscriptions::is_subscribed;
 use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::oid_of;
 use crate::watch::registry::{argument, check_owner};
@@ -82,7 +83,7 @@ impl<'a> Call<'a> {
         let (name, total) = procedure.step(|spi| {
             let extension = ExtensionSchema::of(procedure.function())?;
             let pair = watched(spi, &extension, source)?;
-            if (Calls { spi, extension: &extension, source }).is_subscribed()? {
+            if is_subscribed(extension.queue) {
                 return Err(refuse(
                     Reason::NotReady,
                     "the queue of this database is filled by a subscription",

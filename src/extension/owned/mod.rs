@@ -31,10 +31,10 @@ pub(crate) use self::record::{record, record_of};
 use crate::catalog::{name_of, owner_of};
 use crate::encoding::{c_string, to_server};
 use crate::error::Error;
-use crate::extensions::is_subscribed;
 use crate::notice;
 use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
+use crate::subscriptions::is_subscribed;
 use crate::watch::role::act_as;
 
 /// A table that is locked until the transaction's end.

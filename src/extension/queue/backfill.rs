@@ -66,10 +66,4 @@ impl Calls<'_> {
         act_as(self.extension.owner, || self.spi.run(&statement, &[Argument::oid(self.source)]))?;
         Ok(())
     }
-
-    /// Whether a subscription fills the queue: its jobs are those of the publisher.
-    pub(crate) fn is_subscribed(&self) -> Result<bool, Error> {
-        let statement = sql::is_subscribed(&self.extension.schema);
-        Ok(act_as(self.extension.owner, || self.spi.run(&statement, &[]))?.len() > 0)
-    }
 }

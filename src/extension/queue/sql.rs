@@ -51,12 +51,6 @@ pub(super) fn jobs_of(schema: &str) -> String {
     format!("SELECT key, dead FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2)")
 }
 
-/// A row where a subscription fills the queue.
-pub(super) fn is_subscribed(schema: &str) -> String {
-    let schema = schema.replace('\'', "''");
-    format!("SELECT FROM pg_subscription_rel WHERE srrelid = '{schema}.clip_queue'::regclass")
-}
-
 /// Writes down of this session's call of `clip_backfill` on source `$1` how many photos are done, of how many. What
 /// sessions that are gone wrote down is deleted.
 pub(super) fn note_backfill(schema: &str) -> String {

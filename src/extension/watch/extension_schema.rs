@@ -11,7 +11,8 @@ use pgrx::pg_sys;
 
 use crate::catalog::{self, Column, Table};
 use crate::error::Error;
-use crate::extensions::{Extension, is_subscribed};
+use crate::extensions::Extension;
+use crate::subscriptions::is_subscribed;
 use crate::version::VERSION;
 
 /// The extension's schema and owner, and pgvector's types, whatever a search_path says.

@@ -13,9 +13,9 @@ use super::role::{act_as, read_as};
 use super::watches_sql::{self, FROM_ARGUMENTS};
 use crate::catalog::{self, Column, Lock, Table};
 use crate::error::Error;
-use crate::extensions::is_subscribed;
 use crate::partition_tree;
 use crate::spi::{Argument, Rows, Spi, Varlena};
+use crate::subscriptions::is_subscribed;
 
 /// A watched table, locked.
 pub(crate) struct Source {
