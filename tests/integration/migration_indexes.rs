@@ -203,6 +203,22 @@ fn two_sessions_build_indexes_beside_each_other() {
     behind_a_writer("CREATE INDEX CONCURRENTLY extra ON image_embeddings (project)", NORMS);
 }
 
+#[test]
+fn a_migration_that_waits_holds_up_no_index_of_another_table() {
+    let cluster = cluster_of_two_models();
+    let (database, mut client) = watched(&cluster, "sync");
+    let shape = prepared(&database, &mut client, "");
+    let mut sessions = Sessions::new(&database);
+    start(&mut sessions);
+    write_after_define(&mut sessions);
+    // It waits for the snapshots of all sessions.
+    sessions.run("other", "CREATE INDEX CONCURRENTLY ON photos (project)");
+    assert_eq!(sessions.settle("migration"), Step::Blocked);
+    sessions.run("writer", "COMMIT");
+    sessions.finish("migration");
+    check(&database, &shape, "an index of another table");
+}
+
 /// How far a migration has come with its first index when its backend dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
