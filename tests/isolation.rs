@@ -69,7 +69,18 @@ impl<'a> Sessions<'a> {
         mut reached: impl FnMut(&mut Sessions) -> bool,
     ) -> Step {
         self.order(name, statement);
-        wait_for(&format!("{name}: {statement}: done, or blocked"), PATIENCE, || {
+        self.rest(name, |sessions| reached(sessions))
+    }
+
+    /// Waits until a step that was started is done, or waits for another session again.
+    #[track_caller]
+    pub fn settle(&mut self, name: &str) -> Step {
+        self.rest(name, |_| false)
+    }
+
+    #[track_caller]
+    fn rest(&mut self, name: &str, mut reached: impl FnMut(&mut Sessions) -> bool) -> Step {
+        wait_for(&format!("{name}: done, or blocked"), PATIENCE, || {
             if self.ended(name) {
                 return Some(Step::Done);
             }
@@ -96,6 +107,11 @@ impl<'a> Sessions<'a> {
             Ok(()) => panic!("{name}: {statement}: succeeded"),
             Err(error) => sqlstate(&error).to_owned(),
         }
+    }
+
+    /// The process id of a session's backend.
+    pub fn pid(&self, name: &str) -> i32 {
+        self.sessions[name].pid
     }
 
     /// The connection beside the sessions.

@@ -10,8 +10,14 @@
 //! 3. once all transactions that did not have ended, the rows that came meanwhile are added;
 //! 4. once no transaction is left that could see a row that is in the index no more, queries may use it.
 //!
-//! No lock is held between the steps, and none within them that keeps readers or writers away. What is left of a procedure that
-//! ends in between is an index that is not valid: it is in no query's way, and is dropped by the next attempt.
+//! No lock is held between the steps, and none within them that keeps readers or writers away. PostgreSQL itself holds one on
+//! the table from the first phase to the last. Here, VACUUM FULL would wait for that lock with a snapshot that the last phase
+//! waits for. So others may do what they like to the table and its indexes between two steps: a command that writes the table or
+//! its indexes anew builds an index that is not valid, too, and makes it valid. Each step that acts on an index takes the lock
+//! first, under which no other session changes what the catalogs say of the index, and looks then what is left to be done.
+//!
+//! Half an index is built by no further step: what is left of a procedure that ends in between is an index that is not valid. It
+//! is in no query's way, and is dropped by the next attempt.
 //!
 //! Expressions of an index run as the owner of its table, in a restricted operation: these functions see to it.
 
@@ -24,7 +30,6 @@ use crate::error::Error;
 use crate::migration::wait;
 use crate::owned::Table;
 use crate::procedure::Procedure;
-use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, Spi};
 use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
@@ -55,66 +60,107 @@ pub(crate) fn define(
     Ok(index)
 }
 
-/// Builds indexes that [`define`] has made, one after the other.
+/// How far an index has come, by its entry in the catalogs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It is not there any more, or is being dropped.
+    Gone,
+    Defined,
+    /// Writers add to it.
+    Ready,
+    /// Queries use it.
+    Valid,
+}
+
+/// Builds indexes that [`define`] has made, one after the other. False where another session has dropped one of them: it is to be
+/// defined again.
 pub(crate) fn build(
     procedure: &Procedure,
     table: pg_sys::Oid,
     indexes: &[pg_sys::Oid],
     check: impl Fn() -> Result<(), Error>,
-) -> Result<(), Error> {
-    let step = |act: &dyn Fn()| {
-        procedure.step(|_| {
-            check()?;
-            act();
-            Ok(())
-        })
-    };
+) -> Result<bool, Error> {
     let wait_for_writers = || -> Result<(), Error> {
         while !procedure.step(|_| wait::for_writers(table))? {}
         Ok(())
     };
+    let wait_for_snapshots = || -> Result<(), Error> {
+        while !procedure.step(|_| wait::for_snapshots())? {}
+        Ok(())
+    };
     for &index in indexes {
-        let check_index = || procedure.step(|_| check_index(table, index));
+        // Acts where the index has come so far and no farther.
+        let step = |state: State, act: &dyn Fn()| {
+            procedure.step_under(table, pg_sys::ShareUpdateExclusiveLock, &check, |_| {
+                let found = state_of(table, index);
+                if found == state {
+                    act();
+                }
+                Ok(found)
+            })
+        };
         wait_for_writers()?;
-        check_index()?;
-        // SAFETY: all transactions know of the index; an error ends the transaction, and the command with it.
-        step(&|| unsafe {
+        // SAFETY: the table is locked, and all transactions know of the index, in which nothing is: a command that was to fill it
+        // has ended with this procedure, or has made it valid. An error ends the transaction, and the command with it.
+        let found = step(State::Defined, &|| unsafe {
             pg_sys::pgstat_progress_start_command(CREATE_INDEX, table);
             pg_sys::index_concurrently_build(table, index);
             pg_sys::pgstat_progress_end_command();
         })?;
-        wait_for_writers()?;
-        check_index()?;
-        // SAFETY: all transactions write to the index; the snapshot is registered and active as long as it is used.
-        step(&|| unsafe {
+        match found {
+            State::Gone => return Ok(false),
+            State::Valid => continue,
+            State::Defined | State::Ready => wait_for_writers()?,
+        }
+        // SAFETY: the table is locked, and all transactions write to the index; the snapshot is registered and active as long as
+        // it is used.
+        let found = step(State::Ready, &|| unsafe {
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetTransactionSnapshot());
             pg_sys::PushActiveSnapshot(snapshot);
             pg_sys::validate_index(table, index, snapshot);
             pg_sys::PopActiveSnapshot();
             pg_sys::UnregisterSnapshot(snapshot);
         })?;
-        while !procedure.step(|_| wait::for_snapshots())? {}
-        check_index()?;
+        match found {
+            State::Gone | State::Defined => return Ok(false),
+            State::Valid => continue,
+            State::Ready => wait_for_snapshots()?,
+        }
         // SAFETY: the lock keeps the table and the index from being dropped; other sessions are told of the change.
-        step(&|| unsafe {
-            pg_sys::LockRelationOid(table, pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE);
+        let found = step(State::Ready, &|| unsafe {
             pg_sys::index_set_state_flags(index, pg_sys::IndexStateFlagsAction::INDEX_CREATE_SET_VALID);
             pg_sys::CacheInvalidateRelcacheByRelid(table);
         })?;
+        if matches!(found, State::Gone | State::Defined) {
+            return Ok(false);
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 const CREATE_INDEX: pg_sys::ProgressCommandType::Type =
     pg_sys::ProgressCommandType::PROGRESS_COMMAND_CREATE_INDEX;
 
-/// Refuses to go on where the index was dropped meanwhile.
-fn check_index(table: pg_sys::Oid, index: pg_sys::Oid) -> Result<(), Error> {
-    // SAFETY: looks any number up in the catalogs.
-    if unsafe { pg_sys::IndexGetRelation(index, true) } == table {
-        return Ok(());
+/// To be called with a lock on the table that keeps other sessions from changing it.
+fn state_of(table: pg_sys::Oid, index: pg_sys::Oid) -> State {
+    // SAFETY: looks any number up in the catalogs; the row's first part is the struct of pg_index, and is read before it is
+    // released.
+    unsafe {
+        let key = pg_sys::Datum::from(index);
+        let row = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::INDEXRELID as i32, key);
+        if row.is_null() {
+            return State::Gone;
+        }
+        let entry = &*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_index>();
+        let state = match (entry.indrelid == table && entry.indislive, entry.indisready, entry.indisvalid) {
+            (false, ..) => State::Gone,
+            (true, true, true) => State::Valid,
+            (true, true, false) => State::Ready,
+            (true, false, _) => State::Defined,
+        };
+        pg_sys::ReleaseSysCache(row);
+        state
     }
-    Err(refuse(Reason::NotReady, "an index was dropped while it was built").with_hint("Call again."))
 }
 
 /// The entry of an index that CREATE INDEX as the current role would make.

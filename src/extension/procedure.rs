@@ -5,6 +5,7 @@
 
 use pgrx::pg_sys;
 
+use crate::attempt::with_lock_timeout;
 use crate::error::Error;
 use crate::spi::Spi;
 
@@ -47,6 +48,36 @@ impl Procedure {
     /// Runs a step and commits it. Where the procedure must not commit, in a function or in a transaction block, that
     /// is an error (2D000).
     pub(crate) fn step<R>(&self, body: impl FnOnce(&Spi) -> Result<R, Error>) -> Result<R, Error> {
+        self.step_after(|| Ok(()), body)
+    }
+
+    /// A step under a lock on a table, for a caller that `check` accepts before and after the wait for it. The wait is as long as
+    /// it takes, and holds no lock and no snapshot that the holder could wait for. The step sees what the holder has committed.
+    pub(crate) fn step_under<R>(
+        &self,
+        table: pg_sys::Oid,
+        lock: u32,
+        check: impl Fn() -> Result<(), Error>,
+        body: impl FnOnce(&Spi) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let take = || {
+            check()?;
+            // SAFETY: any number may be locked; the transaction's end releases it.
+            with_lock_timeout(0, || unsafe {
+                pg_sys::InvalidateCatalogSnapshot();
+                pg_sys::LockRelationOid(table, lock as pg_sys::LOCKMODE);
+            });
+            check()
+        };
+        self.step_after(take, body)
+    }
+
+    /// Runs a step whose snapshot is taken after the first part.
+    fn step_after<R>(
+        &self,
+        first: impl FnOnce() -> Result<(), Error>,
+        body: impl FnOnce(&Spi) -> Result<R, Error>,
+    ) -> Result<R, Error> {
         // SAFETY: called between the statements of the procedure, in its transaction; the context lives as long as
         // the procedure, and nothing in it is used after the step.
         unsafe {
@@ -54,9 +85,11 @@ impl Procedure {
             if !pg_sys::FirstSnapshotSet {
                 pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
             }
-            pg_sys::EnsurePortalSnapshotExists();
             let before = pg_sys::MemoryContextSwitchTo(self.memory);
-            let result = body(&self.spi);
+            let result = first().and_then(|()| {
+                pg_sys::EnsurePortalSnapshotExists();
+                body(&self.spi)
+            });
             pg_sys::MemoryContextSwitchTo(before);
             pg_sys::MemoryContextReset(self.memory);
             let result = result?;

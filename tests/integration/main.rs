@@ -41,6 +41,7 @@ mod makefile;
 mod many_connections;
 mod migration;
 mod migration_dimensions;
+mod migration_indexes;
 mod migration_locks;
 mod migration_under_search;
 mod migration_under_writers;

@@ -228,9 +228,14 @@ impl Migration<'_> {
     /// itself, which takes several times as long.
     fn build_indexes(&self) -> Result<(), Error> {
         let function = self.procedure.function();
-        let indexes =
-            self.alone(|spi, tables, patience| column::define_indexes(spi, function, tables, patience))?;
-        concurrent_index::build(self.procedure, self.target, &indexes, || check_owner(self.target))
+        loop {
+            let indexes =
+                self.alone(|spi, tables, patience| column::define_indexes(spi, function, tables, patience))?;
+            let check = || check_owner(self.target);
+            if concurrent_index::build(self.procedure, self.target, &indexes, check)? {
+                return Ok(());
+            }
+        }
     }
 
     /// Goes through all rows once.

@@ -19,6 +19,7 @@ pub(crate) fn for_writers(table: pg_sys::Oid) -> Result<bool, Error> {
 /// Waits until every transaction that holds a lock that conflicts with this one has ended. As a victim of a deadlock it ends
 /// before, and its caller looks again.
 fn for_holders(table: pg_sys::Oid, lock: u32) -> Result<bool, Error> {
+    forget_snapshots();
     let waited = attempt(of_a_lock, || {
         with_lock_timeout(0, || {
             // SAFETY: the tag is that of a table.
@@ -41,9 +42,11 @@ fn for_holders(table: pg_sys::Oid, lock: u32) -> Result<bool, Error> {
 
 /// Waits until the transactions that may not see what is committed now have ended. False where that cannot be waited for.
 pub(crate) fn for_snapshots() -> Result<bool, Error> {
+    let holders = snapshot_holders();
+    forget_snapshots();
     let waited = attempt(of_a_lock, || {
         with_lock_timeout(0, || {
-            for holder in snapshot_holders() {
+            for &holder in &holders {
                 // SAFETY: a transaction that has ended is not waited for.
                 unsafe { pg_sys::VirtualXactLock(holder, true) };
             }
@@ -51,6 +54,16 @@ pub(crate) fn for_snapshots() -> Result<bool, Error> {
         Ok(())
     })?;
     Ok(waited.is_ok())
+}
+
+/// Lets go of the snapshots of a step: what is waited for may itself wait for them, as CREATE INDEX CONCURRENTLY does. The step
+/// ends with the wait.
+fn forget_snapshots() {
+    // SAFETY: a step's only active snapshot is that of its portal, outside of any query; the next step takes another.
+    unsafe {
+        pg_sys::ForgetPortalSnapshots();
+        pg_sys::InvalidateCatalogSnapshot();
+    }
 }
 
 /// The transactions of this database with a snapshot that could be older than the active one.
