@@ -118,3 +118,44 @@ COMMENT ON EVENT TRIGGER clip_partitions_altered IS 'follows partitions that com
 CREATE EVENT TRIGGER clip_partitions_dropped ON sql_drop WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED')
 	EXECUTE FUNCTION clip_follow_partitions();
 COMMENT ON EVENT TRIGGER clip_partitions_dropped IS 'follows partitions that are dropped';
+
+-- Triggers that are fired for replication. API: private.
+
+-- ENABLE TRIGGER alone makes any trigger one of what is written here, and so does a restore of data with --disable-triggers.
+-- Nothing is asked of the list of watches, which may be restored later. The library is not called.
+CREATE FUNCTION clip_keep_triggers_enabled() RETURNS event_trigger
+	LANGUAGE plpgsql
+	SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+	altered record;
+BEGIN
+	FOR altered IN
+		SELECT tgrelid::regclass AS relation, string_agg(format('ENABLE %s TRIGGER %I', made.how, tgname), ', ') AS actions
+		FROM (SELECT DISTINCT objid FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_class'::regclass) AS command
+		JOIN pg_trigger ON tgrelid = command.objid AND tgenabled = 'O'
+		JOIN (VALUES
+			('clip_watch_applied'::name, 'REPLICA'),
+			('clip_watch_applied_truncate', 'REPLICA'),
+			('clip_migration', 'ALWAYS'),
+			('clip_migration_gap', 'ALWAYS')
+		) AS made (name, how) ON made.name = tgname
+		WHERE EXISTS (
+			SELECT FROM pg_depend JOIN pg_extension ON pg_extension.oid = refobjid AND extname = 'pg_clip'
+			WHERE classid = 'pg_proc'::regclass AND objid = tgfoid
+				AND refclassid = 'pg_extension'::regclass AND deptype = 'e')
+		GROUP BY tgrelid
+	LOOP
+		EXECUTE format('ALTER TABLE %s %s', altered.relation, altered.actions);
+	END LOOP;
+EXCEPTION WHEN OTHERS THEN
+	RAISE WARNING 'pg_clip did not enable its triggers for replication: %', SQLERRM;
+END
+$function$;
+COMMENT ON FUNCTION clip_keep_triggers_enabled() IS
+	'event trigger function that has triggers of pg_clip fired for replication again, where ENABLE TRIGGER has them fired for local writes alone';
+REVOKE ALL ON FUNCTION clip_keep_triggers_enabled() FROM PUBLIC;
+
+CREATE EVENT TRIGGER clip_triggers_enabled ON ddl_command_end WHEN TAG IN ('ALTER TABLE')
+	EXECUTE FUNCTION clip_keep_triggers_enabled();
+COMMENT ON EVENT TRIGGER clip_triggers_enabled IS 'keeps triggers of pg_clip enabled for replication';

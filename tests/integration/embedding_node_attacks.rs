@@ -222,9 +222,15 @@ fn a_target_of_another_owner_makes_vectors_wait_and_no_photo() {
         value::<Option<String>>(&mut copy, "SELECT waits_for FROM clip_coverage")
             .is_some_and(|reason| reason.contains("owner"))
     });
+    run(&mut shop, "TRUNCATE photos");
+    insert(&mut shop, 15, 25);
+    wait_until_equal(&mut shop, &mut copy, "photos");
     assert_eq!(value::<i64>(&mut copy, APPLY_ERRORS), 0);
+    // The log of the node says to call it.
     run(&mut copy, "ALTER TABLE image_embeddings OWNER TO postgres; SELECT clip_retry()");
+    run(&mut copy, "CALL clip_backfill('photos', verify => true)");
     nodes.settle(&mut shop, &mut copy);
+    assert_eq!(value::<i64>(&mut shop, "SELECT count(*) FROM image_embeddings"), 11);
     assert_eq!(value::<i64>(&mut shop, WRONG), 0);
 }
 

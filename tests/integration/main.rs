@@ -69,6 +69,7 @@ mod queue_dump;
 mod queue_failures;
 mod queue_rights;
 mod replaced_files;
+mod replicated;
 mod replication;
 mod rights;
 mod schemas;

@@ -124,6 +124,29 @@ impl Rows<'_> {
         (0..rows).map(text).collect()
     }
 
+    /// A column of all rows that is of this type, whose values are no pointers to memory of the rows.
+    pub(crate) fn all_by_value(
+        &self,
+        column: i32,
+        wanted: pg_sys::Oid,
+    ) -> Result<Vec<Option<pg_sys::Datum>>, Error> {
+        let found = self.type_of(column);
+        if found != wanted {
+            return Err(Error::RowType { column, found });
+        }
+        let rows = usize::try_from(self.count).expect("rows that fit into memory");
+        let value = |row| {
+            let mut is_null = false;
+            // SAFETY: the table has such a row; SPI checks the column's number.
+            let value = unsafe {
+                let tuple = *(*self.table).vals.add(row);
+                pg_sys::SPI_getbinval(tuple, (*self.table).tupdesc, column, &mut is_null)
+            };
+            (!is_null).then_some(value)
+        };
+        Ok((0..rows).map(value).collect())
+    }
+
     /// A column of type `bytea` of a row, counted from 0; nothing where it is NULL or of another type.
     pub(crate) fn bytes(&self, row: usize, column: i32) -> Option<Vec<u8>> {
         if row as u64 >= self.count || self.type_of(column) != pg_sys::BYTEAOID {

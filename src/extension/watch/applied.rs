@@ -5,18 +5,25 @@
 //! row of the target, for two reasons. What is wrong with the target must not stop the subscription, for as long as it is
 //! stopped the publisher keeps its WAL. And what an apply worker writes counts as written by the publisher: a subscription
 //! with `origin = none`, by which the vectors go back, would leave it out. The queue worker writes and deletes vectors.
+//!
+//! A TRUNCATE names no key: only the target knows which vectors it has left. Where the target cannot be read, they stay, and a
+//! WARNING says what finds them later.
 
 use std::ffi::CString;
 
-use pgrx::pg_sys;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
 use super::extension_schema::ExtensionSchema;
 use super::role::PortableOutput;
 use super::watched::{LockWait, Source, Watch};
 use super::{printed_keys, sql};
+use crate::attempt::{attempt, of_a_lock, of_a_table};
 use crate::catalog::{self, Column};
 use crate::encoding;
 use crate::error::Error;
+use crate::failure::Failure;
+use crate::notice;
+use crate::owned::literal;
 use crate::queue::enqueue::Jobs;
 use crate::settings;
 use crate::spi::Spi;
@@ -78,15 +85,41 @@ fn write_jobs(table: pg_sys::Oid, function: pg_sys::Oid, fired: &Fired) -> Resul
             jobs.add(touched.in_turn)
         }
         Fired::Truncate => {
-            let watched = watch.with_target(source, LockWait::Wait)?.ok_or_else(not_watched)?;
-            let jobs = Jobs::of(&spi, &extension, &watched.source);
-            if table == watched.source.table.oid {
+            let jobs = Jobs::of(&spi, &extension, &source);
+            if table == source.table.oid {
                 jobs.clear()?;
             }
-            let gone = watched.read(|| printed_keys(spi.open(&sql::all_gone(&watched))?, &watched.source))?;
-            jobs.add_first(gone)
+            let name = source.table.name.clone();
+            let gone = attempt(is_of_the_target, || {
+                let Some(watched) = watch.with_target(source, LockWait::Wait)? else {
+                    return Ok(Vec::new());
+                };
+                watched.read(|| printed_keys(spi.open(&sql::all_gone(&watched))?, &watched.source))
+            })?;
+            match gone {
+                Ok(gone) => jobs.add_first(gone),
+                Err(failure) => {
+                    tell_of_left(&name, &failure);
+                    Ok(())
+                }
+            }
         }
     }
+}
+
+/// Whether a TRUNCATE goes on without the keys of the target: not where the next try may well find them.
+fn is_of_the_target(code: PgSqlErrorCode) -> bool {
+    of_a_table(code) && !of_a_lock(code)
+}
+
+/// No job is written for vectors whose keys cannot be read.
+fn tell_of_left(table: &str, failure: &Failure) {
+    let message = format!(
+        "pg_clip did not see which vectors a TRUNCATE of table {table} has left without a photo: {}",
+        failure.message
+    );
+    let hint = format!("CALL clip_backfill({}, verify => true) once it is mended.", literal(table));
+    notice::tell(PgLogLevel::WARNING, &message, Some(&hint));
 }
 
 /// The keys that a row was and is known by, printed.

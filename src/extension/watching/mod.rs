@@ -4,6 +4,7 @@
 //! cannot work is refused when it is asked for, with the reason. What is made belongs to the owner of the source,
 //! whichever role calls.
 
+mod ddl;
 mod partitions;
 mod request;
 mod source;

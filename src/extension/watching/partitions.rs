@@ -3,7 +3,8 @@
 //! A statement on a partition fires its own triggers and not those of the table that it is part of. So each partition
 //! has the triggers of a watch, whose function looks for the watch among its ancestors. An event trigger follows what
 //! becomes of partitions: one that comes gets the triggers, and its photos are embedded by the queue; one that goes
-//! loses them, and its embeddings are deleted.
+//! loses them, and its embeddings are deleted. It does nothing after other commands on the same tables ([`super::ddl`]):
+//! those that make these triggers are among them, and those of a restore, which brings the triggers itself.
 //!
 //! An event trigger also runs in statements that have nothing to do with pg_clip: an error in it becomes a warning. It
 //! is written in PL/pgSQL, and calls this library only where a partitioned table is watched: a library that is missing
@@ -11,6 +12,7 @@
 
 use pgrx::{PgLogLevel, pg_sys};
 
+use super::ddl::Command;
 use super::triggers;
 use crate::attempt::{attempt, of_a_table};
 use crate::catalog;
@@ -35,10 +37,8 @@ sql_function! {
         };
         let spi = Spi::connect()?;
         let extension = ExtensionSchema::of(function)?;
-        let query = if event == "sql_drop" { roots_of_dropped(&extension.schema) } else { roots_of_altered(&extension.schema) };
-        let roots = act_as(extension.owner, || Ok::<_, Error>(spi.run_now(&query, &[])?.all_printed(1)))?;
-        for root in roots.into_iter().flatten() {
-            let root = pg_sys::Oid::from(root.parse::<u32>().unwrap_or_default());
+        let roots = if event == "sql_drop" { roots_of_dropped(&spi, &extension)? } else { roots_of_altered(&spi, &extension)? };
+        for root in roots {
             let followed = attempt(of_a_table, || follow(&spi, &extension, root))?;
             if let Err(failure) = followed {
                 let (table, why) = (catalog::name_of(root), failure.message);
@@ -50,26 +50,41 @@ sql_function! {
     }
 }
 
-/// The watched partitioned tables that a running DDL command is on, or on a part of.
-fn roots_of_altered(schema: &str) -> String {
-    format!(
-        "SELECT DISTINCT watch.source::oid FROM {schema}.clip_watches AS watch
+/// The watched partitioned tables that a running DDL command may have given partitions, or taken them from.
+fn roots_of_altered(spi: &Spi, extension: &ExtensionSchema) -> Result<Vec<pg_sys::Oid>, Error> {
+    let query = format!(
+        "SELECT watch.source::oid, command.command FROM {}.clip_watches AS watch
         JOIN pg_class AS class ON class.oid = watch.source AND class.relkind = 'p'
         JOIN pg_event_trigger_ddl_commands() AS command ON command.classid = 'pg_class'::regclass
         WHERE command.objid = watch.source
-            OR watch.source IN (SELECT relid FROM pg_partition_ancestors(command.objid))"
-    )
+            OR watch.source IN (SELECT relid FROM pg_partition_ancestors(command.objid))",
+        extension.schema
+    );
+    let (roots, commands) = act_as(extension.owner, || {
+        let rows = spi.run_now(&query, &[])?;
+        Ok::<_, Error>((oids(rows.all_printed(1)), rows.all_by_value(2, Command::TYPE)?))
+    })?;
+    let concerned = roots.into_iter().zip(commands).filter(|(_, command)| {
+        // SAFETY: the command is one that the running event trigger is told of.
+        command.is_some_and(|command| unsafe { Command::new(command) }.changes_partitions())
+    });
+    let mut roots: Vec<pg_sys::Oid> = concerned.map(|(root, _)| root).collect();
+    roots.sort_unstable_by_key(|root| u32::from(*root));
+    roots.dedup();
+    Ok(roots)
 }
 
 /// All watched partitioned tables, where a running command drops a table with the triggers of a watch.
-fn roots_of_dropped(schema: &str) -> String {
-    format!(
-        "SELECT watch.source::oid FROM {schema}.clip_watches AS watch
+fn roots_of_dropped(spi: &Spi, extension: &ExtensionSchema) -> Result<Vec<pg_sys::Oid>, Error> {
+    let query = format!(
+        "SELECT watch.source::oid FROM {}.clip_watches AS watch
         JOIN pg_class AS class ON class.oid = watch.source AND class.relkind = 'p'
         WHERE EXISTS (
             SELECT FROM pg_event_trigger_dropped_objects() AS dropped
-            WHERE dropped.object_type = 'trigger' AND 'clip_watch_delete' = ANY (dropped.address_names))"
-    )
+            WHERE dropped.object_type = 'trigger' AND 'clip_watch_delete' = ANY (dropped.address_names))",
+        extension.schema
+    );
+    act_as(extension.owner, || Ok(oids(spi.run_now(&query, &[])?.all_printed(1))))
 }
 
 /// Brings the triggers of a watched table's partitions, and of those that it had, to what they have to be.

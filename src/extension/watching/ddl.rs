@@ -1,0 +1,46 @@
+//! What a DDL command does to partitions, as its parse tree says.
+//!
+//! Most commands on a partitioned table bring no partition and take none away. In a restore of a dump, such commands come
+//! between the triggers of one partition and those of the next: what is missing then is about to come.
+
+use pgrx::pg_sys;
+
+/// What an event trigger is told of a command, in a column of type `pg_ddl_command`.
+#[derive(Clone, Copy)]
+pub(super) struct Command(*const pg_sys::CollectedCommand);
+
+impl Command {
+    pub(super) const TYPE: pg_sys::Oid = pg_sys::PG_DDL_COMMANDOID;
+
+    /// # Safety
+    /// `datum` is a value of [`Command::TYPE`], of the event trigger that is running, and is used no longer than it runs.
+    pub(super) unsafe fn new(datum: pg_sys::Datum) -> Command {
+        Command(datum.cast_mut_ptr())
+    }
+
+    /// Whether the command may have brought a partition or taken one away.
+    pub(super) fn changes_partitions(self) -> bool {
+        // SAFETY: `new` vouches for the command, whose tree is whole; what a tag says of a node is true.
+        unsafe {
+            let tree = (*self.0).parsetree;
+            if pgrx::is_a(tree, pg_sys::NodeTag::T_CreateStmt) {
+                return true;
+            }
+            if !pgrx::is_a(tree, pg_sys::NodeTag::T_AlterTableStmt) {
+                return false;
+            }
+            let parts = (*tree.cast::<pg_sys::AlterTableStmt>()).cmds;
+            let count =
+                if parts.is_null() { 0 } else { usize::try_from((*parts).length).unwrap_or_default() };
+            (0..count).any(|index| {
+                let part = (*(*parts).elements.add(index)).ptr_value.cast::<pg_sys::AlterTableCmd>();
+                matches!(
+                    (*part).subtype,
+                    pg_sys::AlterTableType::AT_AttachPartition
+                        | pg_sys::AlterTableType::AT_DetachPartition
+                        | pg_sys::AlterTableType::AT_DetachPartitionFinalize
+                )
+            })
+        }
+    }
+}
