@@ -318,3 +318,33 @@ fn a_migration_whose_backend_died_over_an_index_is_finished_by_the_next_call() {
         }
     }
 }
+
+/// What comes after the others were built, while the migration waits for a reader.
+#[test]
+fn an_index_that_another_session_makes_late_is_not_lost() {
+    let cluster = cluster_of_two_models();
+    let (database, mut client) = watched(&cluster, "sync");
+    let mut shape = prepared(&database, &mut client, "");
+    let mut sessions = Sessions::new(&database);
+    start(&mut sessions);
+    close(&mut sessions, READ);
+    open(&mut sessions, DEFINE);
+    assert_eq!(sessions.settle("migration"), Step::Blocked);
+    sessions.run("reader", "BEGIN");
+    sessions.run("reader", "SELECT FROM image_embeddings");
+    open(&mut sessions, READ);
+    wait_until("the migration waits for the reader", PATIENCE, || {
+        sessions.settle("migration") == Step::Blocked
+            && value::<bool>(
+                &mut client,
+                "SELECT NOT EXISTS (SELECT FROM pg_index
+                    WHERE indrelid = 'image_embeddings'::regclass AND NOT indisvalid)",
+            )
+    });
+    run(&mut client, NORMS);
+    sessions.run("reader", "COMMIT");
+    sessions.finish("migration");
+    shape.push(value(&mut client, "SELECT indexdef FROM pg_indexes WHERE indexname = 'norms'"));
+    shape.sort();
+    check(&database, &shape, "an index that comes late");
+}

@@ -107,6 +107,14 @@ fn make_gap_trigger(spi: &Spi, task: &Task) -> Result<(), Error> {
     spi.run(&format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {GAP_TRIGGER}"), &[]).map(|_| ())
 }
 
+/// Indexes of the second column.
+pub(super) struct Defined {
+    /// Those that are to be built.
+    pub(super) indexes: Vec<pg_sys::Oid>,
+    /// The definitions of the first column's indexes: the second column has all of them then.
+    pub(super) of_first: Vec<String>,
+}
+
 /// Makes the entries of the indexes that the first column has and the second one has not, for [`concurrent_index::build`], and the
 /// trigger that what follows rests on ([`super::gaps`]): before, almost all rows lack a second vector. Nothing where the table
 /// was in use for longer than `patience` allows.
@@ -115,14 +123,15 @@ pub(super) fn define_indexes(
     function: pg_sys::Oid,
     tables: [pg_sys::Oid; 2],
     patience: u32,
-) -> Result<Option<Vec<pg_sys::Oid>>, Error> {
+) -> Result<Option<Defined>, Error> {
     let defined = attempt(of_a_lock, || {
         with_lock_timeout(patience, || lock_alone(tables))?;
         let task = Task::of(spi, function, tables[1])?;
         task.next()?;
-        let wanted = act_as(task.pair.target.owner, || {
+        let (wanted, of_first) = act_as(task.pair.target.owner, || {
             make_gap_trigger(spi, &task)?;
-            wanted_indexes(spi, &task)
+            let of_first = indexes(spi, tables[1], &task.pair.embedding)?;
+            Ok::<_, Error>((wanted_indexes(spi, &task)?, of_first))
         })?;
         let define = |index: &Index| {
             let space = CString::new(encoding::to_server(&index.space))
@@ -131,7 +140,9 @@ pub(super) fn define_indexes(
                 concurrent_index::define(spi, &task.extension, &task.pair.target, &index.definition)
             })
         };
-        wanted.iter().map(define).collect::<Result<Vec<pg_sys::Oid>, Error>>()
+        let indexes = wanted.iter().map(define).collect::<Result<Vec<pg_sys::Oid>, Error>>()?;
+        let of_first = of_first.into_iter().map(|index| index.definition).collect();
+        Ok::<_, Error>(Defined { indexes, of_first })
     })?;
     Ok(defined.ok())
 }

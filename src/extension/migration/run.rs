@@ -167,7 +167,7 @@ impl Migration<'_> {
             Ok((task.pair.is_by_reference, task.is_conversion()))
         })?;
         let is_fed = is_by_reference && !is_conversion;
-        let mut has_indexes = false;
+        let mut made: Option<Vec<String>> = None;
         loop {
             let round = if is_fed { self.wait_for_feeder()? } else { self.round()? };
             if round.filled < round.seen && is_conversion {
@@ -178,11 +178,10 @@ impl Migration<'_> {
             if round.seen > 0 {
                 continue;
             }
-            if !has_indexes {
-                self.build_indexes()?;
-                has_indexes = true;
+            let Some(of_first) = &made else {
+                made = Some(self.build_indexes()?);
                 continue;
-            }
+            };
             self.step(|spi| gaps::forget(spi, &self.task(spi)?.extension, target))?;
             if self.step(|spi| gaps::exist_in_rows(spi, &self.task(spi)?.pair))? {
                 if is_fed || is_conversion {
@@ -197,14 +196,15 @@ impl Migration<'_> {
                 continue;
             }
             let switched = self.alone(|spi, tables, patience| {
-                match switch::switch(spi, function, tables, self.set_default, patience)? {
-                    Switch::Done => Ok(Some(true)),
-                    Switch::RowsLeft => Ok(Some(false)),
+                match switch::switch(spi, function, tables, of_first, self.set_default, patience)? {
                     Switch::InUse => Ok(None),
+                    switched => Ok(Some(switched)),
                 }
             })?;
-            if switched {
-                return Ok(());
+            match switched {
+                Switch::Done => return Ok(()),
+                Switch::IndexesLeft => made = None,
+                Switch::RowsLeft | Switch::InUse => {}
             }
         }
     }
@@ -224,16 +224,16 @@ impl Migration<'_> {
         Ok(())
     }
 
-    /// Gives the second column the indexes of the first. Before the rows are filled, each row would be inserted into them by
-    /// itself, which takes several times as long.
-    fn build_indexes(&self) -> Result<(), Error> {
+    /// Gives the second column the indexes of the first, whose definitions are returned. Before the rows are filled, each row
+    /// would be inserted into them by itself, which takes several times as long.
+    fn build_indexes(&self) -> Result<Vec<String>, Error> {
         let function = self.procedure.function();
         loop {
-            let indexes =
+            let defined =
                 self.alone(|spi, tables, patience| column::define_indexes(spi, function, tables, patience))?;
             let check = || check_owner(self.target);
-            if concurrent_index::build(self.procedure, self.target, &indexes, check)? {
-                return Ok(());
+            if concurrent_index::build(self.procedure, self.target, &defined.indexes, check)? {
+                return Ok(defined.of_first);
             }
         }
     }

@@ -25,13 +25,17 @@ pub(super) enum Switch {
     InUse,
     /// A row may have no vector of the new model.
     RowsLeft,
+    /// The first column has an index that the second has not.
+    IndexesLeft,
 }
 
-/// Switches, with `clip.model` of the database where it is asked for.
+/// Switches, with `clip.model` of the database where it is asked for. The second column has the indexes that the first one had
+/// by these definitions.
 pub(super) fn switch(
     spi: &Spi,
     function: pg_sys::Oid,
     [source, target]: [pg_sys::Oid; 2],
+    made: &[String],
     set_default: bool,
     patience: u32,
 ) -> Result<Switch, Error> {
@@ -54,7 +58,12 @@ pub(super) fn switch(
             if gaps::are_noted(spi, &task.extension, target)? {
                 return Ok(Switch::RowsLeft);
             }
-            act_as(task.pair.target.owner, || replace(spi, &task))?;
+            let owner = task.pair.target.owner;
+            let of_first = act_as(owner, || indexes(spi, target, &task.pair.embedding))?;
+            if of_first.iter().any(|index| !made.contains(&index.definition)) {
+                return Ok(Switch::IndexesLeft);
+            }
+            act_as(owner, || replace(spi, &task))?;
             let arguments = [Argument::oid(task.pair.source.oid), text(&next.identity)];
             act_as(task.extension.owner, || {
                 spi.run(&watches_sql::set_model(&task.extension.schema), &arguments).map(|_| ())
