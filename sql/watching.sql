@@ -112,7 +112,7 @@ COMMENT ON FUNCTION clip_follow_partitions() IS
 	'event trigger function that gives the partitions of watched tables their triggers, and takes them away again';
 REVOKE ALL ON FUNCTION clip_follow_partitions() FROM PUBLIC;
 
-CREATE EVENT TRIGGER clip_partitions_altered ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE')
+CREATE EVENT TRIGGER clip_partitions_altered ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE SCHEMA')
 	EXECUTE FUNCTION clip_follow_partitions();
 COMMENT ON EVENT TRIGGER clip_partitions_altered IS 'follows partitions that come, and those that are detached';
 CREATE EVENT TRIGGER clip_partitions_dropped ON sql_drop WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED')

@@ -311,3 +311,18 @@ fn a_table_of_others_is_created_without_the_library() {
     assert_eq!(value::<i64>(&mut stranger, loaded), 0, "no call has loaded it");
     assert_eq!(failure(&mut stranger, "SELECT clip_watch_partitions('sql_drop')", &[]), "39P03");
 }
+
+/// CREATE SCHEMA may create tables too.
+#[test]
+fn a_partition_that_comes_with_its_schema_is_followed() {
+    let database = TestCluster::shared().database();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "CREATE TABLE photos (id int PRIMARY KEY, image bytea) PARTITION BY RANGE (id);
+        SELECT clip_watch('photos');
+        CREATE SCHEMA wing CREATE TABLE rooms PARTITION OF public.photos FOR VALUES FROM (0) TO (100)",
+    );
+    insert(&mut client, "wing.rooms", 1, &demo_photos()[..2]);
+    check(&mut client, "sync", "a partition that came with its schema", 2);
+}
