@@ -17,9 +17,14 @@ macro_rules! warning {
     ($($message:tt)*) => { $crate::log::write_line("WARNING", format_args!($($message)*)) };
 }
 
-pub(crate) use {log_line, warning};
+/// Writes that a model is loaded: an embedder that dies after such a line did work, and is soon started again.
+macro_rules! loaded {
+    ($($message:tt)*) => { $crate::log::write_line("LOADED", format_args!($($message)*)) };
+}
 
-/// Writes one line with the severity `LOG` or `WARNING`; use the macros.
+pub(crate) use {loaded, log_line, warning};
+
+/// Writes one line with the severity `LOG`, `WARNING` or `LOADED`; use the macros.
 pub(crate) fn write_line(severity: &str, message: Arguments) {
     let message = message.to_string().replace(['\n', '\r'], " ");
     let line = format!("{severity}: {message}\n");

@@ -59,6 +59,20 @@ fn a_killed_embedder_under_load_costs_no_connection_and_no_restart() {
     assert!(!cluster.log().contains("reinitializing"), "{}", cluster.log());
 }
 
+/// The pause before it is started again stays far below what a call waits for.
+#[test]
+fn an_embedder_that_works_is_soon_started_again_however_often_it_dies() {
+    let cluster = TestCluster::preloaded();
+    let mut client = cluster.database().connect();
+    for death in 0..11 {
+        run(&mut client, &format!("SELECT clip_embed_text('before death {death}')"));
+        let killed = embedder(&mut client);
+        send(killed, Signal::SIGKILL);
+        wait_until("the embedder is dead", PATIENCE, || !is_alive(killed));
+    }
+    run(&mut client, "SELECT clip_embed_text('after all of them')");
+}
+
 #[test]
 fn a_stopped_embedder_holds_up_no_statement_and_no_server() {
     let cluster = TestCluster::preloaded();

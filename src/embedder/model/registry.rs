@@ -22,7 +22,7 @@ use tokio::task;
 use super::Model;
 use super::folder::{installed, locate};
 use crate::error::Error;
-use crate::log::{log_line, warning};
+use crate::log::{loaded, log_line, warning};
 use crate::onnxruntime::OnnxRuntime;
 
 /// All models by name.
@@ -174,7 +174,7 @@ impl Registry {
         let loaded = loaded.unwrap_or_else(panicked).map(Arc::new).map_err(Failure::from);
         let slot = match &loaded {
             Ok(model) => {
-                log_line!(
+                loaded!(
                     "loaded model \"{name}\" in {:.2} s: {} dimensions, fingerprint {}",
                     started.elapsed().as_secs_f32(),
                     model.dimensions,

@@ -28,7 +28,11 @@ pub(crate) extern "C-unwind" fn clip_supervisor_main(_argument: pg_sys::Datum) {
 
 /// The pause before the next start after an embedder died young, doubled each time up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Of an embedder that loads no model: each of its starts may cost as much as a load.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Of one that died after it had loaded a model. A photo that ends the embedder, sent again and again, must not keep all others
+/// from being embedded for longer.
+const LONGEST_PAUSE_OF_WORKING: Duration = Duration::from_secs(2);
 /// An embedder that lived this long died of something new: it is started again at once.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
 
@@ -43,8 +47,13 @@ fn supervise() -> Result<(), Error> {
         // Looked up for each start: the files may have been installed meanwhile.
         let mut launch = current_launch();
         let started = Instant::now();
+        let mut longest = LONGEST_PAUSE;
         match Child::start(&launch, restarts, &listener) {
-            Ok(child) => watch(child, &mut launch),
+            Ok(child) => {
+                if watch(child, &mut launch) {
+                    longest = LONGEST_PAUSE_OF_WORKING;
+                }
+            }
             Err(error) => pgrx::warning!("pg_clip: {error}: {}", launch.program.display()),
         }
         restarts += 1;
@@ -52,8 +61,9 @@ fn supervise() -> Result<(), Error> {
             pause = FIRST_PAUSE;
             continue;
         }
+        pause = cmp::min(pause, longest);
         let next = Instant::now() + pause;
-        pause = cmp::min(2 * pause, LONGEST_PAUSE);
+        pause *= 2;
         // No process writes to this socket: the latch and the time end the wait. The listener would not do: a
         // connection that comes in makes it readable, and no embedder accepts it.
         let (silent, _other_end) = std::os::unix::net::UnixStream::pair()
@@ -67,24 +77,25 @@ fn supervise() -> Result<(), Error> {
     }
 }
 
-/// Stays with the embedder until it has ended, by itself or because a setting changed.
-fn watch(mut child: Child, launch: &mut Launch) {
+/// Stays with the embedder until it has ended, by itself or because a setting changed. Returns whether it had loaded a model.
+fn watch(mut child: Child, launch: &mut Launch) -> bool {
+    let mut has_loaded = false;
     loop {
-        relay(child.lines());
+        relay(child.lines(), &mut has_loaded);
         if let Some(status) = child.ended() {
-            while relay(child.lines()) {}
+            while relay(child.lines(), &mut has_loaded) {}
             pgrx::log!("pg_clip: the embedder ended ({status}), starting it again");
-            return;
+            return has_loaded;
         }
         if child.floods_the_log() {
             pgrx::warning!("pg_clip: the embedder writes to the log without an end, starting it again");
             child.stop();
-            return;
+            return has_loaded;
         }
         if settings_changed(launch) {
             pgrx::log!("pg_clip: a setting changed, starting the embedder again");
             child.stop();
-            return;
+            return has_loaded;
         }
         // Without a deadline it ends by what is written, by the guardian's end, or by the latch.
         wait(child.descriptor(), Interest::Readable, None);
@@ -92,11 +103,15 @@ fn watch(mut child: Child, launch: &mut Launch) {
 }
 
 /// Writes lines of the embedder to the server log, each at the level that it names. Returns whether there were any.
-fn relay(lines: Vec<String>) -> bool {
+fn relay(lines: Vec<String>, has_loaded: &mut bool) -> bool {
     for line in &lines {
-        match line.strip_prefix("WARNING: ") {
-            Some(warning) => pgrx::warning!("pg_clip: {warning}"),
-            None => pgrx::log!("pg_clip: {}", line.strip_prefix("LOG: ").unwrap_or(line)),
+        if let Some(warning) = line.strip_prefix("WARNING: ") {
+            pgrx::warning!("pg_clip: {warning}");
+        } else if let Some(model) = line.strip_prefix("LOADED: ") {
+            *has_loaded = true;
+            pgrx::log!("pg_clip: {model}");
+        } else {
+            pgrx::log!("pg_clip: {}", line.strip_prefix("LOG: ").unwrap_or(line));
         }
     }
     !lines.is_empty()
