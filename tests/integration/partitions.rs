@@ -315,8 +315,8 @@ fn a_table_of_others_is_created_without_the_library() {
 /// CREATE SCHEMA may create tables too.
 #[test]
 fn a_partition_that_comes_with_its_schema_is_followed() {
-    let database = TestCluster::shared().database();
-    let mut client = database.connect();
+    let cluster = TestCluster::shared();
+    let mut client = cluster.database().connect();
     run(
         &mut client,
         "CREATE TABLE photos (id int PRIMARY KEY, image bytea) PARTITION BY RANGE (id);
