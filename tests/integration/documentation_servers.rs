@@ -70,7 +70,6 @@ fn the_page_on_standbys_runs() {
     });
 }
 
-#[cfg(feature = "postgres_fdw")]
 #[test]
 fn the_page_on_shards_runs() {
     let coordinator = TestCluster::preloaded();

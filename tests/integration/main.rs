@@ -75,7 +75,6 @@ mod rights;
 mod schemas;
 mod search;
 mod server_errors;
-#[cfg(feature = "postgres_fdw")]
 mod shards;
 mod standby;
 mod standbys;

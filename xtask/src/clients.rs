@@ -11,7 +11,6 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::command;
-use crate::postgres::Postgres;
 
 /// What the tests of the clients on this machine are built with.
 #[derive(Default)]
@@ -23,14 +22,12 @@ pub struct Clients {
 }
 
 /// The features of all clients, whether they are there or not.
-pub(crate) const FEATURES: [&str; 5] = [CHROMIUM, DPKG, NODE, PGBOUNCER, POSTGRES_FDW];
+pub(crate) const FEATURES: [&str; 4] = [CHROMIUM, DPKG, NODE, PGBOUNCER];
 
 const CHROMIUM: &str = "pg_clip_tests/chromium";
 const DPKG: &str = "pg_clip_tests/dpkg";
 const NODE: &str = "pg_clip_tests/node";
 const PGBOUNCER: &str = "pg_clip_tests/pgbouncer";
-/// Of a server, and not of the machine: see [`of_server`].
-const POSTGRES_FDW: &str = "pg_clip_tests/postgres_fdw";
 
 /// The oldest major version of node that the programs of the checkout run on.
 pub(crate) const OLDEST_NODE: u32 = 20;
@@ -66,12 +63,6 @@ pub fn find() -> Result<Clients> {
         clients.missing.push("not run: the tests of a pooler, for pgbouncer is not on the PATH");
     }
     Ok(clients)
-}
-
-/// The features of what a server brings along or not.
-pub(crate) fn of_server(postgres: &Postgres) -> Vec<&'static str> {
-    let has_fdw = postgres.sharedir.join("extension/postgres_fdw.control").exists();
-    has_fdw.then_some(POSTGRES_FDW).into_iter().collect()
 }
 
 /// The browser: Debian's name of it, and those of others.

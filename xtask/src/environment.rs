@@ -166,7 +166,7 @@ fn libclang(site_packages: &Path) -> PathBuf {
 }
 
 /// The folder of a virtual environment's packages, after making it where it is not there yet.
-fn packages(folder: &Path, wanted: &[&str]) -> Result<PathBuf> {
+pub(crate) fn packages(folder: &Path, wanted: &[&str]) -> Result<PathBuf> {
     if wanted.is_empty() {
         check_compiler()?;
         return Ok(folder.to_owned());
@@ -226,7 +226,9 @@ fn name(package: &str) -> &'static str {
     match package {
         SERVERS => "PostgreSQL 16 and 18 with pgvector (25 MB)",
         LIBCLANG => "libclang (25 MB)",
-        _ => "ONNX Runtime (20 MB)",
+        ONNXRUNTIME => "ONNX Runtime (20 MB)",
+        // That of postgres_fdw.
+        _ => "postgres_fdw for PostgreSQL 18 (14 MB)",
     }
 }
 

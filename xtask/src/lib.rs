@@ -28,6 +28,7 @@ pub mod pg_upgrade;
 pub mod places;
 pub mod playground;
 pub mod postgres;
+mod postgres_fdw;
 pub mod progress;
 pub mod psql;
 mod schema;

@@ -15,10 +15,14 @@ use crate::environment::Environment;
 use crate::install;
 use crate::places::Places;
 use crate::postgres::Postgres;
+use crate::postgres_fdw;
 use crate::progress::say;
 
 /// The environment variable that tells the integration tests which PostgreSQL to run.
 pub const PG_CONFIG_VARIABLE: &str = "PG_CLIP_TEST_PG_CONFIG";
+
+/// The tests that need postgres_fdw.
+const SHARDS: [&str; 2] = ["shards::", "the_page_on_shards"];
 
 /// The crates whose tests need no server; `pg_clip_models` is tested with the embedder.
 const UNIT_TESTED: [&str; 4] = ["pg_clip_embedder", "pg_clip_feeder", "pg_clip_wire", "xtask"];
@@ -60,12 +64,13 @@ fn integration(
     let built = build::build(&places.workspace, environment, postgres)?;
     install::install(&places.workspace, environment, postgres, &built)?;
     abandoned::remove(places, postgres)?;
-    let of_server = clients::of_server(postgres);
-    if of_server.is_empty() {
+    postgres_fdw::add(places, postgres)?;
+    let mut runner = runner(places, "pg_clip_tests", &["--features", &clients.features.join(",")], filter);
+    if !postgres_fdw::is_there(postgres) {
         println!("not run: the tests of shards on {}, for it has no postgres_fdw", postgres.version);
+        let options: &[&str] = if filter.is_some() { &[] } else { &["--"] };
+        runner.args(options).args(SHARDS.iter().flat_map(|tests| ["--skip", tests]));
     }
-    let features = [&clients.features[..], &of_server].concat().join(",");
-    let mut runner = runner(places, "pg_clip_tests", &["--features", &features], filter);
     run(runner.env(PG_CONFIG_VARIABLE, &postgres.pg_config))
 }
 
