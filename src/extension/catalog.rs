@@ -141,23 +141,7 @@ impl Table {
 
     /// Whether the table has a trigger of this name.
     pub(crate) fn has_trigger(&self, name: &str) -> bool {
-        // SAFETY: the table is locked; its entry in the cache, with as many triggers as it says, stays while it is open.
-        unsafe {
-            let relation = pg_sys::RelationIdGetRelation(self.oid);
-            if relation.is_null() {
-                return false;
-            }
-            let triggers = (*relation).trigdesc;
-            let count = if triggers.is_null() {
-                0
-            } else {
-                usize::try_from((*triggers).numtriggers).unwrap_or_default()
-            };
-            let has =
-                (0..count).any(|index| encoding::c_string((*(*triggers).triggers.add(index)).tgname) == name);
-            pg_sys::RelationClose(relation);
-            has
-        }
+        function_of_trigger(self.oid, name).is_some()
     }
 
     /// Refuses a column in which two rows can have the same value once a transaction has committed. Returns whether they
@@ -185,6 +169,10 @@ impl Table {
 }
 
 impl Column {
+    pub(crate) fn number(&self) -> pg_sys::AttrNumber {
+        self.number
+    }
+
     /// The name as it is, without quotes.
     pub(crate) fn raw_name(&self) -> &str {
         &self.raw_name
@@ -277,6 +265,26 @@ pub(crate) fn name_of(relation: pg_sys::Oid) -> String {
     }
 }
 
+/// The function of a table's trigger of this name, where there is one. The table is locked.
+pub(crate) fn function_of_trigger(table: pg_sys::Oid, name: &str) -> Option<pg_sys::Oid> {
+    // SAFETY: the entry of the table in the cache, with as many triggers as it says, stays while it is open.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(table);
+        if relation.is_null() {
+            return None;
+        }
+        let triggers = (*relation).trigdesc;
+        let count =
+            if triggers.is_null() { 0 } else { usize::try_from((*triggers).numtriggers).unwrap_or_default() };
+        let trigger = (0..count)
+            .map(|index| &*(*triggers).triggers.add(index))
+            .find(|trigger| encoding::c_string(trigger.tgname) == name);
+        let function = trigger.map(|trigger| trigger.tgfoid);
+        pg_sys::RelationClose(relation);
+        function
+    }
+}
+
 /// The owner of a relation, where there is one of this number.
 pub(crate) fn owner_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
     // SAFETY: a row of the cache is read before it is released; its first part is the struct of pg_class.
@@ -286,6 +294,40 @@ pub(crate) fn owner_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
             return None;
         }
         let owner = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_class>()).relowner;
+        pg_sys::ReleaseSysCache(row);
+        Some(owner)
+    }
+}
+
+/// The owner of a function, where there is one of this number.
+pub(crate) fn owner_of_function(function: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: as in `owner_of`, with the struct of pg_proc.
+    unsafe {
+        let row = search(pg_sys::SysCacheIdentifier::PROCOID, function.into());
+        if row.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_proc>()).proowner;
+        pg_sys::ReleaseSysCache(row);
+        Some(owner)
+    }
+}
+
+/// A function as SQL names it, with the types of its arguments.
+pub(crate) fn function_name(function: pg_sys::Oid) -> String {
+    // SAFETY: takes any number, and returns a string in the current memory context.
+    unsafe { encoding::c_string(pg_sys::format_procedure(function)) }
+}
+
+/// The owner of a type, where there is one of this number.
+pub(crate) fn owner_of_type(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: as in `owner_of`, with the struct of pg_type.
+    unsafe {
+        let row = search(pg_sys::SysCacheIdentifier::TYPEOID, type_oid.into());
+        if row.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_type>()).typowner;
         pg_sys::ReleaseSysCache(row);
         Some(owner)
     }

@@ -82,6 +82,11 @@ pub(crate) enum Error {
     OwnTarget(String),
     #[error("table {watched} and its target {target} have different owners")]
     OwnersDiffer { watched: String, target: String },
+    /// A statement of ours would have used it.
+    #[error("{0} is not the object that pg_clip has looked up")]
+    Namesake(String),
+    #[error("table {table} and its partition {partition} have different owners")]
+    PartitionOwner { table: String, partition: String },
     #[error("could not obtain a lock on table {0}")]
     Locked(String),
     #[error("other transactions have locked the photos of table {0}")]
@@ -179,9 +184,11 @@ impl Error {
             Error::VirtualColumn { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             Error::NoEquality(_) => Code::ERRCODE_UNDEFINED_FUNCTION,
             Error::OwnTarget(_) => Code::ERRCODE_INVALID_PARAMETER_VALUE,
-            Error::NotUnique { .. } | Error::OwnersDiffer { .. } | Error::NoExtension => {
-                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-            }
+            Error::NotUnique { .. }
+            | Error::OwnersDiffer { .. }
+            | Error::PartitionOwner { .. }
+            | Error::NoExtension
+            | Error::Namesake(_) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Error::Locked(_) | Error::LockedPhotos(_) => Code::ERRCODE_LOCK_NOT_AVAILABLE,
             Error::BrokenVector => Code::ERRCODE_DATA_CORRUPTED,
             Error::NoDescriptor => Code::ERRCODE_TOO_MANY_CONNECTIONS,
@@ -270,11 +277,17 @@ impl Error {
                 "Source and target need columns of the same types. SELECT clip_watch('...') again names others."
                     .to_owned(),
             ),
+            Error::Namesake(_) => {
+                Some("Its schema was renamed meanwhile, or it was made by another role: try again.".to_owned())
+            }
             Error::NotUnique { column, table } => {
                 Some(format!("CREATE UNIQUE INDEX ON {table} ({column})"))
             }
             Error::OwnersDiffer { watched, target } => {
                 Some(format!("Give both the same owner: ALTER TABLE {target} OWNER TO the owner of {watched}."))
+            }
+            Error::PartitionOwner { table, partition } => {
+                Some(format!("Give both the same owner: ALTER TABLE {partition} OWNER TO the owner of {table}."))
             }
             Error::NotWatched(table) => Some(format!("SELECT clip_watch('{table}')")),
             Error::Refused(refusal) => refusal.hint.clone(),

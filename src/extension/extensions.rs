@@ -13,7 +13,7 @@ use crate::varlena::Bytes;
 
 /// An extension of this database.
 pub(crate) struct Extension {
-    oid: pg_sys::Oid,
+    pub(crate) oid: pg_sys::Oid,
     pub(crate) schema: pg_sys::Oid,
     pub(crate) version: String,
 }
@@ -28,6 +28,11 @@ impl Extension {
     pub(crate) fn named(name: &CStr) -> Option<Extension> {
         let (index, column) = (pg_sys::ExtensionNameIndexId, pg_sys::Anum_pg_extension_extname);
         find(index, column, pg_sys::F_NAMEEQ, name.as_ptr().into())
+    }
+
+    /// Whether a function is a member of an extension.
+    pub(crate) fn is_of(extension: pg_sys::Oid, function: pg_sys::Oid) -> bool {
+        extension_of(pg_sys::ProcedureRelationId, function) == extension
     }
 
     /// Its relation of this name.

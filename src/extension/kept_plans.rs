@@ -3,16 +3,18 @@
 //! PostgreSQL itself sees to it that a kept plan is never out of date. Whatever it was made from (tables and their columns,
 //! types, operators, functions, policies, schemas) sends a message to all backends when it changes, and the statement is then
 //! analyzed anew from its text, as it is under another `search_path` or, with policies, another role. Rights are checked each
-//! time it runs. So a kept plan does what the text would do, and the text says what the caller has just looked up.
+//! time it runs. So a kept plan does what the text would do; [`Analyzed`] sees to it that the text stands for what the caller
+//! has looked up.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
 use pgrx::pg_sys;
 
 use crate::error::Error;
-use crate::spi::text_of;
+use crate::spi::{Analyzed, text_of};
 
 /// What tells two plans apart.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -23,6 +25,8 @@ pub(crate) struct Statement {
     pub(crate) planning: Planning,
     /// The table whose trigger runs, where the statement reads transition tables: they have its columns. Else no table.
     pub(crate) of_trigger_on: pg_sys::Oid,
+    /// Whether it stands for whatever its names say: see [`crate::spi::ByName`].
+    pub(crate) is_by_name: bool,
 }
 
 /// How a statement is planned.
@@ -37,19 +41,28 @@ pub(crate) enum Planning {
 }
 
 /// A plan that outlives its transaction, freed on drop.
-pub(crate) struct KeptPlan(pg_sys::SPIPlanPtr);
+pub(crate) struct KeptPlan {
+    plan: pg_sys::SPIPlanPtr,
+    text: CString,
+}
 
 impl KeptPlan {
     pub(crate) fn plan(&self) -> pg_sys::SPIPlanPtr {
-        self.0
+        self.plan
+    }
+
+    /// The statement, as the server reads it.
+    pub(crate) fn text(&self) -> &CStr {
+        &self.text
     }
 
     /// Has the plan made now, under the settings of this moment, unless there is one for any values already. To be used on a
     /// connection to SPI.
     pub(crate) fn make(&self) {
+        let _analyzed = Analyzed::begin(&self.text);
         // SAFETY: the plan was kept and has one statement; it is released as it was got.
         unsafe {
-            let plan = pg_sys::SPI_plan_get_cached_plan(self.0);
+            let plan = pg_sys::SPI_plan_get_cached_plan(self.plan);
             if !plan.is_null() {
                 pg_sys::ReleaseCachedPlan(plan, pg_sys::CurrentResourceOwner);
             }
@@ -63,7 +76,7 @@ impl Drop for KeptPlan {
         let is_ending = unsafe { pg_sys::proc_exit_inprogress };
         if !is_ending && !std::thread::panicking() {
             // SAFETY: the plan was kept by the only constructor, and is freed nowhere else.
-            unsafe { pg_sys::SPI_freeplan(self.0) };
+            unsafe { pg_sys::SPI_freeplan(self.plan) };
         }
     }
 }
@@ -103,14 +116,16 @@ fn prepare(statement: &Statement) -> Result<KeptPlan, Error> {
     let text = text_of(&statement.text);
     let mut types = statement.types.clone();
     let count = i32::try_from(types.len()).expect("a handful of parameters");
+    let analyzed = Analyzed::begin(&text);
     // SAFETY: `types` has `count` entries; a plan that was prepared just now lives on, once it is kept, until it is freed.
     unsafe {
         let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), count, types.as_mut_ptr(), options);
         if plan.is_null() {
             return Err(Error::Spi(pg_sys::SPI_result));
         }
+        drop(analyzed);
         match pg_sys::SPI_keepplan(plan) {
-            0 => Ok(KeptPlan(plan)),
+            0 => Ok(KeptPlan { plan, text }),
             code => Err(Error::Spi(code)),
         }
     }

@@ -69,6 +69,7 @@ pub extern "C-unwind" fn _PG_init() {
     current_model::define();
     settings::define();
     explain::install_hooks();
+    spi::install_hook();
     supervisor::register_at_server_start();
     queue::register_at_server_start();
 }

@@ -11,12 +11,8 @@ use crate::catalog::{Table, accept_changes};
 unsafe extern "C-unwind" {
     /// `catalog/partition.h`
     fn get_partition_ancestors(table: pg_sys::Oid) -> *mut pg_sys::List;
-    /// `catalog/pg_inherits.h`: a table and what is below it at any depth, each after what it is part of.
-    fn find_all_inheritors(
-        table: pg_sys::Oid,
-        lock: pg_sys::LOCKMODE,
-        parents: *mut *mut pg_sys::List,
-    ) -> *mut pg_sys::List;
+    /// `catalog/pg_inherits.h`: the partitions or children of a table itself.
+    fn find_inheritance_children(table: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> *mut pg_sys::List;
 }
 
 /// The partitioned tables that a table is part of, the nearest first.
@@ -33,11 +29,8 @@ pub(crate) fn ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
 
 /// The partitions of a table at any depth; none where it is not partitioned.
 pub(crate) fn below(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    if !is_partitioned(table) {
-        return Vec::new();
-    }
     let mut tree = tree(table);
-    tree.retain(|part| *part != table);
+    tree.remove(0);
     tree
 }
 
@@ -72,14 +65,22 @@ fn is_partitioned(table: pg_sys::Oid) -> bool {
     unsafe { pg_sys::get_rel_relkind(table).cast_unsigned() == pg_sys::RELKIND_PARTITIONED_TABLE }
 }
 
-/// A table and what is below it.
+/// A table and its partitions at any depth, each after what it is part of.
 fn tree(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    // SAFETY: the function takes any number, and returns a list of oids; an ERROR becomes a panic.
-    unsafe {
-        oids(pg_sys::ffi::pg_guard_ffi_boundary(|| {
-            find_all_inheritors(table, pg_sys::NoLock as pg_sys::LOCKMODE, std::ptr::null_mut())
-        }))
+    let mut tree = vec![table];
+    let mut next = 0;
+    while let Some(&whole) = tree.get(next) {
+        next += 1;
+        if is_partitioned(whole) {
+            // SAFETY: the function takes any number, and returns a list of oids; an ERROR becomes a panic.
+            tree.extend(unsafe {
+                oids(pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                    find_inheritance_children(whole, pg_sys::NoLock as pg_sys::LOCKMODE)
+                }))
+            });
+        }
     }
+    tree
 }
 
 /// # Safety

@@ -10,10 +10,10 @@ use pg_clip_tests::{
 use postgres::Client;
 
 /// A database with a role `mallory` that owns a schema, a canary, and may create in the extension's schema.
-struct Stage {
-    database: TestDatabase,
-    superuser: Client,
-    mallory: Client,
+pub(crate) struct Stage {
+    pub(crate) database: TestDatabase,
+    pub(crate) superuser: Client,
+    pub(crate) mallory: Client,
     /// A member of pg_monitor.
     monitor: Client,
 }
@@ -44,7 +44,7 @@ const CANARY: &str = "
     END $$";
 
 impl Stage {
-    fn set(cluster: &TestCluster) -> Stage {
+    pub(crate) fn set(cluster: &TestCluster) -> Stage {
         let database = cluster.database();
         let mut superuser = database.connect();
         run(
@@ -98,7 +98,7 @@ impl Stage {
     }
 
     #[track_caller]
-    fn assert_contained(&mut self) {
+    pub(crate) fn assert_contained(&mut self) {
         let escaped = "SELECT format('%s %s', is_called, (
             SELECT string_agg(DISTINCT place || ' as ' || role, ', ') FROM mallory.seen WHERE role <> 'mallory'))
             FROM mallory.escaped";
@@ -119,13 +119,13 @@ impl Stage {
 
     /// Roles are those of the cluster: the next stage has a role of the same name.
     #[track_caller]
-    fn leave(self) {
+    pub(crate) fn leave(self) {
         let Stage { mut superuser, mallory, monitor, .. } = self;
         drop((mallory, monitor));
         run(&mut superuser, "DROP OWNED BY mallory CASCADE; DROP ROLE mallory, monitor");
     }
 
-    fn ran(&mut self) -> i64 {
+    pub(crate) fn ran(&mut self) -> i64 {
         value(&mut self.superuser, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM mallory.ran")
     }
 }

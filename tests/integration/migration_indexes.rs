@@ -12,14 +12,15 @@ use postgres::Client;
 
 const MIGRATE: &str = "CALL clip_migrate('image_embeddings', 'other')";
 
-/// The gates: before the entries of the indexes are committed, before a row is read for the first index, and before one is
-/// added to an index that is ready.
+/// The gates: before the entries of the indexes are committed, before a row is read for the first index, before one is
+/// added to an index that is ready, and before the switch is committed.
 const DEFINE: i32 = 1;
 const READ: i32 = 2;
 const ADD: i32 = 3;
+const SWITCH: i32 = 4;
 
 const GATES: &str = "
-    CREATE FUNCTION wait_at(gate bigint) RETURNS void LANGUAGE plpgsql AS $$
+    CREATE FUNCTION wait_at(gate bigint) RETURNS void LANGUAGE plpgsql SET lock_timeout = 0 AS $$
     BEGIN
         IF current_setting('gates.stop', true) = 'on' THEN
             PERFORM pg_advisory_lock_shared(gate);
@@ -41,6 +42,9 @@ const GATES: &str = "
         IF EXISTS (SELECT FROM pg_attribute
             WHERE attrelid = 'image_embeddings'::regclass AND attname = 'clip_first_embedding') THEN
             PERFORM wait_at(1);
+        END IF;
+        IF EXISTS (SELECT FROM pg_constraint WHERE conname = 'clip_migrated_not_null' AND NOT convalidated) THEN
+            PERFORM wait_at(4);
         END IF;
     END $$;
     CREATE EVENT TRIGGER wait_over_indexes ON ddl_command_end WHEN TAG IN ('ALTER TABLE')
@@ -319,32 +323,95 @@ fn a_migration_whose_backend_died_over_an_index_is_finished_by_the_next_call() {
     }
 }
 
-/// What comes after the others were built, while the migration waits for a reader.
+/// Brings a migration to its last wait: all indexes are built, and a reader uses the table.
+fn wait_before_the_switch(sessions: &mut Sessions, client: &mut Client) {
+    start(sessions);
+    close(sessions, READ);
+    open(sessions, DEFINE);
+    assert_eq!(sessions.settle("migration"), Step::Blocked);
+    sessions.run("reader", "BEGIN");
+    sessions.run("reader", "SELECT FROM image_embeddings");
+    open(sessions, READ);
+    wait_until("the migration waits for the reader", PATIENCE, || {
+        sessions.settle("migration") == Step::Blocked
+            && value::<bool>(
+                client,
+                "SELECT NOT EXISTS (SELECT FROM pg_index
+                    WHERE indrelid = 'image_embeddings'::regclass AND NOT indisready)",
+            )
+    });
+}
+
 #[test]
 fn an_index_that_another_session_makes_late_is_not_lost() {
     let cluster = cluster_of_two_models();
     let (database, mut client) = watched(&cluster, "sync");
     let mut shape = prepared(&database, &mut client, "");
     let mut sessions = Sessions::new(&database);
-    start(&mut sessions);
-    close(&mut sessions, READ);
-    open(&mut sessions, DEFINE);
-    assert_eq!(sessions.settle("migration"), Step::Blocked);
-    sessions.run("reader", "BEGIN");
-    sessions.run("reader", "SELECT FROM image_embeddings");
-    open(&mut sessions, READ);
-    wait_until("the migration waits for the reader", PATIENCE, || {
-        sessions.settle("migration") == Step::Blocked
-            && value::<bool>(
-                &mut client,
-                "SELECT NOT EXISTS (SELECT FROM pg_index
-                    WHERE indrelid = 'image_embeddings'::regclass AND NOT indisvalid)",
-            )
-    });
+    wait_before_the_switch(&mut sessions, &mut client);
     run(&mut client, NORMS);
     sessions.run("reader", "COMMIT");
     sessions.finish("migration");
     shape.push(value(&mut client, "SELECT indexdef FROM pg_indexes WHERE indexname = 'norms'"));
     shape.sort();
     check(&database, &shape, "an index that comes late");
+}
+
+/// It waits for the switch, and what comes after the switch waits for it.
+#[test]
+fn an_index_that_another_session_builds_behind_the_switch_is_built() {
+    let cluster = cluster_of_two_models();
+    let (database, mut client) = watched(&cluster, "sync");
+    let mut shape = prepared(&database, &mut client, "");
+    let mut sessions = Sessions::new(&database);
+    close(&mut sessions, SWITCH);
+    sessions.run("migration", "SET gates.stop = on");
+    sessions.start("migration", MIGRATE);
+    let is_there = format!(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = {SWITCH} AND NOT granted)"
+    );
+    wait_until("the migration is at the gate", PATIENCE, || value(&mut client, &is_there));
+    let build = "CREATE INDEX CONCURRENTLY late ON image_embeddings (project)";
+    assert_eq!(sessions.start("other", build), Step::Blocked);
+    open(&mut sessions, SWITCH);
+    sessions.finish("other");
+    sessions.finish("migration");
+    shape.push(value(&mut client, "SELECT indexdef FROM pg_indexes WHERE indexname = 'late'"));
+    shape.sort();
+    check(&database, &shape, "an index behind the switch");
+}
+
+/// Of one index the copy, and of another one the first: as many are left of the new column as of the old one.
+#[test]
+fn an_index_that_another_session_drops_late_is_made_again() {
+    let cluster = cluster_of_two_models();
+    let (database, mut client) = watched(&cluster, "sync");
+    let shape = prepared(&database, &mut client, NORMS);
+    run(&mut client, "CREATE INDEX gone ON image_embeddings (vector_dims(embedding))");
+    let mut sessions = Sessions::new(&database);
+    wait_before_the_switch(&mut sessions, &mut client);
+    let second: String = value(
+        &mut client,
+        "SELECT indexname::text FROM pg_indexes WHERE indexdef LIKE '%vector_norm(clip_next_embedding)%'",
+    );
+    assert_eq!(sessions.start("other", &format!("DROP INDEX gone, {second}")), Step::Blocked);
+    sessions.run("reader", "COMMIT");
+    sessions.finish("other");
+    sessions.finish("migration");
+    check(&database, &shape, "indexes that go late");
+}
+
+/// As CREATE INDEX CONCURRENTLY or REINDEX CONCURRENTLY leaves one that fails.
+#[test]
+fn an_index_that_is_not_valid_gets_no_valid_twin() {
+    let cluster = cluster_of_two_models();
+    let (database, mut client) = watched(&cluster, "sync");
+    let shape = prepared(&database, &mut client, NORMS);
+    run(&mut client, "CREATE INDEX a_half ON image_embeddings USING hnsw (embedding vector_ip_ops)");
+    run(&mut client, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'a_half'::regclass");
+    // Of the same definition as a valid one, whose name stays.
+    run(&mut client, "CREATE INDEX a_norm ON image_embeddings (vector_norm(embedding))");
+    run(&mut client, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'a_norm'::regclass");
+    run(&mut client, MIGRATE);
+    check(&database, &shape, "indexes that are not valid");
 }

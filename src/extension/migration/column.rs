@@ -4,7 +4,7 @@
 
 use std::ffi::CString;
 
-use pgrx::pg_sys;
+use pgrx::{IntoDatum, pg_sys};
 
 use super::gaps::GAP_TRIGGER;
 use super::task::{NEXT_MODEL, Task, describe};
@@ -86,6 +86,7 @@ fn add_to(
         literal(identity),
         embedding = pair.embedding,
     ))?;
+    task.extension.check_trigger(pair.target.oid, TRIGGER)?;
     run(format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {TRIGGER}"))
 }
 
@@ -104,15 +105,21 @@ fn make_gap_trigger(spi: &Spi, task: &Task) -> Result<(), Error> {
         task.extension.schema,
     );
     spi.run(&make, &[])?;
+    task.extension.check_trigger(task.pair.target.oid, GAP_TRIGGER)?;
     spi.run(&format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {GAP_TRIGGER}"), &[]).map(|_| ())
 }
 
-/// Indexes of the second column.
+/// An index of the second column.
+pub(super) struct Made {
+    /// The definition of the first column's index that it stands for.
+    pub(super) of_first: String,
+    pub(super) index: pg_sys::Oid,
+}
+
+/// The indexes of the second column.
 pub(super) struct Defined {
-    /// Those that are to be built.
-    pub(super) indexes: Vec<pg_sys::Oid>,
-    /// The definitions of the first column's indexes: the second column has all of them then.
-    pub(super) of_first: Vec<String>,
+    pub(super) all: Vec<Made>,
+    pub(super) to_build: Vec<pg_sys::Oid>,
 }
 
 /// Makes the entries of the indexes that the first column has and the second one has not, for [`concurrent_index::build`], and the
@@ -128,10 +135,10 @@ pub(super) fn define_indexes(
         with_lock_timeout(patience, || lock_alone(tables))?;
         let task = Task::of(spi, function, tables[1])?;
         task.next()?;
-        let (wanted, of_first) = act_as(task.pair.target.owner, || {
+        let (wanted, mut there) = act_as(task.pair.target.owner, || {
             make_gap_trigger(spi, &task)?;
-            let of_first = indexes(spi, tables[1], &task.pair.embedding)?;
-            Ok::<_, Error>((wanted_indexes(spi, &task)?, of_first))
+            drop_unfinished(spi, tables[1])?;
+            Ok::<_, Error>((wanted_indexes(spi, &task)?, indexes(spi, tables[1], NEXT_EMBEDDING)?))
         })?;
         let define = |index: &Index| {
             let space = CString::new(encoding::to_server(&index.space))
@@ -140,26 +147,42 @@ pub(super) fn define_indexes(
                 concurrent_index::define(spi, &task.extension, &task.pair.target, &index.definition)
             })
         };
-        let indexes = wanted.iter().map(define).collect::<Result<Vec<pg_sys::Oid>, Error>>()?;
-        let of_first = of_first.into_iter().map(|index| index.definition).collect();
-        Ok::<_, Error>(Defined { indexes, of_first })
+        let mut defined = Defined { all: Vec::new(), to_build: Vec::new() };
+        for (of_first, wanted) in wanted {
+            let place = there.iter().position(|index| index.definition == wanted.definition);
+            let index = match place {
+                Some(place) => there.swap_remove(place).oid,
+                None => {
+                    let index = define(&wanted)?;
+                    defined.to_build.push(index);
+                    index
+                }
+            };
+            defined.all.push(Made { of_first, index });
+        }
+        drop_all(spi, &task, &there)?;
+        Ok::<_, Error>(defined)
     })?;
     Ok(defined.ok())
 }
 
-/// The indexes that the second column lacks, in its own words. Those of an attempt that came to no end are dropped.
-fn wanted_indexes(spi: &Spi, task: &Task) -> Result<Vec<Index>, Error> {
+/// Drops the indexes of the second column that an attempt which came to no end has left.
+fn drop_unfinished(spi: &Spi, target: pg_sys::Oid) -> Result<(), Error> {
+    for left in unfinished_indexes(spi, target, NEXT_EMBEDDING)? {
+        drop_index(spi, target, &left)?;
+    }
+    Ok(())
+}
+
+/// The definitions of the first column's indexes, and each of these indexes in the second column's words.
+fn wanted_indexes(spi: &Spi, task: &Task) -> Result<Vec<(String, Index)>, Error> {
     const FIRST: &str = "clip_first_embedding";
     let pair = &task.pair;
     let (target, embedding) = (&pair.target.name, &pair.embedding);
     let rename = |from: &str, to: &str| {
         spi.run(&format!("ALTER TABLE {target} RENAME COLUMN {from} TO {to}"), &[]).map(|_| ())
     };
-    for left in indexes(spi, pair.target.oid, NEXT_EMBEDDING)?.iter().filter(|index| !index.is_valid) {
-        let (schema, name) = (schema_of(pair.target.oid), identifier(&left.name));
-        spi.run(&format!("DROP INDEX {schema}.{name}"), &[])?;
-    }
-    let made = indexes(spi, pair.target.oid, NEXT_EMBEDDING)?;
+    let of_first = indexes(spi, pair.target.oid, embedding)?;
     // Under the new column's name for a moment: the definitions of the indexes then are those of the new ones.
     rename(NEXT_EMBEDDING, FIRST)?;
     rename(embedding, NEXT_EMBEDDING)?;
@@ -172,12 +195,8 @@ fn wanted_indexes(spi: &Spi, task: &Task) -> Result<Vec<Index>, Error> {
             index.definition = of_storage(&index.definition, pair.storage, storage);
         }
     }
-    for index in made {
-        if let Some(place) = wanted.iter().position(|wanted| wanted.definition == index.definition) {
-            wanted.swap_remove(place);
-        }
-    }
-    Ok(wanted)
+    // Both are in the order of their names.
+    Ok(of_first.into_iter().map(|index| index.definition).zip(wanted).collect())
 }
 
 /// An index's definition with the operator classes of another storage.
@@ -211,20 +230,20 @@ const TYPE: &str = "
     WHERE attrelid = $1 AND quote_ident(attname) = $2";
 
 pub(super) struct Index {
+    pub(super) oid: pg_sys::Oid,
     pub(super) name: String,
     /// Without the name.
     pub(super) definition: String,
     /// Empty for that of the database.
     space: String,
-    is_valid: bool,
 }
 
-/// The indexes on column `$2`, quoted, of table `$1`.
+/// The indexes on column `$2`, quoted, of table `$1` that are valid, or those that are not.
 const INDEXES: &str = "
     SELECT DISTINCT class.relname::text,
         begin_of.definition || ' ON ' || substr(
             pg_get_indexdef(class.oid), length(begin_of.definition || format(' %I ON ', class.relname)) + 1),
-        coalesce(space.spcname::text, ''), index.indisvalid
+        coalesce(space.spcname::text, ''), class.oid
     FROM pg_attribute AS attribute
     JOIN pg_depend AS depend ON depend.classid = 'pg_class'::regclass AND depend.refclassid = 'pg_class'::regclass
         AND depend.refobjid = attribute.attrelid AND depend.refobjsubid = attribute.attnum
@@ -233,21 +252,43 @@ const INDEXES: &str = "
     LEFT JOIN pg_tablespace AS space ON space.oid = class.reltablespace
     CROSS JOIN LATERAL (
         SELECT CASE WHEN index.indisunique THEN 'CREATE UNIQUE INDEX' ELSE 'CREATE INDEX' END) AS begin_of (definition)
-    WHERE attribute.attrelid = $1 AND quote_ident(attribute.attname) = $2
+    WHERE attribute.attrelid = $1 AND quote_ident(attribute.attname) = $2 AND index.indisvalid = $3
     ORDER BY class.relname::text";
 
-/// In the order of their names; to be called as the owner of the table.
+/// In the order of their names, without those that queries do not use: what a command that failed has left, or another session
+/// still builds. To be called as the owner of the table.
 pub(super) fn indexes(spi: &Spi, table: pg_sys::Oid, column: &str) -> Result<Vec<Index>, Error> {
-    let rows = spi.run(INDEXES, &[Argument::oid(table), text(column)])?;
-    let [names, definitions, spaces, valid] =
-        [1, 2, 3, 4].map(|column| rows.all_printed(column).into_iter().flatten());
-    let index = |(((name, definition), space), valid): (((String, String), String), String)| Index {
+    indexes_where(spi, table, column, true)
+}
+
+fn unfinished_indexes(spi: &Spi, table: pg_sys::Oid, column: &str) -> Result<Vec<Index>, Error> {
+    indexes_where(spi, table, column, false)
+}
+
+fn indexes_where(spi: &Spi, table: pg_sys::Oid, column: &str, is_valid: bool) -> Result<Vec<Index>, Error> {
+    let is_valid = Argument { oid: pg_sys::BOOLOID, value: is_valid.into_datum() };
+    let rows = spi.run(INDEXES, &[Argument::oid(table), text(column), is_valid])?;
+    let [names, definitions, spaces] = [1, 2, 3].map(|column| rows.all_printed(column).into_iter().flatten());
+    let numbers = rows.all_by_value(4, pg_sys::OIDOID)?.into_iter().flatten();
+    let index = |(((name, definition), space), number): (((String, String), String), pg_sys::Datum)| Index {
+        oid: pg_sys::Oid::from(number.value() as u32),
         name,
         definition,
         space,
-        is_valid: valid == "t",
     };
-    Ok(names.zip(definitions).zip(spaces).zip(valid).map(index).collect())
+    Ok(names.zip(definitions).zip(spaces).zip(numbers).map(index).collect())
+}
+
+/// Drops indexes of the second column that stand for none of the first. The table is locked alone.
+pub(super) fn drop_all(spi: &Spi, task: &Task, indexes: &[Index]) -> Result<(), Error> {
+    let Table { oid, owner, .. } = task.pair.target;
+    act_as(owner, || indexes.iter().try_for_each(|index| drop_index(spi, oid, index)))
+}
+
+/// To be called as the owner of the table.
+fn drop_index(spi: &Spi, table: pg_sys::Oid, index: &Index) -> Result<(), Error> {
+    let (schema, name) = (schema_of(table), identifier(&index.name));
+    spi.run(&format!("DROP INDEX {schema}.{name}"), &[]).map(|_| ())
 }
 
 /// The quoted name of the schema that a table is in.

@@ -27,9 +27,8 @@ pub(super) fn is_left(spi: &Spi, target: pg_sys::Oid) -> Result<bool, Error> {
     Ok(column(spi, &target)?.is_some())
 }
 
-/// Reads the rows; others read and write meanwhile.
+/// Reads the rows; others read and write meanwhile. To be called under the lock that it needs.
 pub(super) fn validate(spi: &Spi, target: pg_sys::Oid) -> Result<(), Error> {
-    // The lock that is needed, at once.
     let target = Table::of_caller(target, pg_sys::ShareUpdateExclusiveLock)?;
     if column(spi, &target)?.is_none() {
         return Ok(());

@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 
 use super::batch::{self, Batch};
 use super::check::{Needed, announce, check};
+use super::column::Made;
 use super::left_over::{self, LeftOver};
 use super::switch::Switch;
 use super::task::{Task, name_of};
@@ -105,7 +106,9 @@ impl Migration<'_> {
             self.move_all()?;
         }
         if self.step(|spi| required::is_left(spi, self.target))? {
-            self.step(|spi| required::validate(spi, self.target))?;
+            let (lock, check) = (pg_sys::ShareUpdateExclusiveLock, || check_owner(self.target));
+            self.procedure
+                .step_under(self.target, lock, check, |spi| required::validate(spi, self.target))?;
             self.alone(|spi, tables, patience| Ok(required::finish(spi, tables, patience)?.then_some(())))?;
         }
         session_lock::release(self.target);
@@ -167,7 +170,7 @@ impl Migration<'_> {
             Ok((task.pair.is_by_reference, task.is_conversion()))
         })?;
         let is_fed = is_by_reference && !is_conversion;
-        let mut made: Option<Vec<String>> = None;
+        let mut made: Option<Vec<Made>> = None;
         loop {
             let round = if is_fed { self.wait_for_feeder()? } else { self.round()? };
             if round.filled < round.seen && is_conversion {
@@ -178,7 +181,7 @@ impl Migration<'_> {
             if round.seen > 0 {
                 continue;
             }
-            let Some(of_first) = &made else {
+            let Some(indexes) = &made else {
                 made = Some(self.build_indexes()?);
                 continue;
             };
@@ -196,7 +199,7 @@ impl Migration<'_> {
                 continue;
             }
             let switched = self.alone(|spi, tables, patience| {
-                match switch::switch(spi, function, tables, of_first, self.set_default, patience)? {
+                match switch::switch(spi, function, tables, indexes, self.set_default, patience)? {
                     Switch::InUse => Ok(None),
                     switched => Ok(Some(switched)),
                 }
@@ -224,16 +227,16 @@ impl Migration<'_> {
         Ok(())
     }
 
-    /// Gives the second column the indexes of the first, whose definitions are returned. Before the rows are filled, each row
-    /// would be inserted into them by itself, which takes several times as long.
-    fn build_indexes(&self) -> Result<Vec<String>, Error> {
+    /// Gives the second column the indexes of the first. Before the rows are filled, each row would be inserted into them by
+    /// itself, which takes several times as long.
+    fn build_indexes(&self) -> Result<Vec<Made>, Error> {
         let function = self.procedure.function();
         loop {
             let defined =
                 self.alone(|spi, tables, patience| column::define_indexes(spi, function, tables, patience))?;
             let check = || check_owner(self.target);
-            if concurrent_index::build(self.procedure, self.target, &defined.indexes, check)? {
-                return Ok(defined.of_first);
+            if concurrent_index::build(self.procedure, self.target, &defined.to_build, check)? {
+                return Ok(defined.all);
             }
         }
     }

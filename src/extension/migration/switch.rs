@@ -2,7 +2,9 @@
 
 use pgrx::pg_sys;
 
-use super::column::{TOAST_TARGET, indexes, lock_alone, of_storage, schema_of, set_toast_target, text};
+use super::column::{
+    Made, TOAST_TARGET, drop_all, indexes, lock_alone, of_storage, schema_of, set_toast_target, text,
+};
 use super::gaps::{self, GAP_TRIGGER};
 use super::required;
 use super::task::{NEXT_MODEL, Task, describe};
@@ -29,13 +31,13 @@ pub(super) enum Switch {
     IndexesLeft,
 }
 
-/// Switches, with `clip.model` of the database where it is asked for. The second column has the indexes that the first one had
-/// by these definitions.
+/// Switches, with `clip.model` of the database where it is asked for. `made` are the indexes that the second column was given for
+/// those of the first.
 pub(super) fn switch(
     spi: &Spi,
     function: pg_sys::Oid,
     [source, target]: [pg_sys::Oid; 2],
-    made: &[String],
+    made: &[Made],
     set_default: bool,
     patience: u32,
 ) -> Result<Switch, Error> {
@@ -59,10 +61,23 @@ pub(super) fn switch(
                 return Ok(Switch::RowsLeft);
             }
             let owner = task.pair.target.owner;
-            let of_first = act_as(owner, || indexes(spi, target, &task.pair.embedding))?;
-            if of_first.iter().any(|index| !made.contains(&index.definition)) {
-                return Ok(Switch::IndexesLeft);
+            let [of_first, mut of_second] = act_as(owner, || {
+                Ok::<_, Error>([
+                    indexes(spi, target, &task.pair.embedding)?,
+                    indexes(spi, target, NEXT_EMBEDDING)?,
+                ])
+            })?;
+            // Other sessions may have made some of the first's and dropped some of either.
+            let mut made: Vec<&Made> = made.iter().collect();
+            for index in &of_first {
+                let copy = made.iter().position(|made| made.of_first == index.definition);
+                let copy = copy.map(|place| made.swap_remove(place).index);
+                let Some(place) = of_second.iter().position(|index| Some(index.oid) == copy) else {
+                    return Ok(Switch::IndexesLeft);
+                };
+                of_second.swap_remove(place);
             }
+            drop_all(spi, &task, &of_second)?;
             act_as(owner, || replace(spi, &task))?;
             let arguments = [Argument::oid(task.pair.source.oid), text(&next.identity)];
             act_as(task.extension.owner, || {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use pgrx::pg_sys;
 
+use super::analysis::Analyzed;
 use super::rows::Rows;
 use crate::kept_plans::KeptPlan;
 
@@ -20,6 +21,7 @@ pub(crate) struct Cursor<'spi> {
 impl<'spi> Cursor<'spi> {
     /// Opens a query without parameters.
     pub(super) fn of(plan: Rc<KeptPlan>) -> Cursor<'spi> {
+        let analyzed = Analyzed::begin(plan.text());
         // SAFETY: the plan has no parameters.
         let portal = unsafe {
             pg_sys::SPI_cursor_open(
@@ -30,6 +32,7 @@ impl<'spi> Cursor<'spi> {
                 false,
             )
         };
+        drop(analyzed);
         Cursor { portal, _plan: Some(plan), spi: PhantomData }
     }
 

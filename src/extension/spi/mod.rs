@@ -6,6 +6,7 @@
 //! Always true: a value leaves a row through an accessor that names its type, and that type is compared with the one
 //! that the row has. What a statement says of a type is never taken on trust, because tables change.
 
+mod analysis;
 mod argument;
 mod by_index;
 mod cursor;
@@ -17,6 +18,7 @@ mod value;
 
 use pgrx::pg_sys;
 
+pub(crate) use self::analysis::{Analyzed, ByName, install_hook};
 pub(crate) use self::argument::Argument;
 use self::argument::Arguments;
 use self::by_index::{by_index, make_by_index};
@@ -113,6 +115,7 @@ impl Spi {
     /// One that is read-only sees the active snapshot.
     fn execute(&self, sql: &str, arguments: &[Argument], read_only: bool) -> Result<Rows<'_>, Error> {
         let sql = text_of(sql);
+        let _analyzed = Analyzed::begin(&sql);
         let mut arguments = Arguments::new(arguments);
         // SAFETY: the three arrays have the same length and live through the call.
         checked(unsafe {
@@ -146,6 +149,7 @@ impl Spi {
             types: types.to_vec(),
             planning,
             of_trigger_on: pg_sys::InvalidOid,
+            is_by_name: ByName::is_begun(),
         };
         let plan = kept_plans::plan_of(statement)?;
         Ok(Plan::of(plan, types.len(), planning))
@@ -159,6 +163,7 @@ impl Spi {
             types: Vec::new(),
             planning: Planning::Once,
             of_trigger_on: trigger_on,
+            is_by_name: ByName::is_begun(),
         };
         Ok(Cursor::of(kept_plans::plan_of(statement)?))
     }
@@ -185,6 +190,7 @@ impl Spi {
     /// Opens a query whose rows are fetched one by one.
     pub(crate) fn open(&self, sql: &str) -> Result<Cursor<'_>, Error> {
         let sql = text_of(sql);
+        let _analyzed = Analyzed::begin(&sql);
         // SAFETY: no parameters are passed, and the cursor has the portal to itself.
         Ok(unsafe {
             Cursor::of_portal(pg_sys::SPI_cursor_open_with_args(
@@ -228,6 +234,7 @@ impl Transition {
             types: Vec::new(),
             planning: Planning::OnceByIndex,
             of_trigger_on: self.on,
+            is_by_name: ByName::is_begun(),
         }
     }
 }

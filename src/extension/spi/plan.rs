@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use pgrx::pg_sys;
 
+use super::analysis::Analyzed;
 use super::argument::null_mark;
 use super::by_index::make_by_index;
 use super::rows::Rows;
@@ -43,6 +44,7 @@ impl<'spi> Plan<'spi> {
         }
         let nulls: Vec<c_char> = values.iter().map(|value| null_mark(*value)).collect();
         let mut values: Vec<pg_sys::Datum> = values.iter().map(|value| value.unwrap_or(0.into())).collect();
+        let _analyzed = Analyzed::begin(self.plan.text());
         // SAFETY: the plan lives at least as long as this; both arrays have an entry for each parameter.
         checked(unsafe {
             pg_sys::SPI_execute_plan(self.plan.plan(), values.as_mut_ptr(), nulls.as_ptr(), read_only, 0)

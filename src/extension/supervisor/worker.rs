@@ -49,11 +49,15 @@ fn supervise() -> Result<(), Error> {
         let started = Instant::now();
         let mut longest = LONGEST_PAUSE;
         match Child::start(&launch, restarts, &listener) {
-            Ok(child) => {
-                if watch(child, &mut launch) {
-                    longest = LONGEST_PAUSE_OF_WORKING;
+            Ok(child) => match watch(child, &mut launch) {
+                End::SettingChanged => {
+                    restarts += 1;
+                    pause = FIRST_PAUSE;
+                    continue;
                 }
-            }
+                End::Died { has_loaded: true } => longest = LONGEST_PAUSE_OF_WORKING,
+                End::Died { has_loaded: false } => {}
+            },
             Err(error) => pgrx::warning!("pg_clip: {error}: {}", launch.program.display()),
         }
         restarts += 1;
@@ -77,25 +81,35 @@ fn supervise() -> Result<(), Error> {
     }
 }
 
-/// Stays with the embedder until it has ended, by itself or because a setting changed. Returns whether it had loaded a model.
-fn watch(mut child: Child, launch: &mut Launch) -> bool {
+/// Why an embedder ended.
+enum End {
+    /// The next one is another one, and owes nothing to how this one fared.
+    SettingChanged,
+    Died {
+        /// Whether it had loaded a model.
+        has_loaded: bool,
+    },
+}
+
+/// Stays with the embedder until it has ended.
+fn watch(mut child: Child, launch: &mut Launch) -> End {
     let mut has_loaded = false;
     loop {
         relay(child.lines(), &mut has_loaded);
         if let Some(status) = child.ended() {
             while relay(child.lines(), &mut has_loaded) {}
             pgrx::log!("pg_clip: the embedder ended ({status}), starting it again");
-            return has_loaded;
+            return End::Died { has_loaded };
         }
         if child.floods_the_log() {
             pgrx::warning!("pg_clip: the embedder writes to the log without an end, starting it again");
             child.stop();
-            return has_loaded;
+            return End::Died { has_loaded };
         }
         if settings_changed(launch) {
             pgrx::log!("pg_clip: a setting changed, starting the embedder again");
             child.stop();
-            return has_loaded;
+            return End::SettingChanged;
         }
         // Without a deadline it ends by what is written, by the guardian's end, or by the latch.
         wait(child.descriptor(), Interest::Readable, None);

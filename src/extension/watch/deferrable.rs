@@ -4,6 +4,10 @@
 //! the role that commits. So the constraints that a write to a target fires are checked at once, and only they: the
 //! caller's other constraints stay as they are, and so does one that a DELETE does not fire, for it may wait for just
 //! that DELETE.
+//!
+//! SET CONSTRAINTS takes names, and two tables of a schema may have constraints of one name. It fires what waits of both. What a
+//! caller has made wait for its commit runs as the caller then, and must not run as the owner of the target now: so it
+//! is fired before, as the caller.
 
 use pgrx::pg_sys;
 
@@ -18,6 +22,8 @@ pub(super) struct Deferrable {
     all: Option<String>,
     /// The INITIALLY DEFERRED ones among them.
     deferred: Option<String>,
+    /// The names among them that constraints of other tables have too.
+    shared: Option<String>,
 }
 
 /// The constraints of a target, by what fires them.
@@ -33,8 +39,8 @@ impl Constraints {
     pub(super) fn of(spi: &Spi, target: &Table, role: pg_sys::Oid) -> Result<Constraints, Error> {
         let row = act_as(role, || spi.run_kept(DEFERRABLE, &[Argument::oid(target.oid)]))?;
         Ok(Constraints {
-            written: Deferrable { all: row.printed(1), deferred: row.printed(2) },
-            deleted: Deferrable { all: row.printed(3), deferred: row.printed(4) },
+            written: Deferrable { all: row.printed(1), deferred: row.printed(2), shared: row.printed(3) },
+            deleted: Deferrable { all: row.printed(4), deferred: row.printed(5), shared: row.printed(6) },
         })
     }
 }
@@ -43,6 +49,11 @@ impl Deferrable {
     /// Runs `write`, to be called as the role that writes, with the constraints immediate. Afterwards they are as they
     /// were declared.
     pub(super) fn at_once<R>(&self, spi: &Spi, write: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+        if let Some(shared) = &self.shared {
+            // SAFETY: a plain read: as this role a transaction commits.
+            let caller = unsafe { pg_sys::GetOuterUserId() };
+            act_as(caller, || spi.run(&format!("SET CONSTRAINTS {shared} IMMEDIATE"), &[]).map(|_| ()))?;
+        }
         if let Some(all) = &self.all {
             spi.run(&format!("SET CONSTRAINTS {all} IMMEDIATE"), &[])?;
         }
@@ -59,7 +70,11 @@ impl Deferrable {
 const DEFERRABLE: &str = "
     WITH fired AS (
         SELECT format('%I.%I', nspname, conname) AS name, condeferred AS deferred,
-            (tgtype::int4 & 20) <> 0 AS by_write, (tgtype::int4 & 8) <> 0 AS by_delete
+            (tgtype::int4 & 20) <> 0 AS by_write, (tgtype::int4 & 8) <> 0 AS by_delete,
+            EXISTS (
+                SELECT FROM pg_constraint AS namesake
+                WHERE namesake.conname = checked.conname AND namesake.connamespace = checked.connamespace
+                    AND namesake.oid <> checked.oid AND namesake.condeferrable) AS is_shared
         FROM pg_trigger
         JOIN pg_constraint AS checked ON checked.oid = tgconstraint
         JOIN pg_namespace AS namespace ON namespace.oid = connamespace
@@ -67,6 +82,8 @@ const DEFERRABLE: &str = "
     )
     SELECT string_agg(DISTINCT name, ', ') FILTER (WHERE by_write),
         string_agg(DISTINCT name, ', ') FILTER (WHERE by_write AND deferred),
+        string_agg(DISTINCT name, ', ') FILTER (WHERE by_write AND is_shared),
         string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete),
-        string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete AND deferred)
+        string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete AND deferred),
+        string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete AND is_shared)
     FROM fired";

@@ -18,6 +18,8 @@ use crate::version::VERSION;
 /// The extension's schema and owner, and pgvector's types, whatever a search_path says.
 #[derive(Clone)]
 pub(crate) struct ExtensionSchema {
+    /// The extension.
+    pub(crate) oid: pg_sys::Oid,
     /// Quoted.
     pub(crate) schema: String,
     /// The owner of the extension's tables.
@@ -76,10 +78,21 @@ impl ExtensionSchema {
         if self.is_of_vectors(column.type_oid) { Ok(column) } else { table.column_of(name, self.vector_type) }
     }
 
+    /// Refuses a trigger that was made just now if its function is none of the extension's. The statement that made it
+    /// names the function, and PostgreSQL looks the name up: see [`crate::spi::Analyzed`].
+    pub(crate) fn check_trigger(&self, table: pg_sys::Oid, name: &str) -> Result<(), Error> {
+        let function = catalog::function_of_trigger(table, name).unwrap_or(pg_sys::InvalidOid);
+        if Extension::is_of(self.oid, function) {
+            return Ok(());
+        }
+        Err(Error::Namesake(catalog::function_name(function)))
+    }
+
     fn look_up(entry: &Extension) -> Option<ExtensionSchema> {
         let queue = entry.relation(c"clip_queue")?;
         let pgvector = Extension::named(c"vector")?;
         Some(ExtensionSchema {
+            oid: entry.oid,
             schema: catalog::schema_name(entry.schema),
             owner: catalog::owner_of(queue)?,
             vector_type: pgvector.type_named(c"vector")?,

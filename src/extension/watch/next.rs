@@ -33,7 +33,7 @@ impl Next {
         extension: &ExtensionSchema,
         target: pg_sys::Oid,
     ) -> Result<Option<Next>, Error> {
-        let arguments = [Argument::oid(target), Argument::text(&extension.schema)];
+        let arguments = [Argument::oid(target), Argument::oid(extension.oid)];
         let found = act_as(extension.owner, || {
             let row = spi.run_now(MODEL, &arguments)?;
             Ok::<_, Error>(if row.len() == 0 { None } else { row.printed(1).zip(row.printed(2)) })
@@ -71,13 +71,13 @@ impl Next {
     }
 }
 
-/// Name and identity of the model that the trigger of table `$1` names. Its function is that of the extension, whose
-/// quoted schema is `$2`.
+/// Name and identity of the model that the trigger of table `$1` names. Its function is that of the extension `$2`.
 const MODEL: &str = "
     SELECT split_part(arguments, E'\\\\000', 1), split_part(arguments, E'\\\\000', 2)
     FROM pg_trigger
     JOIN pg_proc AS forget ON forget.oid = tgfoid
         AND forget.proname = 'clip_forget_next_embedding' AND forget.pronargs = 0
-    JOIN pg_namespace AS namespace ON namespace.oid = forget.pronamespace AND quote_ident(namespace.nspname) = $2
+    JOIN pg_depend AS member ON member.classid = 'pg_proc'::regclass AND member.objid = forget.oid
+        AND member.refclassid = 'pg_extension'::regclass AND member.refobjid = $2 AND member.deptype = 'e'
     CROSS JOIN LATERAL encode(tgargs, 'escape') AS arguments
     WHERE tgrelid = $1 AND tgname = 'clip_migration'";

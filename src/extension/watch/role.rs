@@ -7,6 +7,7 @@
 use pgrx::pg_sys;
 
 use crate::nested_settings::NestedSettings;
+use crate::spi::ByName;
 
 /// Runs `act` as `role`, in a security-restricted operation and with `search_path = pg_catalog, pg_temp`, as
 /// PostgreSQL itself does when it runs code that a table's owner controls (REFRESH, REINDEX, logical replication). As for
@@ -57,6 +58,8 @@ struct Acting {
     role_before: pg_sys::Oid,
     context_before: i32,
     settings: NestedSettings,
+    /// Code of a user may have called, in whose statements names decide.
+    _by_name: ByName,
 }
 
 impl Acting {
@@ -71,7 +74,7 @@ impl Acting {
             | pg_sys::SECURITY_NOFORCE_RLS;
         // SAFETY: called inside a transaction; `drop` or an abort restores what this changes.
         unsafe { pg_sys::SetUserIdAndSecContext(role, context_before | restricted as i32) };
-        Acting { role_before, context_before, settings }
+        Acting { role_before, context_before, settings, _by_name: ByName::begin(false) }
     }
 }
 

@@ -11,12 +11,12 @@ use super::watched::{Source, Watched};
 
 /// The model of some vector of the target.
 pub(crate) fn any_model(watched: &Watched) -> String {
-    format!("SELECT t.{} FROM {} AS t LIMIT 1", watched.model.name, watched.target.name)
+    format!("SELECT t.{} FROM {} AS t LIMIT 1", watched.model.name, watched.target.rows)
 }
 
 /// A model other than `$1` that made a vector of the target.
 pub(crate) fn other_model(watched: &Watched) -> String {
-    let (target, model) = (&watched.target.name, &watched.model.name);
+    let (target, model) = (&watched.target.rows, &watched.model.name);
     format!("SELECT t.{model} FROM {target} AS t WHERE t.{model} OPERATOR(pg_catalog.<>) $1 LIMIT 1")
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn changes(watched: &Watched, new: &str, old: &str) -> String {
 
 /// The vector of a photo with checksum `$1` that model `$2` made, and that of the model that the target is being moved to.
 pub(crate) fn find_vector(watched: &Watched) -> String {
-    let (target, embedding) = (&watched.target.name, &watched.embedding.name);
+    let (target, embedding) = (&watched.target.rows, &watched.embedding.name);
     let (checksum, model) = (&watched.checksum.name, &watched.model.name);
     let next = watched.next.as_ref().map_or(String::new(), |_| format!(", t.{NEXT_EMBEDDING}"));
     format!(
@@ -97,7 +97,7 @@ pub(crate) fn carry_projects_over(watched: &Watched, new: &str) -> String {
     let Some((project, target_project)) = &watched.project else {
         return String::new();
     };
-    let (source, target) = (&watched.source.table.rows, &watched.target.name);
+    let (source, target) = (&watched.source.table.rows, &watched.target.rows);
     let (key, target_key, equals) =
         (&watched.source.key.name, &watched.target_key.name, &watched.source.key_type.equals);
     let (project, target_project) = (&project.name, &target_project.name);
@@ -142,7 +142,7 @@ pub(crate) fn keys_with_photo(source: &Source, keys: &str) -> String {
 
 /// Deletes the embeddings under keys that have no photo now. `keys` is [`all_keys`] or [`left_keys`].
 pub(crate) fn delete_gone(watched: &Watched, keys: &str) -> String {
-    let (source, target) = (&watched.source.table.rows, &watched.target.name);
+    let (source, target) = (&watched.source.table.rows, &watched.target.rows);
     let (key, target_key, equals) =
         (&watched.source.key.name, &watched.target_key.name, &watched.source.key_type.equals);
     let image = &watched.source.image.name;
@@ -156,7 +156,7 @@ pub(crate) fn delete_gone(watched: &Watched, keys: &str) -> String {
 /// Deletes all embeddings that have no photo. Not TRUNCATE: a foreign key may have truncated the target in the same
 /// command.
 pub(crate) fn delete_all_gone(watched: &Watched) -> String {
-    let (source, target) = (&watched.source.table.rows, &watched.target.name);
+    let (source, target) = (&watched.source.table.rows, &watched.target.rows);
     let (key, target_key, equals) =
         (&watched.source.key.name, &watched.target_key.name, &watched.source.key_type.equals);
     let image = &watched.source.image.name;
@@ -168,7 +168,7 @@ pub(crate) fn delete_all_gone(watched: &Watched) -> String {
 
 /// The keys of all embeddings that have no photo.
 pub(crate) fn all_gone(watched: &Watched) -> String {
-    let (source, target) = (&watched.source.table.rows, &watched.target.name);
+    let (source, target) = (&watched.source.table.rows, &watched.target.rows);
     let (key, target_key, equals) =
         (&watched.source.key.name, &watched.target_key.name, &watched.source.key_type.equals);
     let image = &watched.source.image.name;
@@ -181,7 +181,7 @@ pub(crate) fn all_gone(watched: &Watched) -> String {
 /// Deletes the embedding under key `$1`.
 pub(crate) fn delete_embedding(watched: &Watched) -> String {
     let (target, target_key, equals) =
-        (&watched.target.name, &watched.target_key.name, &watched.source.key_type.equals);
+        (&watched.target.rows, &watched.target_key.name, &watched.source.key_type.equals);
     format!("DELETE FROM {target} AS t WHERE t.{target_key} {equals} $1")
 }
 
@@ -193,14 +193,14 @@ pub(crate) fn delete_stale(watched: &Watched) -> String {
 /// Locks the embedding under key `$1` as its deletion would. No row also where another transaction has it.
 pub(crate) fn lock_embedding(watched: &Watched) -> String {
     let (target, target_key, equals) =
-        (&watched.target.name, &watched.target_key.name, &watched.source.key_type.equals);
+        (&watched.target.rows, &watched.target_key.name, &watched.source.key_type.equals);
     format!("SELECT FROM {target} AS t WHERE t.{target_key} {equals} $1 FOR UPDATE SKIP LOCKED")
 }
 
 /// Whether there is an embedding under key `$1`, locked or not.
 pub(crate) fn embedding_exists(watched: &Watched) -> String {
     let (target, target_key, equals) =
-        (&watched.target.name, &watched.target_key.name, &watched.source.key_type.equals);
+        (&watched.target.rows, &watched.target_key.name, &watched.source.key_type.equals);
     format!("SELECT FROM {target} AS t WHERE t.{target_key} {equals} $1")
 }
 

@@ -14,7 +14,7 @@ use super::watches_sql::{self, FROM_ARGUMENTS};
 use crate::catalog::{self, Column, Lock, Table};
 use crate::error::Error;
 use crate::partition_tree;
-use crate::spi::{Argument, Rows, Spi, Varlena};
+use crate::spi::{Argument, ByName, Rows, Spi, Varlena};
 use crate::subscriptions::is_subscribed;
 
 /// A watched table, locked.
@@ -185,6 +185,9 @@ impl<'a> Watch<'a> {
         let Some(table) = Table::find(self.source)? else {
             return Ok(None);
         };
+        if self.registration.is_some() {
+            check_partitions(&table)?;
+        }
         let is_by_reference = self.is_by_reference;
         let image = if is_by_reference {
             table.text_column(&self.name(3))?
@@ -211,7 +214,10 @@ impl<'a> Watch<'a> {
             Some(_) if source.table.owner != target.owner => {
                 return Err(Error::OwnersDiffer { watched: source.table.name, target: target.name });
             }
-            Some(_) => target.owner,
+            Some(_) => {
+                check_partitions(&target)?;
+                target.owner
+            }
             None => caller(),
         };
         let target_key = target.column_of(&self.name(6), source.key.type_oid)?;
@@ -295,12 +301,21 @@ impl Watched {
 
     /// Runs `read` as the owner of the source.
     pub(crate) fn read<R>(&self, read: impl FnOnce() -> R) -> R {
-        self.source.read(read)
+        self.source.read(|| self.by_name(read))
     }
 
     /// Runs `write`, inside of [`Watched::read`], as the role that writes to the target.
     pub(crate) fn write<R>(&self, write: impl FnOnce() -> R) -> R {
-        if self.writer == self.source.table.owner { write() } else { act_as(self.writer, write) }
+        if self.writer == self.source.table.owner {
+            write()
+        } else {
+            act_as(self.writer, || self.by_name(write))
+        }
+    }
+
+    fn by_name<R>(&self, act: impl FnOnce() -> R) -> R {
+        let _by_name = ByName::begin(self.registration.is_none());
+        act()
     }
 }
 
@@ -328,6 +343,21 @@ impl LockWait {
             LockWait::None => return Err(Error::Locked(catalog::name_of(table))),
         }
         Ok(())
+    }
+}
+
+/// Refuses a partition of another owner: what it carries would run as the owner of the whole.
+fn check_partitions(table: &Table) -> Result<(), Error> {
+    if !table.is_partitioned {
+        return Ok(());
+    }
+    let is_strange = |part: &pg_sys::Oid| catalog::owner_of(*part).is_some_and(|owner| owner != table.owner);
+    match partition_tree::below(table.oid).into_iter().find(is_strange) {
+        Some(part) => {
+            let (table, partition) = (table.name.clone(), catalog::name_of(part));
+            Err(Error::PartitionOwner { table, partition })
+        }
+        None => Ok(()),
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) fn make(
                 FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
             );
             spi.run(&statement, &[])?;
+            extension.check_trigger(table, &format!("clip_watch_{event}"))?;
         }
         if is_replicated {
             let mut replica = vec![(APPLIED_TRUNCATE, "TRUNCATE", "STATEMENT")];
@@ -66,6 +67,7 @@ pub(super) fn make(
                     applied::ARGUMENT
                 );
                 spi.run(&statement, &[])?;
+                extension.check_trigger(table, name)?;
                 spi.run(&format!("ALTER TABLE {table_name} ENABLE REPLICA TRIGGER {name}"), &[])?;
             }
         }
@@ -79,6 +81,7 @@ pub(super) fn make(
                 FOR EACH ROW EXECUTE FUNCTION {function}({argument})"
             );
             spi.run(&statement, &[])?;
+            extension.check_trigger(table, name)?;
         }
         Ok(())
     })
