@@ -18,6 +18,7 @@ mod reconcile;
 mod role;
 mod search;
 mod searching;
+mod shops;
 mod standbys;
 mod statements;
 mod tally;
@@ -42,7 +43,8 @@ const BENCHES: [(&str, fn()); 12] = [
 ];
 
 /// Run by their names only: they take an hour.
-const LONG: [(&str, fn()); 2] = [("search", search::measure), ("role", role::measure)];
+const LONG: [(&str, fn()); 3] =
+    [("search", search::measure), ("shops", shops::measure), ("role", role::measure)];
 
 /// The folder of a model, the second argument.
 fn given_model() -> Option<PathBuf> {

@@ -1,7 +1,9 @@
-//! Searches over many vectors that no model made: recall, processor time and buffers, by how many rows a filter lets through.
+//! Searches over many vectors that no model made: recall, processor time and buffers, by how many rows a filter lets through;
+//! and what the vectors and their indexes take of the disk, of the write-ahead log and of processor time.
 //!
 //! `PG_CLIP_BENCH_PHOTOS` says how many vectors, 300,000 without it. Processor time is that of the backend, so that other load on the machine does not count.
 
+mod quantized;
 mod vectors;
 
 use std::fmt;
@@ -58,9 +60,13 @@ pub(crate) fn measure() {
     for (name, column, storage) in
         [("plain", "vector", "PLAIN"), ("external", "vector", "EXTERNAL"), ("halves", "halfvec", "PLAIN")]
     {
-        fill(&mut client, name, column, storage, &vectors);
+        let logged = fill(&mut client, name, column, storage, &vectors);
         let size = format!("SELECT pg_table_size('{name}') / {rows}");
-        println!("\n{name}: table {} bytes a photo", value::<i64>(&mut client, &size));
+        println!(
+            "\n{name}: table {} bytes a photo, {:.0} of the write-ahead log",
+            value::<i64>(&mut client, &size),
+            logged / rows as f64
+        );
         let scan = format!("SELECT count(embedding <=> (SELECT embedding FROM {name} LIMIT 1)) FROM {name}");
         run(&mut client, &format!("SET max_parallel_workers_per_gather = 0; {scan}"));
         let cost = cost(&mut client, &[scan]);
@@ -73,21 +79,7 @@ pub(crate) fn measure() {
             run(&mut client, &format!("DROP TABLE {name}"));
             continue;
         }
-        let before = Instant::now();
-        let processor = processor_time(&mut client);
-        run(
-            &mut client,
-            &format!(
-                "SET max_parallel_maintenance_workers = 0;
-                CREATE INDEX ON {name} USING hnsw (embedding {column}_cosine_ops)"
-            ),
-        );
-        println!(
-            "HNSW: {:.2} ms of processor time a row, {:.0} s in all; {} bytes a photo",
-            (processor_time(&mut client) - processor) / rows as f64,
-            before.elapsed().as_secs_f64(),
-            value::<i64>(&mut client, &format!("SELECT pg_indexes_size('{name}') / {rows}"))
-        );
+        build(&mut client, name, rows, &format!("(embedding {column}_cosine_ops)"));
         println!("| {name} | filter | iterative_scan | ef | recall | processor ms | buffers | plan |");
         for (project, truth) in &truths {
             for (scan, ef) in SETTINGS {
@@ -107,7 +99,7 @@ pub(crate) fn measure() {
                 run(
                     &mut client,
                     &format!(
-                        "DROP INDEX IF EXISTS by_project_{name}; CREATE INDEX ON {name}
+                        "DROP INDEX IF EXISTS by_project_{name}; CREATE INDEX by_project_{name} ON {name}
                         USING hnsw (embedding {column}_cosine_ops) WHERE project = '{project}'; ANALYZE {name}"
                     ),
                 );
@@ -118,21 +110,61 @@ pub(crate) fn measure() {
                     truth,
                 );
             }
+            run(&mut client, &format!("DROP INDEX by_project_{name}"));
+        }
+        insert_late(&mut client, name, &vectors);
+        if name == "plain" {
+            run(&mut client, &format!("DELETE FROM {name} WHERE image_id >= {rows}; DROP INDEX {name}_hnsw"));
+            quantized::measure(&mut client, name, rows, &vectors, &truths[0].1);
         }
         run(&mut client, &format!("DROP TABLE {name}"));
     }
+}
+
+/// Makes the HNSW index, and says what that took.
+fn build(client: &mut Client, name: &str, rows: usize, of: &str) {
+    let (before, processor, logged) = (Instant::now(), processor_time(client), logged(client));
+    let size = format!("SELECT pg_indexes_size('{name}')");
+    let others: i64 = value(client, &size);
+    run(
+        client,
+        &format!(
+            "SET max_parallel_maintenance_workers = 0; CREATE INDEX {name}_hnsw ON {name} USING hnsw {of}"
+        ),
+    );
+    println!(
+        "HNSW: {:.2} ms of processor time a row, {:.0} s in all; {:.0} bytes a photo, {:.0} of the write-ahead log",
+        (processor_time(client) - processor) / rows as f64,
+        before.elapsed().as_secs_f64(),
+        (value::<i64>(client, &size) - others) as f64 / rows as f64,
+        (self::logged(client) - logged) / rows as f64
+    );
+}
+
+/// Inserts more photos into the table with its index.
+fn insert_late(client: &mut Client, name: &str, vectors: &Vectors) {
+    load(client, vectors.photos.len(), &vectors.late);
+    run(client, "CHECKPOINT");
+    let (processor, before) = (processor_time(client), logged(client));
+    run(client, &insert(name));
+    let rows = vectors.late.len() as f64;
+    println!(
+        "inserted into the table with its indexes: {:.2} ms of processor time a row, {:.0} bytes of the write-ahead log",
+        (processor_time(client) - processor) / rows,
+        (logged(client) - before) / rows
+    );
 }
 
 fn project_of(number: usize) -> &'static str {
     PROJECTS.iter().rev().find(|(_, of)| number.is_multiple_of(*of)).map_or("rest", |(name, _)| name)
 }
 
-fn fill(client: &mut Client, name: &str, column: &str, storage: &str, vectors: &Vectors) {
+/// Makes the table and its rows; returns the bytes of the write-ahead log that the rows took.
+fn fill(client: &mut Client, name: &str, column: &str, storage: &str, vectors: &Vectors) -> f64 {
     run(
         client,
         &format!(
-            "CREATE UNLOGGED TABLE loaded (image_id bigint, project text, embedding vector({DIMENSIONS}));
-            CREATE TABLE {name} (image_id bigint PRIMARY KEY, embedding {column}({DIMENSIONS}) NOT NULL,
+            "CREATE TABLE {name} (image_id bigint PRIMARY KEY, embedding {column}({DIMENSIONS}) NOT NULL,
                 checksum bytea NOT NULL, project text, model text NOT NULL) WITH (toast_tuple_target = 8160);
             ALTER TABLE {name} ALTER embedding SET STORAGE {storage}"
         ),
@@ -140,12 +172,30 @@ fn fill(client: &mut Client, name: &str, column: &str, storage: &str, vectors: &
     if storage == "EXTERNAL" {
         run(client, &format!("ALTER TABLE {name} RESET (toast_tuple_target)"));
     }
+    load(client, 0, &vectors.photos);
+    run(client, "CHECKPOINT");
+    let before = logged(client);
+    run(client, &insert(name));
+    let logged = logged(client) - before;
+    run(client, &format!("VACUUM ANALYZE {name}"));
+    logged
+}
+
+/// Puts vectors into the table `loaded`, with keys from a number on.
+fn load(client: &mut Client, first: usize, vectors: &[Vec<f32>]) {
+    run(
+        client,
+        &format!(
+            "DROP TABLE IF EXISTS loaded;
+            CREATE UNLOGGED TABLE loaded (image_id bigint, project text, embedding vector({DIMENSIONS}))"
+        ),
+    );
     let mut copy = client.copy_in("COPY loaded FROM STDIN (FORMAT binary)").expect("a copy begins");
     let mut send = |bytes: &[u8]| copy.write_all(bytes).expect("the copy goes on");
     send(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
-    for (number, vector) in vectors.photos.iter().enumerate() {
+    for (number, vector) in vectors.iter().enumerate() {
         send(&3_i16.to_be_bytes());
-        let key = i64::try_from(number).expect("a key").to_be_bytes();
+        let key = i64::try_from(first + number).expect("a key").to_be_bytes();
         for field in [&key[..], project_of(number).as_bytes(), &vectors::binary(vector)] {
             send(&i32::try_from(field.len()).expect("a short field").to_be_bytes());
             send(field);
@@ -153,15 +203,18 @@ fn fill(client: &mut Client, name: &str, column: &str, storage: &str, vectors: &
     }
     send(&(-1_i16).to_be_bytes());
     copy.finish().expect("the copy ends");
-    run(
-        client,
-        &format!(
-            "INSERT INTO {name} SELECT image_id, embedding, sha256(image_id::text::bytea), project,
-                'clip-vit-base-patch32@0123456789ab' FROM loaded;
-            DROP TABLE loaded"
-        ),
-    );
-    run(client, &format!("VACUUM ANALYZE {name}"));
+}
+
+fn insert(name: &str) -> String {
+    format!(
+        "INSERT INTO {name} SELECT image_id, embedding, sha256(image_id::text::bytea), project,
+            'clip-vit-base-patch32@0123456789ab' FROM loaded"
+    )
+}
+
+/// The bytes that the server has written to its log.
+fn logged(client: &mut Client) -> f64 {
+    value(client, "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8")
 }
 
 struct Search<'a> {
@@ -197,15 +250,20 @@ impl fmt::Display for Search<'_> {
 fn search(client: &mut Client, search: &Search, vectors: &Vectors, truth: &[Vec<i64>]) {
     run(client, &format!("SET hnsw.iterative_scan = {}; SET hnsw.ef_search = {}", search.scan, search.ef));
     let statements: Vec<String> = vectors.texts.iter().map(|text| search.statement(text)).collect();
+    report(client, search, &statements, truth);
+}
+
+/// Runs searches whose best answers are known, and prints what they found and took.
+fn report(client: &mut Client, name: impl fmt::Display, statements: &[String], truth: &[Vec<i64>]) {
     let mut found = 0;
     for (statement, nearest) in statements.iter().zip(truth) {
         let rows = client.query(statement, &[]).expect("a search");
         found += rows.iter().filter(|row| nearest.contains(&row.get(0))).count();
     }
     let recall = found as f64 / truth.iter().map(Vec::len).sum::<usize>() as f64;
-    let cost = cost(client, &statements);
+    let cost = cost(client, statements);
     println!(
-        "{search} | {recall:.2} | {:.1} | {:.0} | {} |",
+        "{name} | {recall:.2} | {:.1} | {:.0} | {} |",
         cost.milliseconds,
         cost.buffers,
         plan(client, &statements[0])
@@ -260,7 +318,7 @@ fn explanation(client: &mut Client, statement: &str) -> Vec<String> {
 }
 
 /// The milliseconds that the client's backend has run on a processor.
-fn processor_time(client: &mut Client) -> f64 {
+pub(crate) fn processor_time(client: &mut Client) -> f64 {
     let pid: i32 = value(client, "SELECT pg_backend_pid()");
     let statistics = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("a process");
     let nanoseconds = statistics.split(' ').next().and_then(|number| number.parse::<f64>().ok());

@@ -4,11 +4,16 @@ use std::fmt::Write as _;
 
 pub(super) const DIMENSIONS: usize = 512;
 const CLUSTERS: usize = 1000;
+const LATE: usize = 2000;
 
-/// Photos in the order of their keys, and texts to search them by.
+/// Photos in the order of their keys, and texts and pictures to search them by.
 pub(super) struct Vectors {
     pub(super) photos: Vec<Vec<f32>>,
     pub(super) texts: Vec<Vec<f32>>,
+    /// As many as there are texts.
+    pub(super) pictures: Vec<Vec<f32>>,
+    /// Photos that come later.
+    pub(super) late: Vec<Vec<f32>>,
 }
 
 impl Vectors {
@@ -27,9 +32,12 @@ impl Vectors {
         };
         // Two photos of a cluster have a cosine of 0.85, and of two clusters of 0.5; a text and the photos of its cluster have
         // one of 0.3, and others of 0.02.
-        let photos = (0..photos).map(|_| around(&photo_cone, [0.7, 0.6, 0.39])).collect();
-        let texts = (0..texts).map(|_| around(&text_cone, [0.7, 0.5, 0.5])).collect();
-        Vectors { photos, texts }
+        const PHOTO: [f32; 3] = [0.7, 0.6, 0.39];
+        let all_photos = (0..photos).map(|_| around(&photo_cone, PHOTO)).collect();
+        let all_texts = (0..texts).map(|_| around(&text_cone, [0.7, 0.5, 0.5])).collect();
+        let pictures = (0..texts).map(|_| around(&photo_cone, PHOTO)).collect();
+        let late = (0..LATE).map(|_| around(&photo_cone, PHOTO)).collect();
+        Vectors { photos: all_photos, texts: all_texts, pictures, late }
     }
 
     /// The numbers of the photos nearest to a text, of those that a filter lets through.
