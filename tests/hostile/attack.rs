@@ -251,7 +251,7 @@ fn made(random: &mut Random, act: Act, place: &Place, catalog: &Catalog) -> Vec<
     vec![match act {
         Act::Call => place.any(random, catalog),
         Act::Watch => place.watch(random),
-        Act::Register => place.register(random),
+        Act::Register => place.watch_what_does_not_fit(random),
         Act::CreateOther => own.create_other(random),
         Act::Trigger => place.trigger(random),
         Act::Alter => own.alter(random),

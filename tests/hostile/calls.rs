@@ -149,8 +149,8 @@ impl Place<'_> {
         format!("SELECT public.clip_watch({})", arguments.join(", "))
     }
 
-    /// A call of the function behind `clip_watch`, which looks at less.
-    pub(super) fn register(&self, random: &mut Random) -> String {
+    /// A call of `clip_watch` that names columns and tables that do not fit.
+    pub(super) fn watch_what_does_not_fit(&self, random: &mut Random) -> String {
         let source = self.own.source(random);
         let unquoted = |column: &str| quoted(&column.trim_matches('"').replace("\"\"", "\""));
         let (table, target) = match random.below(3) {
@@ -158,19 +158,20 @@ impl Place<'_> {
             1 => (self.regclass(random), self.own.target(random)),
             _ => (self.regclass(random), self.own.relation(random)),
         };
-        let project = random.chance(60);
+        let project = if random.chance(60) {
+            format!(", project_column => '{}'", unquoted(&source.project))
+        } else {
+            String::new()
+        };
         format!(
-            "SELECT public.clip_register_watch({table}, '{}'::regclass, '{}', '{}', '{}', {}, '{}', '{}', 'checksum', \
-             'model', {}, {})",
+            "SELECT public.clip_watch({table}, target => '{}', mode => '{}', image_column => '{}', key_column => '{}', \
+             target_key_column => '{}', embedding_column => '{}'{project})",
             quoted(&target),
-            random.pick(&["sync", "async"]),
+            random.pick(&["sync", "async", "", "SYNC"]),
             unquoted(&source.image),
             unquoted(&source.key),
-            if project { format!("'{}'", unquoted(&source.project)) } else { "NULL".to_owned() },
             random.pick(&["image_id", "id", "absent"]),
             random.pick(&["embedding", "image", "id"]),
-            if project { "'project'" } else { "NULL" },
-            random.pick(&["NULL", "'demo'", "'demo@0000000000000000'", "repeat('x', 100000)"]),
         )
     }
 

@@ -35,6 +35,10 @@ pub(super) fn related(
         sent.extend(statements.into_iter().map(|statement| (role, statement)));
     };
     own_sends(create(&source, &target));
+    let is_partitioned = random.chance(15);
+    if is_partitioned {
+        own_sends(create_partitioned(&target));
+    }
     let is_early = random.chance(30);
     let plant = |random: &mut Random| {
         let table = if random.chance(50) { &source.table } else { &target.table };
@@ -57,6 +61,11 @@ pub(super) fn related(
         let place = Place { own, other };
         sent.extend(some_rows(random, own, &source).into_iter().map(|statement| (role, statement)));
         sent.push((role, change(random, own, &source, &target)));
+        if is_partitioned && role == Role::Superuser && random.chance(50) {
+            // A superuser alone gives a table away.
+            let owner = random.pick(&["stranger", "postgres"]);
+            sent.push((role, format!("ALTER TABLE {}_0 OWNER TO {owner}", target.table)));
+        }
         if role == Role::Stranger && random.chance(50) {
             sent.push((role, plant(random)));
         }
@@ -138,30 +147,37 @@ fn create(source: &Source, target: &Target) -> Vec<String> {
     ]
 }
 
-/// Has the photos of the source embedded: by `clip_watch`, by what is behind it, or by triggers written by hand.
+/// Has the photos of the source embedded: by `clip_watch`, or by triggers written by hand.
 fn attach(random: &mut Random, source: &Source, target: &Target) -> Vec<String> {
     let (table, to) = (&source.table, &target.table);
     let mode = random.pick(&["sync", "async"]);
     let project = random.chance(70);
     match random.below(10) {
-        0..=3 => vec![format!(
-            "SELECT public.clip_watch('{table}', target => '{to}', mode => '{mode}', key_column => 'id'{})",
-            if project { ", project_column => 'project'" } else { "" }
-        )],
-        4..=5 => {
-            let from = if random.chance(50) { format!("{table}_v") } else { table.clone() };
-            vec![
-                format!(
-                    "CREATE OR REPLACE VIEW {table}_v AS SELECT id, image, project FROM {table}{}",
+        0..=5 => {
+            let options = [
+                "",
+                ", replicated => true",
+                ", storage => 'halfvec'",
+                ", reference_column => 'project'",
+                ", image_column => 'project'",
+                ", target_key_column => 'project'",
+                ", embedding_column => 'checksum'",
+                ", checksum_column => 'model'",
+            ];
+            let option = if random.chance(60) { "" } else { random.pick(&options) };
+            let from = if random.chance(90) { table.clone() } else { format!("{table}_v") };
+            let mut statements = Vec::new();
+            if from != *table {
+                statements.push(format!(
+                    "CREATE OR REPLACE VIEW {from} AS SELECT id, image, project FROM {table}{}",
                     if table.starts_with("stranger") { " WHERE stranger.planted()" } else { "" }
-                ),
-                format!(
-                    "SELECT public.clip_register_watch('{from}'::regclass, '{to}'::regclass, '{mode}', 'image', 'id', {project}, \
-                     'image_id', 'embedding', 'checksum', 'model', {to_project}, NULL)",
-                    project = if project { "'project'" } else { "NULL" },
-                    to_project = if project { "'project'" } else { "NULL" },
-                ),
-            ]
+                ));
+            }
+            statements.push(format!(
+                "SELECT public.clip_watch('{from}', target => '{to}', mode => '{mode}', key_column => 'id'{}{option})",
+                if project { ", project_column => 'project'" } else { "" }
+            ));
+            statements
         }
         _ => {
             let arguments = format!(
@@ -212,7 +228,8 @@ fn change(random: &mut Random, owned: &Owned, source: &Source, target: &Target) 
         let of_role = owned.role == Role::Stranger && random.chance(25);
         random.pick(if of_role { &planted::TYPES } else { types }).to_owned()
     };
-    match random.below(12) {
+    match random.below(14) {
+        12..=13 => rename_schema(random, owned, source, target),
         0..=4 => {
             let column = random.pick(&["id", "image", "project"]);
             let type_name = new_type(random, &TYPES);
@@ -248,6 +265,40 @@ fn change(random: &mut Random, owned: &Owned, source: &Source, target: &Target) 
     }
 }
 
+/// Makes the target partitioned: the parts may become another role's.
+fn create_partitioned(target: &Target) -> Vec<String> {
+    let columns: Vec<String> = target
+        .columns
+        .iter()
+        .zip(&target.types)
+        .map(|(name, type_name)| format!("{name} {type_name}"))
+        .collect();
+    vec![
+        format!("DROP TABLE IF EXISTS {} CASCADE", target.table),
+        format!(
+            "CREATE TABLE {} ({}, UNIQUE (image_id)) PARTITION BY HASH (image_id)",
+            target.table,
+            columns.join(", ")
+        ),
+        format!("CREATE TABLE {0}_0 PARTITION OF {0} FOR VALUES WITH (MODULUS 2, REMAINDER 0)", target.table),
+        format!("CREATE TABLE {0}_1 PARTITION OF {0} FOR VALUES WITH (MODULUS 2, REMAINDER 1)", target.table),
+    ]
+}
+
+/// Has other tables stand under the names of those that are watched, for a moment.
+fn rename_schema(random: &mut Random, owned: &Owned, source: &Source, target: &Target) -> String {
+    let schema = &owned.schema;
+    let name = target.table.rsplit('.').next().unwrap_or_default();
+    let write = rows::write_to(random, owned, source);
+    let write = write.replace(&format!("{schema}."), &format!("{schema}_was."));
+    format!(
+        "BEGIN; ALTER SCHEMA {schema} RENAME TO {schema}_was; CREATE SCHEMA {schema};
+        CREATE TABLE {schema}.{name} (image_id {} UNIQUE, embedding public.vector(512), checksum bytea, model text,
+            project {}); {write}; ROLLBACK",
+        source.key_type, source.project_type
+    )
+}
+
 /// A call that maintains the watched table.
 fn maintain(random: &mut Random, source: &Source, target: &Target) -> String {
     let (table, to) = (&source.table, &target.table);
@@ -258,17 +309,23 @@ fn maintain(random: &mut Random, source: &Source, target: &Target) -> String {
         3 => format!("CALL public.clip_migrate('{to}'::regclass, 'demo'::text, false)"),
         4 => format!("SELECT public.clip_retry('{table}'::regclass)"),
         5 => format!("SELECT public.clip_unwatch('{table}'::regclass)"),
-        6 => format!("SELECT public.clip_prepare_migration('{to}'::regclass, 'demo'::text, 100)"),
-        7 => format!("SELECT public.clip_migrate_batch('{to}'::regclass, NULL::text)"),
-        8 => format!("SELECT public.clip_switch_model('{to}'::regclass, false, 100)"),
-        9 => format!("SELECT public.clip_find_missing('{table}'::regclass, NULL::text, true)"),
-        10 => {
-            format!("SELECT public.clip_enqueue_missing('{table}'::regclass, ARRAY['1', '2', 'x']::text[])")
+        6..=7 => format!("SELECT * FROM public.clip_verify('{table}'::regclass)"),
+        8 => format!("CALL public.clip_backfill('{table}'::regclass, verify => true)"),
+        9 => format!(
+            "CALL public.clip_migrate('{to}'::regclass, 'demo'::text, false, '{}')",
+            random.pick(&["vector", "halfvec", "bit"])
+        ),
+        10 => format!("SELECT * FROM public.clip_count('{table}'::regclass)"),
+        11..=12 => {
+            let columns = ["embedding", "checksum", "model", "project", "image_id", "absent"];
+            format!(
+                "SELECT * FROM public.clip_embedding_row({}, '{to}'::regclass, '{}', '{}', '{}')",
+                values::photo(random),
+                if random.chance(70) { "embedding" } else { random.pick(&columns) },
+                if random.chance(70) { "checksum" } else { random.pick(&columns) },
+                if random.chance(70) { "model" } else { random.pick(&columns) },
+            )
         }
-        11 => format!("SELECT public.clip_begin_backfill('{table}'::regclass)"),
-        12 => format!("SELECT public.clip_abandon_migration('{to}'::regclass)"),
-        _ => {
-            format!("SELECT public.clip_set_watch_model('{table}'::regclass, 'demo@0000000000000000'::text)")
-        }
+        _ => format!("SELECT public.clip_abandon_migration('{to}'::regclass)"),
     }
 }
