@@ -126,9 +126,8 @@ CREATE VIEW clip_coverage WITH (security_barrier) AS
 				JOIN pg_catalog.pg_class AS part ON part.oid OPERATOR(pg_catalog.=) filled.srrelid
 				WHERE (part.oid OPERATOR(pg_catalog.=) watch.target::pg_catalog.oid
 						OR EXISTS (
-							SELECT FROM pg_catalog.pg_inherits AS inherits
-							WHERE inherits.inhrelid OPERATOR(pg_catalog.=) part.oid
-								AND inherits.inhparent OPERATOR(pg_catalog.=) watch.target::pg_catalog.oid))
+							SELECT FROM pg_catalog.pg_partition_ancestors(part.oid) AS ancestor (relid)
+							WHERE ancestor.relid::pg_catalog.oid OPERATOR(pg_catalog.=) watch.target::pg_catalog.oid))
 					-- Otherwise none of its rows is applied, and the watch does not rest.
 					AND (pg_catalog.has_table_privilege(subscription.subowner, part.oid, 'INSERT')
 						OR pg_catalog.pg_has_role(subscription.subowner, part.relowner, 'MEMBER')))

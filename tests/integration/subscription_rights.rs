@@ -80,7 +80,9 @@ fn a_watch_rests_while_a_partition_of_its_target_is_filled() {
         &mut shop,
         &format!(
             "DROP TABLE low; {TARGET} PARTITION BY HASH (image_id);
-            CREATE TABLE low PARTITION OF image_embeddings FOR VALUES WITH (MODULUS 1, REMAINDER 0)"
+            CREATE TABLE middle PARTITION OF image_embeddings FOR VALUES WITH (MODULUS 1, REMAINDER 0)
+                PARTITION BY HASH (image_id);
+            CREATE TABLE low PARTITION OF middle FOR VALUES WITH (MODULUS 1, REMAINDER 0)"
         ),
     );
     run(&mut shop, "SELECT clip_watch('photos')");
