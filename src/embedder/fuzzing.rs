@@ -44,7 +44,10 @@ pub fn wire(mut stream: &[u8]) {
                 assert_eq!(again.as_ref(), Ok(&request));
             }
         }
-        if let Ok(answer) = Answer::decode(header.kind, body) {
+        let answer = Answer::decode(header.kind, body);
+        // A backend refuses a header that is none of an answer's before it reads the body.
+        assert!(answer.is_err() || FrameHeader::parse_answer(*head).is_ok());
+        if let Ok(answer) = answer {
             let mut written = Vec::new();
             answer.encode(&mut written).expect("what was read can be written");
             let again =

@@ -17,6 +17,6 @@ SELECT clip_watch('customer_photos');
 DO $$
 BEGIN
     EXECUTE format('ALTER DATABASE %I SET hnsw.iterative_scan = relaxed_order', current_database());
-    EXECUTE format('ALTER DATABASE %I SET hnsw.ef_search = 100', current_database());
+    EXECUTE format('ALTER DATABASE %I SET hnsw.ef_search = 200', current_database());
 END
 $$;
