@@ -16,8 +16,8 @@
 //! its indexes anew builds an index that is not valid, too, and makes it valid. Each step that acts on an index takes the lock
 //! first, under which no other session changes what the catalogs say of the index, and looks then what is left to be done.
 //!
-//! No step goes on with half an index. What is left of a procedure that ends in between is an index that is not valid: it is in
-//! no query's way, and is dropped by the next attempt.
+//! No step goes on with half an index. What is left of a procedure that ends in between is an index that is not valid: no
+//! query uses it, and the next attempt drops it. Writers go on to fill one that was ready.
 //!
 //! Expressions of an index run as the owner of its table, in a restricted operation: these functions see to it.
 

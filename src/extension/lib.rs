@@ -27,7 +27,7 @@ mod error;
 mod explain;
 mod extensions;
 mod failure;
-mod kept_plans;
+mod latch;
 mod lock;
 mod memo;
 mod migration;

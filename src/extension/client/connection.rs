@@ -13,8 +13,8 @@ use nix::sys::socket::{
 use pg_clip_wire::{Answer, FailureKind, FrameHeader, PROTOCOL, Party, Request};
 use pgrx::pg_sys;
 
-use super::latch::{Interest, wait};
 use crate::error::Error;
+use crate::latch::{Interest, wait};
 use crate::socket::{ArrivalSocket, ExternalDescriptor, SOCKET};
 use crate::supervisor;
 use crate::version::VERSION;

@@ -6,7 +6,6 @@
 //! no backend waits.
 
 mod connection;
-mod latch;
 mod stream;
 mod usage;
 
@@ -16,7 +15,6 @@ use std::time::{Duration, Instant};
 use pg_clip_wire::{Answer, Failure, FailureKind, Fingerprint, MAX_TEXT_BYTES, Priority, Request};
 
 use self::connection::Connection;
-pub(crate) use self::latch::{Interest, run_while_waiting, wait};
 pub(crate) use self::stream::Stream;
 pub(crate) use self::usage::Usage;
 use crate::error::Error;

@@ -20,8 +20,8 @@ use super::lane::Lane;
 use super::message::{Message, Place, Start};
 use super::place::{LAUNCHER_ASKED, LAUNCHER_LOCK, LAUNCHER_SOCKET};
 use super::wakeup_socket::WakeupSocket;
-use crate::client::{Interest, wait};
 use crate::error::Error;
+use crate::latch::{Interest, wait};
 use crate::worker::{accept_signals, ask_for, named, reload_settings};
 use crate::{lock, settings};
 

@@ -1,6 +1,6 @@
 //! Plans that find rows by an index.
 
-use crate::kept_plans::KeptPlan;
+use super::kept_plans::KeptPlan;
 use crate::nested_settings::NestedSettings;
 
 /// Settings under which a statement is planned with an index where there is one that serves. Where there is none, PostgreSQL

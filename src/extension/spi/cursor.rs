@@ -7,8 +7,8 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 
 use super::analysis::Analyzed;
+use super::kept_plans::KeptPlan;
 use super::rows::Rows;
-use crate::kept_plans::KeptPlan;
 
 /// An open query.
 pub(crate) struct Cursor<'spi> {

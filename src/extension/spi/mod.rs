@@ -10,6 +10,7 @@ mod analysis;
 mod argument;
 mod by_index;
 mod cursor;
+mod kept_plans;
 mod plan;
 mod rows;
 mod status;
@@ -23,13 +24,13 @@ pub(crate) use self::argument::Argument;
 use self::argument::Arguments;
 use self::by_index::{by_index, make_by_index};
 pub(crate) use self::cursor::Cursor;
+use self::kept_plans::{Planning, Statement};
 pub(crate) use self::plan::Plan;
 pub(crate) use self::rows::Rows;
 use self::status::checked;
 pub(crate) use self::text::{text_datum, text_of};
 pub(crate) use self::value::Varlena;
 use crate::error::Error;
-use crate::kept_plans::{self, Planning, Statement};
 
 /// A connection to SPI, closed on drop.
 pub(crate) struct Spi;

@@ -9,10 +9,10 @@ use pgrx::pg_sys;
 use super::analysis::Analyzed;
 use super::argument::null_mark;
 use super::by_index::make_by_index;
+use super::kept_plans::{KeptPlan, Planning};
 use super::rows::Rows;
 use super::status::checked;
 use crate::error::Error;
-use crate::kept_plans::{KeptPlan, Planning};
 
 /// A prepared statement.
 pub(crate) struct Plan<'spi> {

@@ -8,8 +8,8 @@ use pgrx::pg_sys;
 
 use super::child::{Child, Launch};
 use super::{listener, parts};
-use crate::client::{Interest, wait};
 use crate::error::Error;
+use crate::latch::{Interest, wait};
 use crate::socket::LOCK;
 use crate::worker::{accept_signals, reload_settings};
 use crate::{current_model, lock, settings};

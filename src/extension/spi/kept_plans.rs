@@ -13,8 +13,8 @@ use std::rc::Rc;
 
 use pgrx::pg_sys;
 
+use super::{Analyzed, text_of};
 use crate::error::Error;
-use crate::spi::{Analyzed, text_of};
 
 /// What tells two plans apart.
 #[derive(Clone, PartialEq, Eq, Hash)]
