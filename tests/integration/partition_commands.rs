@@ -205,24 +205,29 @@ fn a_command_of_one_role_waits_for_no_lock_of_another() {
 #[test]
 fn a_table_with_a_trigger_of_that_name_locks_and_reads_nothing_of_others() {
     let mut roles = Roles::new();
+    let (superuser, other) = (&mut roles.superuser, &mut roles.other);
     run(
-        &mut roles.other,
+        other,
         "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
-        CREATE TEMP TABLE mine (); CREATE TRIGGER clip_watch_delete AFTER DELETE ON mine EXECUTE FUNCTION nothing();
-        BEGIN; DROP TABLE mine; DROP TABLE plain",
+        CREATE TEMP TABLE mine (); CREATE TRIGGER clip_watch_delete AFTER DELETE ON mine EXECUTE FUNCTION nothing()",
     );
-    let own: i32 = value(&mut roles.other, "SELECT pg_backend_pid()");
+    let own: i32 = value(other, "SELECT pg_backend_pid()");
     let locked = format!(
-        "SELECT string_agg(format('%s %s %s', pid = {own}, pg_class.oid::regclass, mode), ', ')
+        "SELECT string_agg(format('%s: %s', pg_class.oid::regclass, mode), ', ')
         FROM pg_locks JOIN pg_class ON pg_class.oid = relation
-        WHERE relnamespace = 'keeper'::regnamespace
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        WHERE relnamespace = 'keeper'::regnamespace AND pid = {own}"
     );
-    assert_eq!(value::<Option<String>>(&mut roles.superuser, &locked), None);
-    let read = "SELECT count(*) FROM pg_stat_xact_user_tables
-        WHERE schemaname IN ('keeper', 'other') AND seq_scan + COALESCE(idx_scan, 0) > 0 AND relname <> 'plain'";
-    assert_eq!(value::<i64>(&mut roles.other, read), 0);
-    run(&mut roles.other, "COMMIT");
+    let read =
+        "SELECT COALESCE(sum(seq_scan + COALESCE(idx_scan, 0)), 0)::bigint FROM pg_stat_xact_user_tables
+        WHERE schemaname IN ('keeper', 'other')";
+    run(other, "BEGIN");
+    let before: i64 = value(other, read);
+    for table in ["mine", "plain"] {
+        run(other, &format!("DROP TABLE {table}"));
+        assert_eq!(value::<Option<String>>(superuser, &locked), None, "{table}");
+        assert_eq!(value::<i64>(other, read), before, "{table}");
+    }
+    run(other, "COMMIT");
 }
 
 /// The extension's schema is closed, as each new one is.
