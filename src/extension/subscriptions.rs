@@ -34,17 +34,19 @@ pub(crate) fn is_subscribed(table: pg_sys::Oid) -> bool {
     }
     // From the subscribed tables, of which most servers have none, to those that they are partitions of: a table may have
     // thousands of partitions.
-    let is_of_a_part = |row: &Row| ancestors(row.table).contains(&table) && row.is_applied();
-    is_partitioned(table)
+    let part = |row, _| {
         // SAFETY: a row of pg_subscription_rel.
-        && find_any_row(SUBSCRIBED.into(), |row, _| unsafe { Row::read(row) }.filter_by(is_of_a_part)).is_some()
+        let row = unsafe { Row::read(row) };
+        (ancestors(row.table).contains(&table) && row.is_applied()).then_some(())
+    };
+    is_partitioned(table) && find_any_row(SUBSCRIBED.into(), part).is_some()
 }
 
 /// Whether a subscription fills a table by itself.
 fn is_filled(table: pg_sys::Oid) -> bool {
     find_row(SUBSCRIBED.into(), BY_TABLE, TABLE, pg_sys::F_OIDEQ, table.into(), |row, _| {
         // SAFETY: a row of pg_subscription_rel.
-        unsafe { Row::read(row) }.filter_by(Row::is_applied)
+        unsafe { Row::read(row) }.is_applied().then_some(())
     })
     .is_some()
 }
@@ -62,10 +64,6 @@ impl Row {
         // SAFETY: the caller vouches for the row, whose first two columns are these and never NULL.
         let [subscription, table] = unsafe { *pg_sys::GETSTRUCT(row).cast::<[pg_sys::Oid; 2]>() };
         Row { subscription, table }
-    }
-
-    fn filter_by(self, is_wanted: impl FnOnce(&Row) -> bool) -> Option<()> {
-        is_wanted(&self).then_some(())
     }
 
     fn is_applied(&self) -> bool {
@@ -129,11 +127,16 @@ fn may_insert(role: pg_sys::Oid, table: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether a role may become another one with `SET ROLE`.
+#[cfg(not(feature = "pg15"))]
 fn can_become(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
     // SAFETY: looks any two roles up.
-    #[cfg(not(feature = "pg15"))]
-    return unsafe { pg_sys::member_can_set_role(role, other) };
+    unsafe { pg_sys::member_can_set_role(role, other) }
+}
+
+/// In PostgreSQL 15, each member may.
+#[cfg(feature = "pg15")]
+fn can_become(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
     // SAFETY: looks any two roles up.
-    #[cfg(feature = "pg15")]
-    return unsafe { pg_sys::is_member_of_role(role, other) };
+    unsafe { pg_sys::is_member_of_role(role, other) }
 }
