@@ -120,18 +120,7 @@ CREATE VIEW clip_coverage WITH (security_barrier) AS
 				-- What a user's code said is its owner's to read.
 				CASE WHEN pg_catalog.pg_has_role(class.relowner, 'USAGE') THEN pause.reason ELSE 'its owner sees the reason' END
 			WHEN pause.slow_until OPERATOR(pg_catalog.>) pg_catalog.now() THEN 'the triggers of its tables take long'
-			WHEN EXISTS (
-				SELECT FROM pg_catalog.pg_subscription_rel AS filled
-				JOIN pg_catalog.pg_subscription AS subscription ON subscription.oid OPERATOR(pg_catalog.=) filled.srsubid
-				JOIN pg_catalog.pg_class AS part ON part.oid OPERATOR(pg_catalog.=) filled.srrelid
-				WHERE (part.oid OPERATOR(pg_catalog.=) watch.target::pg_catalog.oid
-						OR EXISTS (
-							SELECT FROM pg_catalog.pg_partition_ancestors(part.oid) AS ancestor (relid)
-							WHERE ancestor.relid::pg_catalog.oid OPERATOR(pg_catalog.=) watch.target::pg_catalog.oid))
-					-- Otherwise none of its rows is applied, and the watch does not rest.
-					AND (pg_catalog.has_table_privilege(subscription.subowner, part.oid, 'INSERT')
-						OR pg_catalog.pg_has_role(subscription.subowner, part.relowner, 'MEMBER')))
-				THEN 'a subscription fills its target'
+			WHEN clip_is_filled(watch.target) THEN 'a subscription fills its target'
 		END AS waits_for,
 		counts.is_estimate
 	FROM clip_watches AS watch
@@ -155,7 +144,8 @@ COMMENT ON COLUMN clip_coverage.failed IS
 	'photos that the queue has given up; clip_failures says why; above 10,000 an estimate';
 COMMENT ON COLUMN clip_coverage.oldest_waiting IS
 	'since when the oldest of the queued photos waits; of more than 10,000, the oldest of those that are due first';
-COMMENT ON COLUMN clip_coverage.waits_for IS 'why the queue worker leaves the table alone, or is slow with it, or that a subscription fills its target; NULL where nothing of that is so';
+COMMENT ON COLUMN clip_coverage.waits_for IS
+	'why the queue worker leaves the table alone or is slow with it: a pause, slow triggers, or a subscription that fills its target; NULL otherwise';
 COMMENT ON COLUMN clip_coverage.is_estimate IS
 	'whether photos, embedded, missing and stale are estimates, of tables of more than 32 MB: missing and stale are those of a sample of about 1,000 photos, and 0 where it has none; clip_count is exact';
 GRANT SELECT ON clip_coverage TO PUBLIC;

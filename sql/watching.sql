@@ -79,33 +79,50 @@ CREATE FUNCTION clip_unwatch(source pg_catalog.regclass) RETURNS pg_catalog.void
 COMMENT ON FUNCTION clip_unwatch(pg_catalog.regclass) IS
 	'embeds the photos of a table no longer; what is embedded stays';
 
+CREATE FUNCTION clip_is_filled(target pg_catalog.regclass) RETURNS pg_catalog.bool
+	AS 'MODULE_PATHNAME', 'clip_is_filled' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION clip_is_filled(pg_catalog.regclass) IS
+	'whether a subscription fills a table of embeddings, so that its watch rests; read it through clip_coverage';
+
 -- Partitions come and go. API: private.
 
-CREATE FUNCTION clip_watch_partitions(event pg_catalog.text) RETURNS pg_catalog.void
+-- In pg_catalog, where every role can call it: the event trigger runs as the role that gives the command, which need have no
+-- right on the schema of the extension. It does nothing outside of an event trigger.
+CREATE FUNCTION pg_catalog.clip_watch_partitions(event pg_catalog.text) RETURNS pg_catalog.void
 	AS 'MODULE_PATHNAME', 'clip_watch_partitions' LANGUAGE C VOLATILE STRICT;
-COMMENT ON FUNCTION clip_watch_partitions(pg_catalog.text) IS
+COMMENT ON FUNCTION pg_catalog.clip_watch_partitions(pg_catalog.text) IS
 	'brings the triggers of partitions of watched tables to what they have to be; for clip_follow_partitions, and an error elsewhere';
 
+-- Only catalogs are asked whether a command concerns a watched table, and no subtransaction is begun for one that does not.
 CREATE FUNCTION clip_follow_partitions() RETURNS event_trigger
 	LANGUAGE plpgsql
 	SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-	-- The schema may have been renamed.
-	own_schema CONSTANT name := (
-		SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'pg_clip');
 	is_concerned bool;
 BEGIN
-	IF own_schema IS NOT NULL THEN
-		EXECUTE format(
-			'SELECT EXISTS (SELECT FROM %I.clip_watches JOIN pg_class ON pg_class.oid = source AND relkind = ''p'')', own_schema)
-			INTO is_concerned;
+	IF tg_event = 'sql_drop' THEN
+		is_concerned := EXISTS (
+			SELECT FROM pg_event_trigger_dropped_objects()
+			WHERE object_type = 'trigger' AND 'clip_watch_delete' = ANY (address_names));
+	ELSE
+		is_concerned := EXISTS (
+			SELECT FROM pg_event_trigger_ddl_commands() AS command
+			JOIN pg_class AS class ON class.oid = command.objid AND (class.relispartition OR class.relkind = 'p')
+			CROSS JOIN LATERAL pg_partition_ancestors(class.oid) AS whole
+			JOIN pg_trigger ON tgrelid = whole.relid AND tgname = 'clip_watch_delete'
+			JOIN pg_depend ON pg_depend.classid = 'pg_proc'::regclass AND pg_depend.objid = tgfoid
+				AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
+			JOIN pg_extension ON pg_extension.oid = refobjid AND extname = 'pg_clip'
+			WHERE command.classid = 'pg_class'::regclass);
 	END IF;
 	IF is_concerned THEN
-		EXECUTE format('SELECT %I.clip_watch_partitions(%L::text)', own_schema, tg_event);
+		BEGIN
+			PERFORM clip_watch_partitions(tg_event);
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'pg_clip did not follow the partitions of watched tables: %', SQLERRM;
+		END;
 	END IF;
-EXCEPTION WHEN OTHERS THEN
-	RAISE WARNING 'pg_clip did not follow the partitions of watched tables: %', SQLERRM;
 END
 $function$;
 COMMENT ON FUNCTION clip_follow_partitions() IS
@@ -115,8 +132,8 @@ REVOKE ALL ON FUNCTION clip_follow_partitions() FROM PUBLIC;
 CREATE EVENT TRIGGER clip_partitions_altered ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE SCHEMA')
 	EXECUTE FUNCTION clip_follow_partitions();
 COMMENT ON EVENT TRIGGER clip_partitions_altered IS 'follows partitions that come, and those that are detached';
-CREATE EVENT TRIGGER clip_partitions_dropped ON sql_drop WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED')
-	EXECUTE FUNCTION clip_follow_partitions();
+-- Of every command: a table goes with a schema, a role, an extension, an access method.
+CREATE EVENT TRIGGER clip_partitions_dropped ON sql_drop EXECUTE FUNCTION clip_follow_partitions();
 COMMENT ON EVENT TRIGGER clip_partitions_dropped IS 'follows partitions that are dropped';
 
 -- Triggers that are fired for replication. API: private.
@@ -146,10 +163,12 @@ BEGIN
 				AND refclassid = 'pg_extension'::regclass AND deptype = 'e')
 		GROUP BY tgrelid
 	LOOP
-		EXECUTE format('ALTER TABLE %s %s', altered.relation, altered.actions);
+		BEGIN
+			EXECUTE format('ALTER TABLE %s %s', altered.relation, altered.actions);
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'pg_clip did not enable its triggers for replication: %', SQLERRM;
+		END;
 	END LOOP;
-EXCEPTION WHEN OTHERS THEN
-	RAISE WARNING 'pg_clip did not enable its triggers for replication: %', SQLERRM;
 END
 $function$;
 COMMENT ON FUNCTION clip_keep_triggers_enabled() IS
@@ -159,3 +178,12 @@ REVOKE ALL ON FUNCTION clip_keep_triggers_enabled() FROM PUBLIC;
 CREATE EVENT TRIGGER clip_triggers_enabled ON ddl_command_end WHEN TAG IN ('ALTER TABLE')
 	EXECUTE FUNCTION clip_keep_triggers_enabled();
 COMMENT ON EVENT TRIGGER clip_triggers_enabled IS 'keeps triggers of pg_clip enabled for replication';
+
+-- Tools that replicate commands, and restores of data, give them with session_replication_role = replica.
+DO $do$
+BEGIN
+	ALTER EVENT TRIGGER clip_partitions_altered ENABLE ALWAYS;
+	ALTER EVENT TRIGGER clip_partitions_dropped ENABLE ALWAYS;
+	ALTER EVENT TRIGGER clip_triggers_enabled ENABLE ALWAYS;
+END
+$do$;

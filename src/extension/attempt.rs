@@ -10,7 +10,8 @@ use crate::failure::Failure;
 use crate::nested_settings::NestedSettings;
 
 /// Runs `body` in a subtransaction. Where it fails with an error that `tolerates` accepts, what it did is undone and
-/// the failure returned; any other error goes on. The result must not borrow from SPI.
+/// the failure returned; any other error goes on. The result must not borrow from SPI. `tolerates` is asked by
+/// [`Caught::judged_code`](crate::caught::Caught::judged_code).
 pub(crate) fn attempt<R>(
     tolerates: fn(PgSqlErrorCode) -> bool,
     body: impl FnOnce() -> Result<R, Error>,
@@ -47,14 +48,14 @@ pub(crate) fn attempt<R>(
         Err(caught) => {
             // Also for an error that goes on: at its end, the abort of the outer transaction expects no other.
             undo();
-            if tolerates(caught.code()) { Ok(Err(caught.failure())) } else { caught.rethrow() }
+            if tolerates(caught.judged_code()) { Ok(Err(caught.failure())) } else { caught.rethrow() }
         }
     }
 }
 
 /// What a view tolerates of a table: everything but being told to stop.
 pub(crate) fn of_a_table(code: PgSqlErrorCode) -> bool {
-    code != PgSqlErrorCode::ERRCODE_QUERY_CANCELED && code != PgSqlErrorCode::ERRCODE_ASSERT_FAILURE
+    code != PgSqlErrorCode::ERRCODE_QUERY_CANCELED
 }
 
 /// That a lock was not to be had.

@@ -40,6 +40,28 @@ impl Caught {
         self.report().sql_error_code()
     }
 
+    /// The SQLSTATE that says what to do about it. Code of a user's can raise an error with the SQLSTATE of a cancelled statement, of
+    /// a lock or of a full disk: such an error counts as raised by a user (P0001), whatever its SQLSTATE is.
+    pub(crate) fn judged_code(&self) -> PgSqlErrorCode {
+        /// The functions of PL/pgSQL, PL/Perl, PL/Python and PL/Tcl that raise what a user's code says.
+        const OF_USERS: [&str; 7] = [
+            "exec_stmt_raise",
+            "exec_stmt_assert",
+            "do_util_elog",
+            "plperl_util_elog",
+            "PLy_output",
+            "PLy_elog_impl",
+            "pltcl_elog",
+        ];
+        /// The function of the server that ends a statement because it was cancelled or took too long.
+        const OF_A_CANCEL: &str = "ProcessInterrupts";
+        let raised_by = self.report().function_name().unwrap_or_default();
+        let is_of_a_user = OF_USERS.contains(&raised_by)
+            || self.code() == PgSqlErrorCode::ERRCODE_QUERY_CANCELED && raised_by != OF_A_CANCEL;
+        let is_of_the_server = matches!(&*self.cause, CaughtError::PostgresError(_));
+        if is_of_the_server && is_of_a_user { PgSqlErrorCode::ERRCODE_RAISE_EXCEPTION } else { self.code() }
+    }
+
     /// Whether its message has letters that have to be converted.
     pub(crate) fn has_letters(&self) -> bool {
         self.message.as_ref().is_some_and(|message| !message.as_bytes().is_ascii())

@@ -34,6 +34,12 @@ pub(crate) fn below(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     tree
 }
 
+/// Whether a table is a partitioned one.
+pub(crate) fn is_partitioned(table: pg_sys::Oid) -> bool {
+    // SAFETY: looks any number up in the catalogs.
+    unsafe { pg_sys::get_rel_relkind(table).cast_unsigned() == pg_sys::RELKIND_PARTITIONED_TABLE }
+}
+
 /// Whether this backend knows all partitions that the committed transactions attached, whose rows it can see. It does not
 /// where a transaction that attaches or detaches one is under way.
 pub(crate) fn is_known(table: &Table) -> bool {
@@ -58,11 +64,6 @@ fn is_settled(table: pg_sys::Oid) -> bool {
         }
         is_free
     }
-}
-
-fn is_partitioned(table: pg_sys::Oid) -> bool {
-    // SAFETY: looks any number up in the catalogs.
-    unsafe { pg_sys::get_rel_relkind(table).cast_unsigned() == pg_sys::RELKIND_PARTITIONED_TABLE }
 }
 
 /// A table and its partitions at any depth, each after what it is part of.

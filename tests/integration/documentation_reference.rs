@@ -8,13 +8,14 @@ use pg_clip_tests::{Page, TestCluster, repository};
 use postgres::Client;
 
 /// Functions that no user calls.
-const PRIVATE: [&str; 9] = [
+const PRIVATE: [&str; 10] = [
     "clip_count_queue",
     "clip_count_migrated",
     "clip_count_photos",
     "clip_embedder_status",
     "clip_follow_partitions",
     "clip_forget_next_embedding",
+    "clip_is_filled",
     "clip_keep_triggers_enabled",
     "clip_note_gap",
     "clip_watch_partitions",

@@ -54,6 +54,7 @@ mod other_embedder;
 mod own_folder;
 #[cfg(feature = "dpkg")]
 mod packages;
+mod partition_commands;
 mod partitions;
 mod pid_one;
 #[cfg(feature = "pgbouncer")]

@@ -27,6 +27,7 @@ use crate::owned::literal;
 use crate::queue::enqueue::Jobs;
 use crate::settings;
 use crate::spi::Spi;
+use crate::sqlstate;
 use crate::varlena;
 
 /// The argument of the triggers.
@@ -107,9 +108,12 @@ fn write_jobs(table: pg_sys::Oid, function: pg_sys::Oid, fired: &Fired) -> Resul
     }
 }
 
-/// Whether a TRUNCATE goes on without the keys of the target: not where the next try may well find them.
+/// Whether a TRUNCATE goes on without the keys of the target: not where the next try of the apply worker may well find them.
 fn is_of_the_target(code: PgSqlErrorCode) -> bool {
-    of_a_table(code) && !of_a_lock(code)
+    /// Transactions that are rolled back, as in a deadlock, and memory, disk or connections that are used up.
+    const PASSING: [&str; 2] = ["40", "53"];
+    let class = &sqlstate::text_of(code)[..2];
+    of_a_table(code) && !of_a_lock(code) && !PASSING.contains(&class)
 }
 
 /// No job is written for vectors whose keys cannot be read.

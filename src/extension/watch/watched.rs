@@ -107,7 +107,7 @@ impl<'a> Watch<'a> {
     }
 
     /// What `clip_watch` wrote down for the table or for one that it is a partition of, if it did.
-    pub(super) fn of_whole(
+    pub(crate) fn of_whole(
         spi: &'a Spi,
         extension: &'a ExtensionSchema,
         table: pg_sys::Oid,
@@ -177,6 +177,11 @@ impl<'a> Watch<'a> {
     /// queue too: then the whole database is a copy, and its jobs wait.
     pub(crate) fn rests(&self) -> bool {
         self.registration.is_some() && is_subscribed(self.target) && !is_subscribed(self.extension.queue)
+    }
+
+    /// The name of the column of the photos' keys, not quoted.
+    pub(crate) fn key(&self) -> String {
+        self.name(4)
     }
 
     /// Looks the watched table up. Nothing where it is gone.

@@ -9,6 +9,16 @@ use pgrx::pg_sys;
 #[derive(Clone, Copy)]
 pub(super) struct Command(*const pg_sys::CollectedCommand);
 
+/// What a command may have done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It brought a partition: the table that it made, or one that it attached to the table. Or it gave a partition another
+    /// owner, perhaps that of its table, which alone can make triggers on it.
+    Came,
+    /// It detached a partition from the table.
+    Went,
+}
+
 impl Command {
     pub(super) const TYPE: pg_sys::Oid = pg_sys::PG_DDL_COMMANDOID;
 
@@ -18,28 +28,30 @@ impl Command {
         Command(datum.cast_mut_ptr())
     }
 
-    /// Whether the command may have brought a partition or taken one away.
-    pub(super) fn changes_partitions(self) -> bool {
+    /// What the command does to partitions, if it does anything to them.
+    pub(super) fn change(self) -> Option<Change> {
         // SAFETY: `new` vouches for the command, whose tree is whole; what a tag says of a node is true.
         unsafe {
             let tree = (*self.0).parsetree;
             if pgrx::is_a(tree, pg_sys::NodeTag::T_CreateStmt) {
-                return true;
+                return Some(Change::Came);
             }
             if !pgrx::is_a(tree, pg_sys::NodeTag::T_AlterTableStmt) {
-                return false;
+                return None;
             }
             let parts = (*tree.cast::<pg_sys::AlterTableStmt>()).cmds;
             let count =
                 if parts.is_null() { 0 } else { usize::try_from((*parts).length).unwrap_or_default() };
-            (0..count).any(|index| {
+            (0..count).find_map(|index| {
                 let part = (*(*parts).elements.add(index)).ptr_value.cast::<pg_sys::AlterTableCmd>();
-                matches!(
-                    (*part).subtype,
-                    pg_sys::AlterTableType::AT_AttachPartition
-                        | pg_sys::AlterTableType::AT_DetachPartition
-                        | pg_sys::AlterTableType::AT_DetachPartitionFinalize
-                )
+                match (*part).subtype {
+                    pg_sys::AlterTableType::AT_AttachPartition | pg_sys::AlterTableType::AT_ChangeOwner => {
+                        Some(Change::Came)
+                    }
+                    pg_sys::AlterTableType::AT_DetachPartition
+                    | pg_sys::AlterTableType::AT_DetachPartitionFinalize => Some(Change::Went),
+                    _ => None,
+                }
             })
         }
     }

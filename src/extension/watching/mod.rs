@@ -5,6 +5,7 @@
 //! whichever role calls.
 
 mod ddl;
+mod former;
 mod partitions;
 mod request;
 mod source;

@@ -7,25 +7,37 @@
 //! those that make these triggers are among them, and those of a restore, which brings the triggers itself.
 //!
 //! An event trigger also runs in statements that have nothing to do with pg_clip: an error in it becomes a warning. It
-//! is written in PL/pgSQL, and calls this library only where a partitioned table is watched: a library that is missing
-//! must not stop every CREATE TABLE.
+//! is written in PL/pgSQL, and calls this library only where a command concerns a watched partitioned table: a library
+//! that is missing must not stop every CREATE TABLE.
+//!
+//! A command of one role must not fail or wait because of another one. So rows are read and written only in a command of the
+//! owner of the watched table itself: triggers, indexes and constraints can carry code of that role's. A command of any other
+//! role, a superuser included, changes triggers alone, and takes only locks that are free; a warning names the call that does
+//! the rest.
 
 use pgrx::{PgLogLevel, pg_sys};
 
-use super::ddl::Command;
-use super::triggers;
-use crate::attempt::{attempt, of_a_table};
+use super::ddl::{Change, Command};
+use super::former;
+use super::{ALONE, WITHOUT_WRITERS, triggers};
+use crate::attempt::{attempt, of_a_table, with_lock_timeout};
 use crate::catalog;
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::notice;
+use crate::owned::literal;
+use crate::partition_tree;
 use crate::queue::enqueue::Jobs;
 use crate::spi::{Argument, Spi};
 use crate::sql_function::sql_function;
 use crate::varlena::Utf8;
 use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
-use crate::watch::watched::{LockWait, Watched};
+use crate::watch::watched::{LockWait, Watch, Watched};
 use crate::watch::{self, sql};
+
+/// For so many milliseconds the owner's command waits for a lock on the rest of the pair. It has locked the watched table.
+const LOCK_PATIENCE: u32 = 1000;
 
 sql_function! {
     /// `clip_watch_partitions(event text) → void`, called by an event trigger at `ddl_command_end` or `sql_drop`.
@@ -37,81 +49,258 @@ sql_function! {
         };
         let spi = Spi::connect()?;
         let extension = ExtensionSchema::of(function)?;
-        let roots = if event == "sql_drop" { roots_of_dropped(&spi, &extension)? } else { roots_of_altered(&spi, &extension)? };
-        for root in roots {
-            let followed = attempt(of_a_table, || follow(&spi, &extension, root))?;
-            if let Err(failure) = followed {
-                let (table, why) = (catalog::name_of(root), failure.message);
-                let message = format!("pg_clip did not follow the partitions of table {table}: {why}");
-                notice::tell(PgLogLevel::WARNING, &message, None);
-            }
-        }
+        let follow = Follow { spi: &spi, extension: &extension };
+        if event == "sql_drop" { follow.dropped()? } else { follow.altered()? }
         Ok(pg_sys::Datum::from(0))
     }
 }
 
-/// The watched partitioned tables that a running DDL command may have given partitions, or taken them from.
-fn roots_of_altered(spi: &Spi, extension: &ExtensionSchema) -> Result<Vec<pg_sys::Oid>, Error> {
-    let query = format!(
-        "SELECT watch.source::oid, command.command FROM {}.clip_watches AS watch
-        JOIN pg_class AS class ON class.oid = watch.source AND class.relkind = 'p'
-        JOIN pg_event_trigger_ddl_commands() AS command ON command.classid = 'pg_class'::regclass
-        WHERE command.objid = watch.source
-            OR watch.source IN (SELECT relid FROM pg_partition_ancestors(command.objid))",
-        extension.schema
-    );
-    let (roots, commands) = act_as(extension.owner, || {
-        let rows = spi.run_now(&query, &[])?;
-        Ok::<_, Error>((oids(rows.all_printed(1)), rows.all_by_value(2, Command::TYPE)?))
-    })?;
-    let concerned = roots.into_iter().zip(commands).filter(|(_, command)| {
-        // SAFETY: the command is one that the running event trigger is told of.
-        command.is_some_and(|command| unsafe { Command::new(command) }.changes_partitions())
-    });
-    let mut roots: Vec<pg_sys::Oid> = concerned.map(|(root, _)| root).collect();
-    roots.sort_unstable_by_key(|root| u32::from(*root));
-    roots.dedup();
-    Ok(roots)
+/// A call that follows what a command has done.
+struct Follow<'a> {
+    spi: &'a Spi,
+    extension: &'a ExtensionSchema,
 }
 
-/// All watched partitioned tables, where a running command drops a table with the triggers of a watch.
-fn roots_of_dropped(spi: &Spi, extension: &ExtensionSchema) -> Result<Vec<pg_sys::Oid>, Error> {
-    let query = format!(
-        "SELECT watch.source::oid FROM {}.clip_watches AS watch
-        JOIN pg_class AS class ON class.oid = watch.source AND class.relkind = 'p'
-        WHERE EXISTS (
-            SELECT FROM pg_event_trigger_dropped_objects() AS dropped
-            WHERE dropped.object_type = 'trigger' AND 'clip_watch_delete' = ANY (dropped.address_names))",
-        extension.schema
-    );
-    act_as(extension.owner, || Ok(oids(spi.run_now(&query, &[])?.all_printed(1))))
+/// A watched partitioned table.
+struct Root<'a> {
+    table: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    /// Quoted, with its schema.
+    name: String,
+    watch: Watch<'a>,
 }
 
-/// Brings the triggers of a watched table's partitions, and of those that it had, to what they have to be.
-fn follow(spi: &Spi, extension: &ExtensionSchema, root: pg_sys::Oid) -> Result<(), Error> {
-    let Some(watched) = Watched::registered(spi, extension, root, LockWait::Wait)? else {
-        return Ok(());
-    };
-    for part in parts(spi, &watched, PARTS_WITHOUT)? {
-        let registration = watched.registration.as_ref();
-        let made = triggers::Made {
-            key: watched.source.key.raw_name(),
-            is_replicated: registration.is_some_and(|registration| registration.is_replicated),
-        };
-        triggers::make(spi, extension, part, watched.source.table.owner, made)?;
-        watched.read(|| {
-            let rows = format!("ONLY {}", catalog::name_of(part));
-            let keys =
-                watch::printed_keys(spi.open(&sql::inserted_keys(&watched.source, &rows))?, &watched.source)?;
-            Jobs::of(spi, extension, &watched.source).add(keys)
+impl<'a> Follow<'a> {
+    /// After a command that may have dropped partitions.
+    fn dropped(&self) -> Result<(), Error> {
+        const DROPPED: &str = "
+            SELECT objid FROM pg_event_trigger_dropped_objects()
+            WHERE classid = 'pg_class'::regclass AND object_type IN ('table', 'foreign table')";
+        let dropped = act_as(self.extension.owner, || {
+            Ok::<_, Error>(oids(self.spi.run_now(DROPPED, &[])?.all_printed(1)))
         })?;
-    }
-    for part in parts(spi, &watched, &strays(&extension.schema))? {
-        if let Some(owner) = catalog::owner_of(part) {
-            triggers::drop_all(spi, part, owner)?;
+        for root in self.roots(dropped.into_iter().flat_map(former::wholes).collect())? {
+            self.delete_gone(&root)?;
         }
+        Ok(())
     }
-    watched.read(|| watch::delete_all_gone(spi, &watched))
+
+    /// After a command that may have brought partitions or detached one.
+    fn altered(&self) -> Result<(), Error> {
+        const COMMANDS: &str = "
+            SELECT objid, command FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_class'::regclass";
+        let (tables, commands) = act_as(self.extension.owner, || {
+            let rows = self.spi.run_now(COMMANDS, &[])?;
+            Ok::<_, Error>((oids(rows.all_printed(1)), rows.all_by_value(2, Command::TYPE)?))
+        })?;
+        let (mut with_more, mut with_less) = (Vec::new(), Vec::new());
+        for (table, command) in tables.into_iter().zip(commands) {
+            // SAFETY: the command is one that the running event trigger is told of.
+            match command.and_then(|command| unsafe { Command::new(command) }.change()) {
+                Some(Change::Came) => {
+                    with_more.push(table);
+                    with_more.extend(partition_tree::ancestors(table));
+                }
+                Some(Change::Went) => with_less.push(table),
+                None => {}
+            }
+        }
+        for root in self.roots(with_more)? {
+            self.watch_new(&root)?;
+        }
+        for whole in with_less {
+            let mut wholes = partition_tree::ancestors(whole);
+            wholes.push(whole);
+            let roots = self.roots(wholes)?;
+            if !roots.is_empty() {
+                self.let_go(whole, &roots)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The watched partitioned tables among some.
+    fn roots(&self, mut tables: Vec<pg_sys::Oid>) -> Result<Vec<Root<'a>>, Error> {
+        tables.sort_unstable_by_key(|table| u32::from(*table));
+        tables.dedup();
+        let mut roots = Vec::new();
+        for table in tables {
+            let Some(owner) = catalog::owner_of(table).filter(|_| partition_tree::is_partitioned(table))
+            else {
+                continue;
+            };
+            if let Some(watch) = Watch::registered(self.spi, self.extension, table)? {
+                roots.push(Root { table, owner, name: catalog::name_of(table), watch });
+            }
+        }
+        Ok(roots)
+    }
+
+    /// Gives partitions that have none the triggers of the watch, and has their photos embedded.
+    fn watch_new(&self, root: &Root) -> Result<(), Error> {
+        let parts = Argument::texts(&numbers(&partition_tree::below(root.table)));
+        let parts = act_as(root.owner, || {
+            Ok::<_, Error>(oids(self.spi.run_now(THOSE_WITHOUT, &[parts])?.all_printed(1)))
+        })?;
+        let key = root.watch.key();
+        let is_replicated = root.watch.registration.as_ref().is_some_and(|watch| watch.is_replicated);
+        let mut with_rows = Vec::new();
+        for part in parts {
+            let made = attempt(of_a_table, || {
+                let has_some = triggers::are_there(self.spi, self.extension, part)?;
+                lock_if_free(part, if has_some { ALONE } else { WITHOUT_WRITERS })?;
+                let made = triggers::Made { key: &key, is_replicated };
+                triggers::make(self.spi, self.extension, part, root.owner, made)
+            })?;
+            match made {
+                Ok(()) if has_rows(part) => with_rows.push(part),
+                Ok(()) => {}
+                Err(failure) => {
+                    let message = format!(
+                        "pg_clip did not follow partition {} of table {}: {}",
+                        catalog::name_of(part),
+                        root.name,
+                        failure.message
+                    );
+                    notice::tell(PgLogLevel::WARNING, &message, None);
+                }
+            }
+        }
+        // What a subscription applies to the target are the vectors of these photos.
+        if with_rows.is_empty() || root.watch.rests() {
+            return Ok(());
+        }
+        let asked = root.by_its_owner(|| {
+            let Some(source) = root.watch.source(LockWait::Wait)? else {
+                return Ok(());
+            };
+            for part in &with_rows {
+                let rows = format!("ONLY {}", catalog::name_of(*part));
+                let keys = source.read(|| {
+                    watch::printed_keys(self.spi.open(&sql::inserted_keys(&source, &rows))?, &source)
+                })?;
+                Jobs::of(self.spi, self.extension, &source).add(keys)?;
+            }
+            Ok(())
+        })?;
+        root.tell_what_is_left(asked, "photos in a partition that came have no embedding yet", "")
+    }
+
+    /// Takes the triggers of watches from what was detached from a table that these roots are or contain.
+    fn let_go(&self, whole: pg_sys::Oid, roots: &[Root]) -> Result<(), Error> {
+        let detached = former::taken_from(whole);
+        let is_free = |part: &pg_sys::Oid| partition_tree::ancestors(*part).is_empty();
+        let mut had_rows = false;
+        for part in detached.into_iter().filter(is_free) {
+            let mut tree = partition_tree::below(part);
+            tree.insert(0, part);
+            for table in tree {
+                had_rows |= has_rows(table);
+                // One that was watched before it was attached is watched on.
+                if Watch::of_whole(self.spi, self.extension, table)?.is_some() {
+                    continue;
+                }
+                let Some(owner) = catalog::owner_of(table) else {
+                    continue;
+                };
+                let dropped = attempt(of_a_table, || {
+                    lock_if_free(table, ALONE)?;
+                    triggers::drop_all(self.spi, table, owner)
+                })?;
+                if let Err(failure) = dropped {
+                    let message = format!(
+                        "pg_clip left its triggers on table {}, which was detached: {}",
+                        catalog::name_of(table),
+                        failure.message
+                    );
+                    notice::tell(PgLogLevel::WARNING, &message, None);
+                }
+            }
+        }
+        if had_rows {
+            roots.iter().try_for_each(|root| self.delete_gone(root))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the embeddings of photos that were in a partition.
+    fn delete_gone(&self, root: &Root) -> Result<(), Error> {
+        // A publisher deletes them, or has not sent these photos yet.
+        if root.watch.rests() {
+            return Ok(());
+        }
+        let deleted = root.by_its_owner(|| {
+            match Watched::registered(self.spi, self.extension, root.table, LockWait::Wait)? {
+                Some(watched) => watched.read(|| watch::delete_all_gone(self.spi, &watched)),
+                None => Ok(()),
+            }
+        })?;
+        root.tell_what_is_left(
+            deleted,
+            "embeddings of photos in a partition that went may be left",
+            ", verify => true",
+        )
+    }
+}
+
+/// Why work on a table's rows was not done.
+enum Undone {
+    /// The command is one of another role than the owner.
+    OtherRole,
+    Failed(Failure),
+}
+
+impl Root<'_> {
+    /// Runs `work`, if the role that gives the command is the owner. It waits for no lock for long.
+    fn by_its_owner(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<Result<(), Undone>, Error> {
+        // SAFETY: a plain read of the current role, which is that of the command: the event trigger's functions change none.
+        if unsafe { pg_sys::GetUserId() } != self.owner {
+            return Ok(Err(Undone::OtherRole));
+        }
+        // SAFETY: a plain read of a setting, in milliseconds; 0 is none.
+        let own = u32::try_from(unsafe { pg_sys::LockTimeout }).unwrap_or_default();
+        let patience = if own == 0 { LOCK_PATIENCE } else { own.min(LOCK_PATIENCE) };
+        let done = attempt(of_a_table, || with_lock_timeout(patience, work))?;
+        Ok(done.map_err(Undone::Failed))
+    }
+
+    /// Says what was not done, and the call that does it.
+    fn tell_what_is_left(&self, done: Result<(), Undone>, left: &str, option: &str) -> Result<(), Error> {
+        let table = &self.name;
+        let message = match done {
+            Ok(()) => return Ok(()),
+            Err(Undone::OtherRole) => format!("{left}, of table {table}, which has another owner"),
+            Err(Undone::Failed(failure)) => format!("{left}, of table {table}: {}", failure.message),
+        };
+        let hint = format!("CALL clip_backfill({}{option})", literal(table));
+        notice::tell(PgLogLevel::WARNING, &message, Some(&hint));
+        Ok(())
+    }
+}
+
+/// Locks a partition as the change of its triggers does. The command has locked what it brought or detached itself.
+fn lock_if_free(table: pg_sys::Oid, lock: u32) -> Result<(), Error> {
+    // SAFETY: any number may be locked; the transaction's end releases it.
+    let is_free = unsafe { pg_sys::ConditionalLockRelationOid(table, lock as pg_sys::LOCKMODE) };
+    catalog::accept_changes();
+    if is_free { Ok(()) } else { Err(Error::Locked(catalog::name_of(table))) }
+}
+
+/// Whether a table that this transaction has locked may hold rows by itself. None is read.
+fn has_rows(table: pg_sys::Oid) -> bool {
+    if !triggers::holds_rows(table) {
+        return false;
+    }
+    // SAFETY: the relation is locked, holds rows, and is closed again.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(table);
+        if relation.is_null() {
+            return false;
+        }
+        let blocks = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+        pg_sys::RelationClose(relation);
+        blocks > 0
+    }
 }
 
 /// Makes the triggers of a watch on all partitions of a table.
@@ -140,9 +329,8 @@ fn each_part(
     oids(parts).into_iter().try_for_each(then)
 }
 
-fn parts(spi: &Spi, watched: &Watched, query: &str) -> Result<Vec<pg_sys::Oid>, Error> {
-    let root = Argument::oid(watched.source.table.oid);
-    watched.read(|| Ok(oids(spi.run_now(query, &[root])?.all_printed(1))))
+fn numbers(oids: &[pg_sys::Oid]) -> Vec<String> {
+    oids.iter().map(|oid| u32::from(*oid).to_string()).collect()
 }
 
 fn oids(texts: Vec<Option<String>>) -> Vec<pg_sys::Oid> {
@@ -156,22 +344,12 @@ const PARTS: &str = "
     JOIN pg_class AS class ON class.oid = part.relid AND class.relkind IN ('r', 'p')
     WHERE part.relid <> $1::oid";
 
-/// The partitions among them without the triggers of a watch.
-const PARTS_WITHOUT: &str = "
-    SELECT part.relid::oid FROM pg_partition_tree($1::oid) AS part
-    JOIN pg_class AS class ON class.oid = part.relid AND class.relkind IN ('r', 'p')
-    WHERE part.relid <> $1::oid AND NOT EXISTS (
-        SELECT FROM pg_trigger WHERE tgrelid = part.relid AND tgname = 'clip_watch_delete')";
-
-/// Tables of the owner of table `$1` that have the triggers of a watch, made for a partition, and are no partition any more. A
-/// trigger of the same function on `$1` tells which function that is.
-fn strays(schema: &str) -> String {
-    format!(
-        "SELECT stray.oid FROM pg_trigger AS own
-        JOIN pg_trigger AS made ON made.tgfoid = own.tgfoid AND made.tgname = own.tgname AND made.tgnargs = 0
-        JOIN pg_class AS stray ON stray.oid = made.tgrelid AND NOT stray.relispartition AND stray.oid <> own.tgrelid
-        JOIN pg_class AS root ON root.oid = own.tgrelid AND root.relowner = stray.relowner
-        WHERE own.tgrelid = $1::oid AND own.tgname = 'clip_watch_delete'
-            AND NOT EXISTS (SELECT FROM {schema}.clip_watches AS watch WHERE watch.source = stray.oid)"
-    )
-}
+/// The tables among `$1` that can have the triggers of a watch, and have none.
+const THOSE_WITHOUT: &str = "
+    SELECT class.oid FROM unnest($1::oid[]) AS part (oid)
+    JOIN pg_class AS class ON class.oid = part.oid AND class.relkind IN ('r', 'p')
+    WHERE NOT EXISTS (
+        SELECT FROM pg_trigger
+        JOIN pg_depend ON classid = 'pg_proc'::regclass AND objid = tgfoid AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
+        JOIN pg_extension ON pg_extension.oid = refobjid AND extname = 'pg_clip'
+        WHERE tgrelid = class.oid AND tgname = 'clip_watch_delete')";

@@ -1,9 +1,11 @@
-//! The triggers of a watch, made and dropped as the owner of the table that they are on.
+//! The triggers of a watch, made and dropped as the owner of the table that they are on. An owner that has no right on the
+//! extension's schema cannot name their function there: for such a one they are made as the extension's owner. Neither way runs
+//! code of a user's.
 
 use pgrx::pg_sys;
 use pgrx::spi::quote_literal;
 
-use crate::catalog::name_of;
+use crate::catalog::{name_of, owner_of};
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
 use crate::watch::extension_schema::ExtensionSchema;
@@ -46,7 +48,14 @@ pub(super) fn make(
     drop_all(spi, table, owner)?;
     let function = format!("{}.clip_fill_image_embeddings", extension.schema);
     let table_name = name_of(table);
-    act_as(owner, || {
+    let maker = if can_name(spi, extension, owner)? {
+        owner
+    } else if owner_of(table) == Some(owner) {
+        extension.owner
+    } else {
+        return Err(Error::NotOwner(table_name));
+    };
+    act_as(maker, || {
         for (event, rows) in TRIGGERS {
             let statement = format!(
                 "CREATE TRIGGER clip_watch_{event} AFTER {event} ON {table_name} {rows}
@@ -87,6 +96,13 @@ pub(super) fn make(
     })
 }
 
+/// Whether a role has the right to use the extension's schema.
+fn can_name(spi: &Spi, extension: &ExtensionSchema, role: pg_sys::Oid) -> Result<bool, Error> {
+    const MAY_USE: &str = "SELECT WHERE has_schema_privilege($1, to_regnamespace($2)::oid, 'USAGE')";
+    let arguments = [Argument::oid(role), Argument::text(&extension.schema)];
+    act_as(extension.owner, || Ok(spi.run_now(MAY_USE, &arguments)?.len() > 0))
+}
+
 /// Whether rows of other partitions can move to a table.
 fn holds_rows_of_others(table: pg_sys::Oid) -> bool {
     // SAFETY: the function takes any number.
@@ -94,7 +110,7 @@ fn holds_rows_of_others(table: pg_sys::Oid) -> bool {
 }
 
 /// Whether a table is no partitioned one.
-fn holds_rows(table: pg_sys::Oid) -> bool {
+pub(super) fn holds_rows(table: pg_sys::Oid) -> bool {
     // SAFETY: the function takes any number.
     unsafe { pg_sys::get_rel_relkind(table).cast_unsigned() == pg_sys::RELKIND_RELATION }
 }
@@ -116,6 +132,8 @@ pub(super) fn drop_all(spi: &Spi, table: pg_sys::Oid, owner: pg_sys::Oid) -> Res
 /// The triggers of a watch on table `$1`.
 const NAMES: &str = "
     SELECT tgname::text FROM pg_trigger
+    JOIN pg_depend ON classid = 'pg_proc'::regclass AND objid = tgfoid AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
+    JOIN pg_extension ON pg_extension.oid = refobjid AND extname = 'pg_clip'
     WHERE tgrelid = $1 AND NOT tgisinternal AND tgname = ANY ('{
         clip_watch_insert, clip_watch_update, clip_watch_delete, clip_watch_truncate,
         clip_watch_moved_away, clip_watch_moved_here, clip_watch_applied, clip_watch_applied_truncate}'::name[])";
