@@ -23,6 +23,8 @@ pub(super) enum Disposition {
     Wait { seconds: f64, failure: Failure },
     /// The attempt counts. Whether it was the last in any case.
     Fail { failure: Failure, dead: bool },
+    /// The worker that had claimed it has ended.
+    Recover,
 }
 
 /// Whether an error says that another transaction was in the way, and nothing of a photo.
@@ -129,6 +131,7 @@ pub(super) fn settle(
     let mut arguments = job.identity().to_vec();
     let statement = match disposition {
         Disposition::Retire => sql::retire(&extension.schema),
+        Disposition::Recover => sql::recover(&extension.schema),
         Disposition::GiveBack { seconds, alone } => {
             arguments.extend([Argument::float8(*seconds), Argument::bool(*alone)]);
             sql::give_back(&extension.schema)

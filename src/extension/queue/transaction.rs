@@ -43,10 +43,9 @@ static AT_WORK_ON: AtomicU32 = AtomicU32::new(0);
 static GRANTED: AtomicU32 = AtomicU32::new(0);
 
 /// Has this process leave a file under this name if a transaction has to end it. Returns the table that the process before this
-/// one was at work on, where it was ended so.
+/// one was at work on, where it was ended so. The file stays until [`forget_the_slow_end`].
 pub(super) fn mark_a_slow_end(path: &str) -> Option<pg_sys::Oid> {
     let mark = std::fs::read(path).unwrap_or_default();
-    let _ = std::fs::remove_file(path);
     // Set once: a process has one lane.
     let _ = CString::new(path).map(|path| MARK.set(path));
     <[u8; 4]>::try_from(mark).ok().map(u32::from_ne_bytes).filter(|table| *table != 0).map(pg_sys::Oid::from)
