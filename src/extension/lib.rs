@@ -50,6 +50,8 @@ mod sqlstate;
 mod status;
 mod subscriptions;
 mod supervisor;
+mod time_limit;
+mod timeout;
 mod varlena;
 mod vector;
 mod version;

@@ -116,6 +116,84 @@ fn a_locked_table_breaks_no_view_of_a_monitor() {
     assert_eq!(value::<String>(&mut monitor, counts), "0 NULL");
 }
 
+/// PostgreSQL runs what the condition of an index calls while it plans a query.
+#[test]
+fn a_users_code_holds_up_no_view() {
+    let cluster = TestCluster::preloaded();
+    let (database, mut owner) = sellers_photos(&cluster);
+    let mut superuser = database.connect();
+    run(
+        &mut superuser,
+        "CREATE TABLE others (id int PRIMARY KEY, image bytea); SELECT clip_watch('others', 'other_embeddings')",
+    );
+    let nap = |body: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION nap(text) RETURNS bool LANGUAGE plpgsql IMMUTABLE
+            AS $$ BEGIN {body} RETURN true; END $$"
+        )
+    };
+    run(&mut owner, &nap(""));
+    run(&mut owner, "CREATE INDEX ON image_embeddings (image_id) WHERE nap('x')");
+    let counts =
+        "SELECT string_agg(coalesce(photos::text, 'NULL'), ' ' ORDER BY source::text) FROM clip_coverage";
+    let caught = |first: &str, second: &str| {
+        format!("LOOP BEGIN {first} EXCEPTION WHEN query_canceled THEN {second} END; END LOOP;")
+    };
+    let sleep = "PERFORM pg_sleep(3600);";
+    let stubborn = caught(sleep, "NULL;");
+    let view = format!("PERFORM count(*) FROM public.clip_coverage; {stubborn}");
+    for body in [sleep.to_owned(), stubborn.clone(), caught(&caught(&stubborn, &stubborn), sleep), view] {
+        run(&mut owner, &nap(&body));
+        let mut reader = database.connect();
+        run(&mut reader, "SET statement_timeout = '60s'");
+        assert_eq!(value::<String>(&mut reader, counts), "0 NULL", "{body}");
+        assert_eq!(value::<String>(&mut reader, counts), "0 NULL", "{body}");
+        // Nothing of it is left behind.
+        run(&mut reader, "SELECT pg_sleep(0.2); RESET statement_timeout");
+    }
+    run(&mut owner, &nap(sleep));
+    let mut reader = database.connect();
+    run(&mut reader, "SET statement_timeout = '200ms'");
+    assert_eq!(failure(&mut reader, counts, &[]), "57014", "the reader's own timeout");
+    run(&mut reader, "RESET statement_timeout");
+    let pid: i32 = value(&mut reader, "SELECT pg_backend_pid()");
+    let cancelled = std::thread::spawn(move || failure(&mut reader, counts, &[]));
+    wait_until("the reader is cancelled", PATIENCE, || {
+        let cancel = format!(
+            "SELECT coalesce(bool_or(pg_cancel_backend(pid)), false) FROM pg_stat_activity
+            WHERE pid = {pid} AND wait_event = 'PgSleep'"
+        );
+        value::<bool>(&mut superuser, &cancel)
+    });
+    assert_eq!(cancelled.join().expect("the reader"), "57014", "the reader's own cancel");
+}
+
+#[test]
+fn many_locked_tables_hold_up_no_view() {
+    let cluster = TestCluster::preloaded();
+    let (database, mut owner) = sellers_photos(&cluster);
+    let mut superuser = database.connect();
+    run(
+        &mut superuser,
+        "CREATE TABLE z (id int PRIMARY KEY, image bytea); SELECT clip_watch('z', 'z_embeddings')",
+    );
+    let tables: Vec<String> = (0..40).map(|number| format!("locked_{number}")).collect();
+    for table in &tables {
+        run(
+            &mut owner,
+            &format!(
+                "CREATE TABLE {table} (id int PRIMARY KEY, image bytea); SELECT clip_watch('{table}', '{table}_embeddings')"
+            ),
+        );
+    }
+    run(&mut owner, &format!("BEGIN; LOCK TABLE {}", tables.join(", ")));
+    let mut reader = database.connect_as("monitor");
+    run(&mut reader, "SET statement_timeout = '25s'");
+    let counted =
+        "SELECT string_agg(source::text, ' ' ORDER BY source::text) FROM clip_coverage WHERE photos = 0";
+    assert_eq!(value::<String>(&mut reader, counted), "photos z");
+}
+
 #[test]
 fn the_backlog_has_a_rate_and_an_end() {
     let cluster = TestCluster::preloaded();
