@@ -143,20 +143,20 @@ fn counts(spi: &Spi, pair: &Pair, query: &str, columns: usize) -> Result<Vec<Opt
     })
 }
 
-/// Photos, those with a row, without one, and with a row of another model than `$1`. No photo is read.
+/// Photos, those with a vector, without one, and with one of another model than `$1`. No photo is read.
 fn covered(pair: &Pair) -> String {
     let Pair { source, target, image, target_key, model_column, .. } = pair;
     format!(
         "SELECT count(*), count(t.{target_key}), count(*) - count(t.{target_key}),
             count(*) FILTER (WHERE t.{target_key} IS NOT NULL AND t.{model_column} IS DISTINCT FROM $1)
         FROM {} AS s LEFT JOIN {} AS t ON {} WHERE s.{image} IS NOT NULL",
-        source.name,
-        target.name,
-        pair.same_key()
+        source.rows(),
+        target.rows(),
+        pair.has_vector()
     )
 }
 
-/// Photos, those with the vector of their bytes, without a row, with a row of other bytes or of another model than
+/// Photos, those with the vector of their bytes, without one, with one of other bytes or of another model than
 /// `$1`; rows of no photo, and rows of a photo with another project. The bytes of references are not at hand.
 fn verified(pair: &Pair) -> String {
     let Pair { source, target, image, target_key, checksum, model_column, .. } = pair;
@@ -176,11 +176,11 @@ fn verified(pair: &Pair) -> String {
             SELECT count(*) AS orphaned FROM {} AS t
             WHERE NOT EXISTS (SELECT FROM {} AS s WHERE {} AND s.{image} IS NOT NULL)) AS left_over",
         pair.other_project(),
-        source.name,
-        target.name,
-        pair.same_key(),
-        target.name,
-        source.name,
+        source.rows(),
+        target.rows(),
+        pair.has_vector(),
+        target.rows(),
+        source.rows(),
         pair.same_key()
     )
 }

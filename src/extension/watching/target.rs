@@ -49,7 +49,7 @@ impl Target {
     /// The model whose vectors the target holds; refused where it holds those of two.
     pub(super) fn held(&self, spi: &Spi) -> Result<Option<String>, Error> {
         let (name, model) = (&self.table.name, identifier(&self.model));
-        let query = format!("SELECT min({model}), max({model}) FROM {name}");
+        let query = format!("SELECT min({model}), max({model}) FROM {}", self.table.rows());
         let (one, other) = read_as(self.table.owner, || {
             let row = spi.run(&query, &[])?;
             Ok::<_, Error>((row.printed(1), row.printed(2)))
