@@ -59,6 +59,7 @@ pub(super) fn is_of_table(code: Code) -> bool {
             | Code::ERRCODE_UNDEFINED_FUNCTION
             | Code::ERRCODE_WRONG_OBJECT_TYPE
             | Code::ERRCODE_DATATYPE_MISMATCH
+            | Code::ERRCODE_INDETERMINATE_COLLATION
             | Code::ERRCODE_INSUFFICIENT_PRIVILEGE
             | Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
     )

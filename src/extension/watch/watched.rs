@@ -14,6 +14,7 @@ use super::watches_sql::{self, FROM_ARGUMENTS};
 use crate::catalog::{self, Column, Lock, Table};
 use crate::error::Error;
 use crate::partition_tree;
+use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, ByName, Rows, Spi, Varlena};
 use crate::subscriptions::is_subscribed;
 
@@ -221,6 +222,13 @@ impl<'a> Watch<'a> {
             None => caller(),
         };
         let target_key = target.column_of(&self.name(6), source.key.type_oid)?;
+        if target_key.collation != source.key.collation {
+            let message = format!(
+                "column {} of table {} and column {} of table {} differ in their collation",
+                source.key.name, source.table.name, target_key.name, target.name
+            );
+            return Err(refuse(Reason::WrongType, message));
+        }
         if !target.check_unique(&target_key)? {
             return Err(Error::NotUnique { column: target_key.name, table: target.name });
         }

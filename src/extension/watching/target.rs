@@ -270,7 +270,7 @@ fn check(
     }
     let key = find(target, &columns, request.target_key.clone())?;
     check_same_type(&source.table, &source.key, target, key)?;
-    if !is_unique(spi, target, key, true)? {
+    if !is_unique(target, key, true) {
         return Err(refuse(
             Reason::NotReady,
             format!("column \"{}\" of table {} is not unique", key.name, target.name),
