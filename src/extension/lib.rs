@@ -11,6 +11,7 @@
 //!
 //! The SQL surface is written by hand in `sql/`; this crate only exports the symbols that it names.
 
+mod at_commit;
 mod attempt;
 mod backfill;
 mod catalog;

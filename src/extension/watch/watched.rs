@@ -38,6 +38,8 @@ pub(crate) struct Watched {
     /// As what role the target's rows are written: that of the owner of both tables. A trigger that a user wrote by hand
     /// for a table that is not registered writes as its caller, because its arguments can name any table.
     pub(crate) writer: pg_sys::Oid,
+    /// The role that writes to the source, or that the queue works as.
+    pub(crate) caller: pg_sys::Oid,
     /// The columns of source and target, where the project is carried over.
     pub(crate) project: Option<(Column, Column)>,
     pub(crate) target_key: Column,
@@ -253,6 +255,7 @@ impl<'a> Watch<'a> {
             source,
             target,
             writer,
+            caller: caller(),
             project,
             target_key,
             constraints,
