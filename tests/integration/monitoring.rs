@@ -3,8 +3,8 @@
 use std::process::Output;
 
 use pg_clip_tests::{
-    PATIENCE, Signal, TestCluster, TestDatabase, demo_jpegs, embedder, failure, repository_file, run, send,
-    store, value, wait_for_the_queue, wait_until, watched_async,
+    PATIENCE, Signal, TestCluster, TestDatabase, cluster_of_two_models, demo_jpegs, embedder, failure,
+    repository_file, run, send, store, value, wait_for_the_queue, wait_until, watched_async,
 };
 use postgres::Client;
 use serde_json::Value;
@@ -287,6 +287,38 @@ fn the_queries_of_the_dashboard_run_as_a_monitor() {
     assert!(empty.iter().all(|title| may_be_empty.contains(title)), "{empty:?}");
     assert_eq!(shown.len(), panels.len());
     assert!(shown.len() > 12);
+}
+
+#[test]
+fn a_monitor_sees_how_far_a_migration_of_another_role_is() {
+    let cluster = cluster_of_two_models();
+    let (database, mut owner) = sellers_photos(&cluster);
+    store(&mut owner, &demo_jpegs()[..8]);
+    wait_for_the_queue(&mut database.connect());
+    let shown = "SELECT concat_ws(' ', target, split_part(from_model, '@', 1), split_part(to_model, '@', 1), done, total)
+        FROM clip_migrations";
+    std::thread::scope(|scope| {
+        // A migration waits for the end of transactions that began before it.
+        let mut holder = database.connect();
+        run(&mut holder, "BEGIN; SELECT pg_current_xact_id()");
+        let migration = scope.spawn(|| {
+            owner.batch_execute("CALL clip_migrate('image_embeddings', 'other', set_default => false)")
+        });
+        for role in ["monitor", "seller"] {
+            let mut client = database.connect_as(role);
+            wait_until("it has made all vectors, and waits", PATIENCE, || {
+                client
+                    .query_opt(shown, &[])
+                    .expect("a query")
+                    .is_some_and(|row| row.get::<_, String>(0) == "image_embeddings demo other 8 8")
+            });
+        }
+        let all = "SELECT concat_ws(' ', count(*), count(done), count(total)) FROM clip_migrations";
+        assert_eq!(value::<String>(&mut database.connect_as("reader"), all), "1 0 0", "without counts");
+        assert_eq!(value::<String>(&mut database.connect_as("stranger"), all), "0 0 0");
+        run(&mut holder, "COMMIT");
+        migration.join().expect("the call ends").expect("the table is moved");
+    });
 }
 
 /// A database in which a role watches a table `photos` in async mode, and its client.

@@ -16,6 +16,7 @@ use super::spent::Spent;
 use super::transaction::{LONGEST, forget_the_slow_end, mark_a_slow_end, transaction};
 use super::wake;
 use super::wakeup_socket::{WakeupSocket, send};
+use crate::current_model;
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::latch::{Interest, run_while_waiting, wait};
@@ -136,6 +137,8 @@ enum Look {
     Busy,
     /// There is no queue.
     Gone,
+    /// A new worker is to go on: see [`current_model::is_removed`].
+    Outdated,
     /// The extension has become one of this version, which is not the library's.
     OtherVersion(String),
 }
@@ -171,6 +174,8 @@ impl Worker {
                     say_idle(self.place);
                     return Ok(());
                 }
+                // The launcher starts the next one.
+                Look::Outdated => return Ok(()),
                 Look::OtherVersion(version) => {
                     say_other_version(self.place, version, false);
                     return Ok(());
@@ -196,6 +201,7 @@ impl Worker {
         report(pg_sys::BackendState::STATE_RUNNING, "claiming photos");
         let lane = self.place.lane;
         let may_be_alone = self.batches.is_idle();
+        let may_leave = may_be_alone && !self.batches.has_unsettled();
         let turns = &mut self.turns;
         let spent = &mut self.spent;
         if let Some((source, since)) = self.at_work.take() {
@@ -209,6 +215,9 @@ impl Worker {
                 Installed::OtherVersion(version) => return Ok(Err(Look::OtherVersion(version))),
                 Installed::Nothing => return Ok(Err(Look::Gone)),
             };
+            if may_leave && current_model::is_removed() {
+                return Ok(Err(Look::Outdated));
+            }
             let waiting = claim::waiting(spi, &extension, lane)?;
             pauses.retain(|source| waiting.iter().any(|waiting| waiting.source == source));
             spent.follow(&waiting);
