@@ -37,8 +37,9 @@ use crate::watch::watched::{LockWait, Watched};
 /// What took too long is tried once more with so many photos at a time: many at once may be slow where each is not, and
 /// so may a busy machine. Only then is the table slow.
 const PART: usize = 4;
-/// Jobs that other transactions have locked cost the others no more than a look at each in so long.
+/// Jobs that other transactions have locked cost the others no more than a look at so many in so long.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
+const MOST_SETTLED: usize = 64;
 /// The turn of a job comes again.
 const TURN: Disposition = Disposition::GiveBack { seconds: 0.0, alone: false };
 /// How many vectors are kept of photos that are locked.
@@ -95,12 +96,13 @@ impl Batches {
         !self.unsettled.is_empty()
     }
 
-    /// Writes down what could not be written down when it happened, where a second has passed since it was tried last.
+    /// Writes down some of what could not be written down when it happened, where a second has passed since that was tried last.
     pub(super) fn settle_rest(&mut self) {
         if self.unsettled.is_empty() || self.settled_at.is_some_and(|at| at.elapsed() < SETTLE_EVERY) {
             return;
         }
-        for (job, disposition) in std::mem::take(&mut self.unsettled) {
+        let later = self.unsettled.split_off(self.unsettled.len().min(MOST_SETTLED));
+        for (job, disposition) in std::mem::replace(&mut self.unsettled, later) {
             self.settle(job, disposition);
         }
         self.settled_at = Some(Instant::now());
