@@ -291,16 +291,16 @@ fn a_key_that_is_unique_by_another_equality_is_refused() {
     run(
         &mut client,
         "CREATE TYPE size AS (width numeric); CREATE TABLE photos (id size, image bytea);
-        CREATE TABLE ready (image_id size, embedding vector(512), checksum bytea, model text);
+        CREATE TABLE image_embeddings (image_id size, embedding vector(512), checksum bytea, model text);
         CREATE UNIQUE INDEX by_bytes ON photos (id record_image_ops);
-        CREATE UNIQUE INDEX ready_by_bytes ON ready (image_id record_image_ops);
+        CREATE UNIQUE INDEX target_by_bytes ON image_embeddings (image_id record_image_ops);
         INSERT INTO photos VALUES (ROW(1.0), NULL), (ROW(1.00), NULL)",
     );
-    let watch = "SELECT clip_watch('photos', 'ready', key_column => 'id')";
+    let watch = "SELECT clip_watch('photos', key_column => 'id')";
     assert_eq!(failure(&mut client, watch, &[]), "55000", "the source's index");
     run(&mut client, "DELETE FROM photos; CREATE UNIQUE INDEX by_value ON photos (id)");
     assert_eq!(failure(&mut client, watch, &[]), "55000", "the target's index");
-    run(&mut client, "CREATE UNIQUE INDEX ready_by_value ON ready (image_id)");
+    run(&mut client, "CREATE UNIQUE INDEX target_by_value ON image_embeddings (image_id)");
     run(&mut client, watch);
     // What is changed afterwards counts as well.
     run(&mut client, "DROP INDEX by_value");
