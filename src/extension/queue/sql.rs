@@ -204,19 +204,23 @@ pub(super) fn is_slow(schema: &str) -> String {
     format!("SELECT FROM {schema}.clip_queue_pauses WHERE source = $1 AND slow_until > now()")
 }
 
-/// Has the failed jobs of source `$1` and key `$2` start again from the beginning, where role `$3` owns the source, and where
-/// no other transaction has locked them. NULL means all.
-pub(super) fn revive(schema: &str) -> String {
+/// Has the failed jobs of source `$1` and key `$2` start again from the beginning, where role `$3` owns the source. No key means
+/// all, and no source all that no other transaction has locked: one role must not wait for another's table.
+pub(super) fn revive(schema: &str, of_all: bool) -> String {
+    let failed = "failed_at IS NOT NULL AND NOT claimed AND ($1 IS NULL OR job.source = $1) AND ($2 IS NULL OR job.key = $2)";
+    let owned = "class.oid = job.source AND pg_has_role($3, class.relowner, 'USAGE')";
+    let which = if of_all {
+        format!(
+            "WHERE (source, key) IN (
+                SELECT job.source, job.key FROM {schema}.clip_queue AS job JOIN pg_class AS class ON {owned}
+                WHERE {failed} FOR UPDATE OF job SKIP LOCKED)"
+        )
+    } else {
+        format!("FROM pg_class AS class WHERE {owned} AND {failed}")
+    };
     format!(
-        "UPDATE {schema}.clip_queue SET run_at = now(), attempts = 0, suspect = false, dead = false,
-            sqlstate = NULL, message = NULL, failed_at = NULL
-        WHERE (source, key) IN (
-            SELECT job.source, job.key FROM {schema}.clip_queue AS job
-            JOIN pg_class AS class ON class.oid = job.source AND pg_has_role($3, class.relowner, 'USAGE')
-            WHERE job.failed_at IS NOT NULL AND NOT job.claimed
-                AND ($1 IS NULL OR job.source = $1) AND ($2 IS NULL OR job.key = $2)
-            FOR UPDATE OF job SKIP LOCKED)
-        RETURNING true"
+        "UPDATE {schema}.clip_queue AS job SET run_at = now(), attempts = 0, suspect = false, dead = false,
+            sqlstate = NULL, message = NULL, failed_at = NULL {which} RETURNING true"
     )
 }
 
