@@ -301,7 +301,7 @@ fn a_monitor_sees_how_far_a_migration_of_another_role_is() {
     run(
         &mut owner,
         "INSERT INTO image_embeddings (image_id, embedding, checksum, model)
-        SELECT 1000, embedding, checksum, model FROM image_embeddings LIMIT 1",
+        SELECT 1000, embedding, '\\x00', model FROM image_embeddings LIMIT 1",
     );
     let migrate = "CALL clip_migrate('image_embeddings', 'other', set_default => false)";
     owner.batch_execute(migrate).expect_err("a row has no photo");
