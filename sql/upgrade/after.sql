@@ -131,6 +131,7 @@ BEGIN
 	FOR watch IN
 		SELECT w.*, source_class.relowner AS source_owner, target_class.relowner AS target_owner,
 			key.attnum AS key_number, key.atttypid AS key_type, target_key.atttypid AS target_key_type,
+			key.attcollation AS key_collation, target_key.attcollation AS target_key_collation,
 			project.atttypid AS project_type, target_project.atttypid AS target_project_type,
 			(SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
 				WHERE attrelid = w.source AND attname IN (w.image_column, w.key_column, w.project_column)
@@ -163,6 +164,13 @@ BEGIN
 				USING HINT = format(
 					'ALTER TABLE %s ALTER COLUMN %I TYPE %s', watch.target, watch.target_key_column, watch.key_type::regtype);
 		END IF;
+		IF watch.key_type = watch.target_key_type AND watch.key_collation <> watch.target_key_collation THEN
+			RAISE WARNING 'column "%" of table % and column "%" of its target % differ in their collation: photos are not embedded until they are of one',
+					watch.key_column, watch.source, watch.target_key_column, watch.target
+				USING HINT = format(
+					'ALTER TABLE %s ALTER COLUMN %I TYPE %s COLLATE %s', watch.target, watch.target_key_column,
+					watch.key_type::regtype, watch.key_collation::regcollation);
+		END IF;
 		IF watch.project_type <> watch.target_project_type THEN
 			RAISE WARNING 'column "%" of table % is of type %, and column "%" of its target % of type %: photos are not embedded until they are of one',
 					watch.project_column, watch.source, watch.project_type::regtype,
@@ -173,8 +181,19 @@ BEGIN
 		END IF;
 		IF NOT EXISTS (
 			SELECT FROM pg_index
+			JOIN pg_opclass AS class ON class.oid = indclass[0]
+			JOIN pg_amop AS equal ON equal.amopfamily = class.opcfamily AND equal.amopstrategy = 3
+				AND equal.amoplefttype = class.opcintype AND equal.amoprighttype = class.opcintype
 			WHERE indrelid = watch.source AND indkey[0] = watch.key_number AND indnkeyatts = 1
-				AND indisunique AND indisvalid AND indpred IS NULL)
+				AND indisunique AND indisvalid AND indpred IS NULL
+				-- What is equal to the type is equal to the index, and the other way round.
+				AND EXISTS (
+					SELECT FROM pg_opclass AS own
+					JOIN pg_amop ON amopfamily = own.opcfamily AND amopstrategy = 3 AND amopopr = equal.amopopr
+					WHERE own.opcdefault AND own.opcmethod = class.opcmethod)
+				AND (indcollation[0] = watch.key_collation
+					OR (SELECT bool_and(collisdeterministic) FROM pg_collation
+						WHERE pg_collation.oid IN (indcollation[0], watch.key_collation))))
 		THEN
 			RAISE WARNING 'column "%" of table % is not unique: photos are not embedded until it is',
 					watch.key_column, watch.source

@@ -31,6 +31,7 @@ pub(crate) struct Column {
     /// Quoted.
     pub(crate) name: String,
     pub(crate) type_oid: pg_sys::Oid,
+    pub(crate) collation: pg_sys::Oid,
 }
 
 /// How a table is locked.
@@ -103,20 +104,19 @@ impl Table {
     pub(crate) fn column(&self, name: &str) -> Result<Column, Error> {
         let missing = || Error::NoColumn { column: name.to_owned(), table: self.name.clone() };
         let text = CString::new(encoding::to_server(name)).map_err(|_| missing())?;
-        let (mut type_oid, mut modifier, mut collation) = (pg_sys::InvalidOid, 0, pg_sys::InvalidOid);
         // SAFETY: the string ends with a zero byte; the table is locked, so that the column stays what it is.
         let (number, generated) = unsafe {
             let number = pg_sys::get_attnum(self.oid, text.as_ptr());
             if number <= 0 {
                 return Err(missing());
             }
-            pg_sys::get_atttypetypmodcoll(self.oid, number, &mut type_oid, &mut modifier, &mut collation);
             (number, pg_sys::get_attgenerated(self.oid, number))
         };
+        let (type_oid, collation) = type_and_collation(self.oid, number);
         if generated.cast_unsigned() == ATTRIBUTE_GENERATED_VIRTUAL {
             return Err(Error::VirtualColumn { column: name.to_owned(), table: self.name.clone() });
         }
-        Ok(Column { number, raw_name: name.to_owned(), name: identifier(name), type_oid })
+        Ok(Column { number, raw_name: name.to_owned(), name: identifier(name), type_oid, collation })
     }
 
     /// As [`Table::column`], of this type.
@@ -147,24 +147,28 @@ impl Table {
     /// Refuses a column in which two rows can have the same value once a transaction has committed. Returns whether they
     /// cannot at the end of each statement either: a constraint that is deferrable lets them until the commit.
     pub(crate) fn check_unique(&self, column: &Column) -> Result<bool, Error> {
-        // SAFETY: the table is locked and exists; the list holds oids of its indexes, and is freed once.
-        unsafe {
-            let relation = pg_sys::RelationIdGetRelation(self.oid);
-            if relation.is_null() {
-                return Err(Error::NotATable(self.name.clone()));
-            }
-            let indexes = pg_sys::RelationGetIndexList(relation);
-            let count = if indexes.is_null() { 0 } else { (*indexes).length };
-            let is_immediate = (0..usize::try_from(count).unwrap_or_default())
-                .filter_map(|index| uniqueness((*(*indexes).elements.add(index)).oid_value, column.number))
-                .max();
-            pg_sys::list_free(indexes);
-            pg_sys::RelationClose(relation);
-            if let Some(is_immediate) = is_immediate {
-                return Ok(is_immediate);
-            }
+        uniqueness(self.oid, column.number)
+            .ok_or_else(|| Error::NotUnique { column: column.name.clone(), table: self.name.clone() })
+    }
+}
+
+/// Whether a column of a locked table has no value twice at the end of each statement, and not only at the commit; nothing where
+/// two rows can have equal values.
+pub(crate) fn uniqueness(table: pg_sys::Oid, column: pg_sys::AttrNumber) -> Option<bool> {
+    // SAFETY: the table is locked; the list holds oids of its indexes, and is freed once.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(table);
+        if relation.is_null() {
+            return None;
         }
-        Err(Error::NotUnique { column: column.name.clone(), table: self.name.clone() })
+        let indexes = pg_sys::RelationGetIndexList(relation);
+        let count = if indexes.is_null() { 0 } else { (*indexes).length };
+        let is_immediate = (0..usize::try_from(count).unwrap_or_default())
+            .filter_map(|index| uniqueness_by((*(*indexes).elements.add(index)).oid_value, table, column))
+            .max();
+        pg_sys::list_free(indexes);
+        pg_sys::RelationClose(relation);
+        is_immediate
     }
 }
 
@@ -200,12 +204,13 @@ const ATTRIBUTE_GENERATED_VIRTUAL: u8 = b'v';
 /// the commit; nothing where it does not.
 ///
 /// # Safety
-/// `index` is an index of a table that is locked.
-unsafe fn uniqueness(index: pg_sys::Oid, column: pg_sys::AttrNumber) -> Option<bool> {
+/// `index` is an index of `table`, which is locked.
+unsafe fn uniqueness_by(index: pg_sys::Oid, table: pg_sys::Oid, column: pg_sys::AttrNumber) -> Option<bool> {
+    let cache = pg_sys::SysCacheIdentifier::INDEXRELID;
     // SAFETY: a row of the cache is read before it is released; its first part is the struct of pg_index, whose
-    // array of keys has one element at least.
+    // arrays of keys, operator classes and collations have one element at least.
     unsafe {
-        let row = search(pg_sys::SysCacheIdentifier::INDEXRELID, index.into());
+        let row = search(cache, index.into());
         if row.is_null() {
             return None;
         }
@@ -216,9 +221,51 @@ unsafe fn uniqueness(index: pg_sys::Oid, column: pg_sys::AttrNumber) -> Option<b
             && entry.indkey.values.as_ptr().read() == column
             && pg_sys::heap_attisnull(row, pg_sys::Anum_pg_index_indpred as i32, std::ptr::null_mut());
         let is_immediate = entry.indimmediate;
+        let first = |attribute: u32| {
+            let mut is_null = false;
+            let attribute = pg_sys::AttrNumber::try_from(attribute).expect("a column of pg_index");
+            let oids = pg_sys::SysCacheGetAttr(cache as i32, row, attribute, &mut is_null);
+            let oids = &*oids.cast_mut_ptr::<pg_sys::oidvector>();
+            oids.values.as_ptr().read()
+        };
+        let (class, collation) =
+            (first(pg_sys::Anum_pg_index_indclass), first(pg_sys::Anum_pg_index_indcollation));
         pg_sys::ReleaseSysCache(row);
-        is_unique.then_some(is_immediate)
+        (is_unique && has_own_equality(class, collation, table, column)).then_some(is_immediate)
     }
+}
+
+/// Whether an index of this operator class and collation takes the same values of a column for equal as the column's type and
+/// collation do.
+fn has_own_equality(
+    class: pg_sys::Oid,
+    collation: pg_sys::Oid,
+    table: pg_sys::Oid,
+    column: pg_sys::AttrNumber,
+) -> bool {
+    let (type_oid, own_collation) = type_and_collation(table, column);
+    // SAFETY: look-ups of the types, classes and collations of a locked table and its index, which stay.
+    unsafe {
+        let (family, input) = (pg_sys::get_opclass_family(class), pg_sys::get_opclass_input_type(class));
+        let equal = pg_sys::int16::try_from(pg_sys::BTEqualStrategyNumber).expect("a strategy's number");
+        let equal = pg_sys::get_opfamily_member(family, input, input, equal);
+        let own = (*pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32)).eq_opr;
+        // Of deterministic collations, each takes texts for equal that have the same bytes.
+        let is_deterministic = |collation| pg_sys::get_collation_isdeterministic(collation);
+        equal == own
+            && (collation == own_collation
+                || [collation, own_collation].iter().all(|one| *one != pg_sys::InvalidOid)
+                    && is_deterministic(collation)
+                    && is_deterministic(own_collation))
+    }
+}
+
+/// The type and the collation of a column of a locked table.
+fn type_and_collation(table: pg_sys::Oid, column: pg_sys::AttrNumber) -> (pg_sys::Oid, pg_sys::Oid) {
+    let (mut type_oid, mut modifier, mut collation) = (pg_sys::InvalidOid, 0, pg_sys::InvalidOid);
+    // SAFETY: the column is one of a table that is locked.
+    unsafe { pg_sys::get_atttypetypmodcoll(table, column, &mut type_oid, &mut modifier, &mut collation) };
+    (type_oid, collation)
 }
 
 /// Whether a type is `text` or `varchar`, whose values are stored alike.

@@ -61,6 +61,24 @@ pub(crate) fn configured() -> String {
     MODEL.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// Whether this process has a value of an entry that has been removed since. What counts in its place, only a new session learns.
+pub(crate) fn is_removed() -> bool {
+    use pg_sys::GucSource::{PGC_S_DATABASE, PGC_S_GLOBAL};
+    [PGC_S_GLOBAL, PGC_S_DATABASE].contains(&SOURCE.load(Ordering::Relaxed)) && entry().is_none()
+}
+
+/// Whether a model is the one that counts for the whole database, or nothing else is set in this session.
+pub(crate) fn is_the_databases(model: &str) -> Result<bool, Error> {
+    if SOURCE.load(Ordering::Relaxed) <= pg_sys::GucSource::PGC_S_DATABASE {
+        return Ok(true);
+    }
+    let of_database = match entry() {
+        Some(entry) => Some(entry),
+        None => written_down()?,
+    };
+    Ok(of_database.as_deref() == Some(model))
+}
+
 /// A name that may be sent to the embedder.
 pub(crate) fn checked_name(name: &str) -> Result<String, Error> {
     if is_model_name(name) { Ok(name.to_owned()) } else { Err(Error::BadModelName(name.to_owned())) }

@@ -38,6 +38,8 @@ pub(crate) enum Error {
     OutOfTurn,
     #[error("the embedder sent a vector that is not normalised")]
     NotNormalised,
+    #[error("the embedder sent a vector of {found} dimensions of a model whose vectors have {known}")]
+    OtherDimensions { found: usize, known: usize },
     #[error("the embedder speaks protocol {theirs} (release {release}), this library speaks {PROTOCOL}")]
     OtherProtocol { theirs: u16, release: String },
     /// It may make other vectors of the same inputs.
@@ -168,9 +170,11 @@ impl Error {
             Error::NotRunning(_) => Code::ERRCODE_CANNOT_CONNECT_NOW,
             Error::TimedOut(_) => Code::ERRCODE_QUERY_CANCELED,
             Error::Died => Code::ERRCODE_CONNECTION_FAILURE,
-            Error::Wire(_) | Error::OutOfTurn | Error::NotNormalised | Error::ForeignPeer => {
-                Code::ERRCODE_PROTOCOL_VIOLATION
-            }
+            Error::Wire(_)
+            | Error::OutOfTurn
+            | Error::NotNormalised
+            | Error::OtherDimensions { .. }
+            | Error::ForeignPeer => Code::ERRCODE_PROTOCOL_VIOLATION,
             Error::OtherProtocol { .. }
             | Error::OtherEmbedder(_)
             | Error::OtherVersion(_)

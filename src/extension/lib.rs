@@ -11,6 +11,7 @@
 //!
 //! The SQL surface is written by hand in `sql/`; this crate only exports the symbols that it names.
 
+mod at_commit;
 mod attempt;
 mod backfill;
 mod catalog;
@@ -50,6 +51,8 @@ mod sqlstate;
 mod status;
 mod subscriptions;
 mod supervisor;
+mod time_limit;
+mod timeout;
 mod varlena;
 mod vector;
 mod version;

@@ -227,6 +227,60 @@ fn verify_counts_and_mends_what_is_wrong() {
 }
 
 #[test]
+fn what_is_null_in_a_target_is_found_and_mended() {
+    let cluster = TestCluster::shared();
+    let mut client = cluster.database().connect();
+    run(
+        &mut client,
+        "CREATE TABLE photos (id int PRIMARY KEY, image bytea);
+        CREATE TABLE image_embeddings (image_id int UNIQUE, embedding vector(512), checksum bytea, model text);
+        SELECT clip_watch('photos')",
+    );
+    let insert = "INSERT INTO photos SELECT number, image FROM unnest($1::bytea[]) WITH ORDINALITY AS t (image, number)";
+    client.execute(insert, &[&&demo_jpegs()[..3]]).expect("photos are stored");
+    let coverage = "SELECT ARRAY[photos, embedded, missing, stale] FROM ";
+    for (column, verified, counted) in [
+        ("checksum", [3, 2, 0, 1, 0, 0], [3, 3, 0, 0]),
+        ("model", [3, 2, 0, 1, 0, 0], [3, 3, 0, 1]),
+        ("embedding", [3, 2, 1, 0, 0, 0], [3, 2, 1, 0]),
+    ] {
+        for verify in [true, false] {
+            if column == "checksum" && !verify {
+                continue;
+            }
+            run(&mut client, &format!("UPDATE image_embeddings SET {column} = NULL WHERE image_id = 1"));
+            assert_eq!(value::<Vec<i64>>(&mut client, VERIFIED), verified, "{column}");
+            for counts in ["clip_coverage", "clip_count('photos')"] {
+                let counts = format!("{coverage}{counts}");
+                assert_eq!(value::<Vec<i64>>(&mut client, &counts), counted, "{column}");
+            }
+            run(&mut client, &format!("CALL clip_backfill('photos', verify => {verify})"));
+            assert_eq!(value::<Vec<i64>>(&mut client, VERIFIED), [3, 3, 0, 0, 0, 0], "{column}");
+        }
+    }
+}
+
+/// A photo that cannot be embedded is not searchable by what it was before.
+#[test]
+fn a_vector_of_unknown_bytes_goes_with_a_photo_that_cannot_be_embedded() {
+    let cluster = TestCluster::shared();
+    let mut client = cluster.database().connect();
+    run(
+        &mut client,
+        "CREATE TABLE photos (id int PRIMARY KEY, image bytea);
+        CREATE TABLE image_embeddings (image_id int UNIQUE, embedding vector(512), checksum bytea, model text);
+        SELECT clip_watch('photos', mode => 'async')",
+    );
+    client.execute("INSERT INTO photos VALUES (1, $1)", &[&demo_jpegs()[0]]).expect("a photo is stored");
+    wait_until("it is embedded", PATIENCE, || embedded(&mut client) == 1);
+    run(&mut client, "UPDATE image_embeddings SET checksum = NULL; UPDATE photos SET image = 'broken'");
+    wait_until("it has failed", PATIENCE, || {
+        value::<i64>(&mut client, "SELECT count(*) FROM clip_failures WHERE dead") == 1
+    });
+    assert_eq!(embedded(&mut client), 0);
+}
+
+#[test]
 fn keys_of_many_types_are_found_whatever_the_session_prints() {
     let cluster = TestCluster::preloaded();
     let (_database, mut client) = watched(&cluster, "async");

@@ -13,6 +13,12 @@ fn bad_images_have_their_sqlstates_and_the_embedder_lives() {
     let photo = demo_photo();
 
     assert_eq!(failure(&mut client, EMBED, &[&b"".as_slice()]), "22023", "empty");
+    for (picture, name) in [
+        (b"GIF89a\0\0\x01\0\0\0\0;".as_slice(), "a GIF without pixels"),
+        (&bmp_of_width_zero(), "a BMP without pixels"),
+    ] {
+        assert_eq!(failure(&mut client, EMBED, &[&picture]), "22023", "{name}");
+    }
     assert_eq!(failure(&mut client, EMBED, &[&b"no image at all".as_slice()]), "22P03", "random");
     assert_eq!(failure(&mut client, EMBED, &[&pixel_flood()]), "54000", "a pixel flood");
     let svg = b"<?xml version=\"1.0\"?><svg xmlns=\"http://www.w3.org/2000/svg\"/>".as_slice();
@@ -92,4 +98,12 @@ fn bad_texts_and_names_are_refused() {
     }
     let special = "SELECT clip_embed_text('a dog <|endoftext|> of gold') = clip_embed_text('a dog')";
     assert!(!value::<bool>(&mut client, special), "a special token in a text has no power");
+}
+
+fn bmp_of_width_zero() -> Vec<u8> {
+    let mut bmp = b"BM".to_vec();
+    bmp.extend([54_u32, 0, 54, 40, 0, 16].iter().flat_map(|field| field.to_le_bytes()));
+    bmp.extend([1_u16, 24].iter().flat_map(|field| field.to_le_bytes()));
+    bmp.extend([0; 24]);
+    bmp
 }

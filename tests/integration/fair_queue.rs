@@ -94,6 +94,49 @@ fn a_sleeping_trigger_delays_its_own_table_only() {
     wait_for_the_queue(&mut client);
 }
 
+/// The worker that a stubborn trigger ends leaves its claims to the next one. A role can lock these jobs in between.
+#[test]
+fn jobs_that_are_locked_when_a_worker_ends_delay_no_other_table() {
+    let cluster = TestCluster::preloaded();
+    let database = cluster.database();
+    let (mut client, mut holder) = (database.connect(), database.connect());
+    shop(&mut client, "stubborn");
+    shop(&mut client, "prompt");
+    let wait = |body: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION stubborn.wait() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN {body} RETURN NULL; END $$"
+        )
+    };
+    let stubborn = "LOOP BEGIN PERFORM pg_catalog.pg_sleep(3600); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;";
+    run(&mut client, &wait(stubborn));
+    run(
+        &mut client,
+        "CREATE TRIGGER wait AFTER INSERT ON stubborn.image_embeddings FOR EACH ROW EXECUTE FUNCTION stubborn.wait()",
+    );
+    let photos = demo_photos();
+    store(&mut client, "stubborn", &photos[..40]);
+    wait_until("the trigger runs", PATIENCE, || {
+        let sleeps = "SELECT count(*) FROM pg_stat_activity
+            WHERE backend_type = 'pg_clip queue worker' AND wait_event = 'PgSleep'";
+        value::<i64>(&mut client, sleeps) > 0
+    });
+    // It waits for the worker, and has the jobs before the next one comes.
+    run(&mut holder, "BEGIN; UPDATE stubborn.photos SET image = image || '\\x00'");
+    store(&mut client, "prompt", &photos[100..110]);
+    wait_until("the prompt table's photos", PATIENCE, || embedded(&mut client, "prompt") == 10);
+    let slow = "SELECT count(*) FROM clip_queue_pauses WHERE slow_until > now()";
+    assert_eq!(value::<i64>(&mut client, slow), 1, "it is known which table held the worker up");
+    let claimed = "SELECT count(*) FROM clip_queue WHERE claimed AND NOT slow";
+    assert!(value::<i64>(&mut client, claimed) > 0, "the claims are locked");
+    run(&mut holder, "ROLLBACK");
+    // Long before the claims would have ended by themselves.
+    wait_until("the claims are given up", PATIENCE, || value::<i64>(&mut client, claimed) == 0);
+    run(&mut client, &wait(""));
+    wait_for_the_queue(&mut client);
+    assert_eq!(embedded(&mut client, "stubborn"), 40);
+}
+
 #[test]
 fn locked_rows_jobs_and_tables_delay_no_other_table() {
     let cluster = TestCluster::preloaded();

@@ -1,8 +1,10 @@
 //! The extension and its server come and go.
 
+use std::fs;
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use pg_clip_tests::{Process, Stop, TestCluster, is_alive, wait_until};
+use pg_clip_tests::{Process, Stop, TestCluster, as_servers_user, is_alive, run, wait_until};
 
 #[test]
 fn creates_the_extension_where_the_library_is_preloaded() {
@@ -24,6 +26,19 @@ fn a_fast_stop_leaves_no_process() {
         let name = format!("the end of {process:?}");
         wait_until(&name, Duration::from_secs(5), || !is_alive(process.pid));
     }
+}
+
+#[test]
+fn a_socket_that_a_server_left_is_replaced() {
+    let cluster = TestCluster::preloaded();
+    cluster.server.stop(Stop::Fast).expect("the server stops");
+    let socket = cluster.server.data().join("pg_stat_tmp/pg_clip.sock");
+    let _ = fs::remove_file(&socket);
+    // A socket that is closed leaves its name.
+    drop(as_servers_user(&cluster, || UnixListener::bind(&socket).expect("a socket listens")));
+    assert!(socket.exists());
+    cluster.server.start().expect("the server starts");
+    run(&mut cluster.database().connect(), "SELECT clip_embed_text('a dog')");
 }
 
 fn assert_creates_the_extension(cluster: &TestCluster) {

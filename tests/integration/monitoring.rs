@@ -3,8 +3,8 @@
 use std::process::Output;
 
 use pg_clip_tests::{
-    PATIENCE, Signal, TestCluster, TestDatabase, demo_jpegs, embedder, failure, repository_file, run, send,
-    store, value, wait_for_the_queue, wait_until, watched_async,
+    PATIENCE, Signal, TestCluster, TestDatabase, cluster_of_two_models, demo_jpegs, embedder, failure,
+    repository_file, run, send, store, value, wait_for_the_queue, wait_until, watched_async,
 };
 use postgres::Client;
 use serde_json::Value;
@@ -116,6 +116,84 @@ fn a_locked_table_breaks_no_view_of_a_monitor() {
     assert_eq!(value::<String>(&mut monitor, counts), "0 NULL");
 }
 
+/// PostgreSQL runs what the condition of an index calls while it plans a query.
+#[test]
+fn a_users_code_holds_up_no_view() {
+    let cluster = TestCluster::preloaded();
+    let (database, mut owner) = sellers_photos(&cluster);
+    let mut superuser = database.connect();
+    run(
+        &mut superuser,
+        "CREATE TABLE others (id int PRIMARY KEY, image bytea); SELECT clip_watch('others', 'other_embeddings')",
+    );
+    let nap = |body: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION nap(text) RETURNS bool LANGUAGE plpgsql IMMUTABLE
+            AS $$ BEGIN {body} RETURN true; END $$"
+        )
+    };
+    run(&mut owner, &nap(""));
+    run(&mut owner, "CREATE INDEX ON image_embeddings (image_id) WHERE nap('x')");
+    let counts =
+        "SELECT string_agg(coalesce(photos::text, 'NULL'), ' ' ORDER BY source::text) FROM clip_coverage";
+    let caught = |first: &str, second: &str| {
+        format!("LOOP BEGIN {first} EXCEPTION WHEN query_canceled THEN {second} END; END LOOP;")
+    };
+    let sleep = "PERFORM pg_sleep(3600);";
+    let stubborn = caught(sleep, "NULL;");
+    let view = format!("PERFORM count(*) FROM public.clip_coverage; {stubborn}");
+    for body in [sleep.to_owned(), stubborn.clone(), caught(&caught(&stubborn, &stubborn), sleep), view] {
+        run(&mut owner, &nap(&body));
+        let mut reader = database.connect();
+        run(&mut reader, "SET statement_timeout = '60s'");
+        assert_eq!(value::<String>(&mut reader, counts), "0 NULL", "{body}");
+        assert_eq!(value::<String>(&mut reader, counts), "0 NULL", "{body}");
+        // Nothing of it is left behind.
+        run(&mut reader, "SELECT pg_sleep(0.2); RESET statement_timeout");
+    }
+    run(&mut owner, &nap(sleep));
+    let mut reader = database.connect();
+    run(&mut reader, "SET statement_timeout = '200ms'");
+    assert_eq!(failure(&mut reader, counts, &[]), "57014", "the reader's own timeout");
+    run(&mut reader, "RESET statement_timeout");
+    let pid: i32 = value(&mut reader, "SELECT pg_backend_pid()");
+    let cancelled = std::thread::spawn(move || failure(&mut reader, counts, &[]));
+    wait_until("the reader is cancelled", PATIENCE, || {
+        let cancel = format!(
+            "SELECT coalesce(bool_or(pg_cancel_backend(pid)), false) FROM pg_stat_activity
+            WHERE pid = {pid} AND wait_event = 'PgSleep'"
+        );
+        value::<bool>(&mut superuser, &cancel)
+    });
+    assert_eq!(cancelled.join().expect("the reader"), "57014", "the reader's own cancel");
+}
+
+#[test]
+fn many_locked_tables_hold_up_no_view() {
+    let cluster = TestCluster::preloaded();
+    let (database, mut owner) = sellers_photos(&cluster);
+    let mut superuser = database.connect();
+    run(
+        &mut superuser,
+        "CREATE TABLE z (id int PRIMARY KEY, image bytea); SELECT clip_watch('z', 'z_embeddings')",
+    );
+    let tables: Vec<String> = (0..40).map(|number| format!("locked_{number}")).collect();
+    for table in &tables {
+        run(
+            &mut owner,
+            &format!(
+                "CREATE TABLE {table} (id int PRIMARY KEY, image bytea); SELECT clip_watch('{table}', '{table}_embeddings')"
+            ),
+        );
+    }
+    run(&mut owner, &format!("BEGIN; LOCK TABLE {}", tables.join(", ")));
+    let mut reader = database.connect_as("monitor");
+    run(&mut reader, "SET statement_timeout = '25s'");
+    let counted =
+        "SELECT string_agg(source::text, ' ' ORDER BY source::text) FROM clip_coverage WHERE photos = 0";
+    assert_eq!(value::<String>(&mut reader, counted), "photos z");
+}
+
 #[test]
 fn the_backlog_has_a_rate_and_an_end() {
     let cluster = TestCluster::preloaded();
@@ -209,6 +287,34 @@ fn the_queries_of_the_dashboard_run_as_a_monitor() {
     assert!(empty.iter().all(|title| may_be_empty.contains(title)), "{empty:?}");
     assert_eq!(shown.len(), panels.len());
     assert!(shown.len() > 12);
+}
+
+#[test]
+fn a_monitor_sees_how_far_a_migration_of_another_role_is() {
+    let cluster = cluster_of_two_models();
+    let (database, mut owner) = sellers_photos(&cluster);
+    store(&mut owner, &demo_jpegs()[..8]);
+    wait_for_the_queue(&mut database.connect());
+    let shown = "SELECT concat_ws(' ', target, split_part(from_model, '@', 1), split_part(to_model, '@', 1), done, total)
+        FROM clip_migrations";
+    // A row of no photo keeps a migration from its end.
+    run(
+        &mut owner,
+        "INSERT INTO image_embeddings (image_id, embedding, checksum, model)
+        SELECT 1000, embedding, '\\x00', model FROM image_embeddings LIMIT 1",
+    );
+    let migrate = "CALL clip_migrate('image_embeddings', 'other', set_default => false)";
+    owner.batch_execute(migrate).expect_err("a row has no photo");
+    for role in ["monitor", "seller"] {
+        let shown: String = value(&mut database.connect_as(role), shown);
+        assert_eq!(shown, "image_embeddings demo other 8 9", "{role}");
+    }
+    let all = "SELECT concat_ws(' ', count(*), count(done), count(total)) FROM clip_migrations";
+    assert_eq!(value::<String>(&mut database.connect_as("reader"), all), "1 0 0", "without counts");
+    assert_eq!(value::<String>(&mut database.connect_as("stranger"), all), "0 0 0");
+    run(&mut owner, "DELETE FROM image_embeddings WHERE image_id = 1000");
+    run(&mut owner, migrate);
+    assert_eq!(value::<String>(&mut database.connect_as("monitor"), all), "0 0 0");
 }
 
 /// A database in which a role watches a table `photos` in async mode, and its client.

@@ -284,10 +284,50 @@ fn rows_of_inheritance_children_are_not_watched() {
             WHERE checksum = sha256(image) AND embedding = clip_embed_image(image)";
         assert_eq!(value::<i64>(&mut client, own), 2, "{mode}");
         assert_eq!(count(&mut client), 2, "{mode}");
+        // Nor do they count, or are they looked for.
+        let verified = "SELECT ARRAY[photos, embedded, missing, stale, orphaned] FROM clip_verify('photos')";
+        assert_eq!(value::<Vec<i64>>(&mut client, verified), [2, 2, 0, 0, 0], "{mode}");
+        let counts = "SELECT ARRAY[photos, embedded, missing, stale] FROM ";
+        for counted in ["clip_coverage", "clip_count('photos')"] {
+            let counts = format!("{counts}{counted}");
+            assert_eq!(value::<Vec<i64>>(&mut client, &counts), [2, 2, 0, 0], "{mode}: {counted}");
+        }
         run(&mut client, "DELETE FROM child");
         wait_for_the_queue(&mut client);
         assert_eq!(count(&mut client), 2, "{mode}");
     }
+}
+
+#[test]
+fn rows_of_inheritance_children_hide_nothing_that_is_wrong() {
+    let cluster = TestCluster::shared();
+    let database = cluster.database();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "CREATE TABLE photos (id int PRIMARY KEY, image bytea); SELECT clip_watch('photos');
+        CREATE TABLE child () INHERITS (photos); CREATE TABLE target_child () INHERITS (image_embeddings)",
+    );
+    insert(&mut client, "photos", 1, &demo_photos()[..3]);
+    run(
+        &mut client,
+        "INSERT INTO child SELECT * FROM ONLY photos WHERE id = 1; INSERT INTO target_child SELECT * FROM image_embeddings;
+        ALTER TABLE photos DISABLE TRIGGER USER; DELETE FROM ONLY photos WHERE id = 1;
+        ALTER TABLE photos ENABLE TRIGGER USER; DELETE FROM ONLY image_embeddings WHERE image_id = 2",
+    );
+    let verified = "SELECT ARRAY[photos, embedded, missing, stale, orphaned] FROM clip_verify('photos')";
+    assert_eq!(value::<Vec<i64>>(&mut client, verified), [2, 1, 1, 0, 1]);
+    run(&mut client, "CALL clip_backfill('photos', verify => true)");
+    assert_eq!(value::<Vec<i64>>(&mut client, verified), [2, 2, 0, 0, 0]);
+    let children = "SELECT count(*) FROM target_child WHERE image_id <= 3";
+    assert_eq!(value::<i64>(&mut client, children), 3, "a child of the target is not written to");
+    run(&mut client, "UPDATE photos SET image = NULL WHERE id = 2; DELETE FROM photos");
+    run(&mut client, "TRUNCATE ONLY photos");
+    assert_eq!(value::<i64>(&mut client, children), 3, "nor by a trigger");
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM ONLY image_embeddings"), 0);
+    // What a child holds decides no model.
+    run(&mut client, "UPDATE target_child SET model = 'other@0'; SELECT clip_watch('photos')");
+    insert(&mut client, "photos", 10, &demo_photos()[..1]);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::fs;
 
 use pg_clip_tests::{
-    PATIENCE, TestCluster, cluster_of_models, copy_model, demo_photos, failure, models_of, run, store,
-    test_model, value, wait_for_the_queue, wait_until,
+    PATIENCE, TestCluster, cluster_of_models, cluster_of_two_models, copy_model, demo_photos, failure,
+    models_of, run, store, test_model, value, wait_for_the_queue, wait_until,
 };
 use postgres::Client;
 
@@ -141,4 +141,44 @@ fn a_model_of_the_same_name_with_other_files_is_another_one() {
     store(&mut client, &photos[2..3]);
     let after: String = value(&mut client, "SELECT model FROM clip_watches");
     assert!(after.starts_with("shop@") && after != before, "{after}");
+}
+
+/// The model of a table is its owner's to choose, or the database's setting.
+#[test]
+fn a_role_that_only_writes_photos_chooses_no_model() {
+    let cluster = cluster_of_two_models();
+    let database = cluster.database();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "CREATE ROLE uploader LOGIN; CREATE TABLE photos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, image bytea);
+        SELECT clip_watch('photos'); GRANT INSERT, DELETE, SELECT ON photos TO uploader",
+    );
+    let photos = demo_photos();
+    let insert = "INSERT INTO photos (image) VALUES ($1)";
+    let mut uploader = database.connect_as("uploader");
+    for unknown in [false, true] {
+        if unknown {
+            run(&mut client, "UPDATE clip_watches SET model = NULL");
+        }
+        run(&mut uploader, "SET clip.model = 'other'");
+        let error = uploader.execute(insert, &[&photos[0]]).expect_err("another model");
+        let error = error.as_db_error().expect("an error of the server");
+        assert_eq!(error.code().code(), "55000");
+        assert_eq!(error.hint(), Some("RESET clip.model, or ask the owner of the table."));
+        run(&mut uploader, "ALTER ROLE uploader SET clip.model = 'other'");
+        assert_eq!(failure(&mut database.connect_as("uploader"), insert, &[&photos[0]]), "55000");
+        run(&mut uploader, "ALTER ROLE uploader RESET clip.model; RESET clip.model");
+        uploader.execute(insert, &[&photos[0]]).expect("a photo is embedded");
+        assert_eq!(models(&mut client), ["demo"]);
+        run(&mut uploader, "DELETE FROM photos");
+    }
+    // What the database says is no choice of the role that writes, and the owner may choose another.
+    run(&mut client, &format!("ALTER DATABASE {} SET clip.model = 'other'", database.name()));
+    uploader.execute(insert, &[&photos[0]]).expect("a photo is embedded");
+    assert_eq!(models(&mut client), ["other"]);
+    run(&mut uploader, "DELETE FROM photos");
+    run(&mut client, "SET clip.model = 'demo'");
+    client.execute(insert, &[&photos[0]]).expect("a photo is embedded");
+    assert_eq!(models(&mut client), ["demo"]);
 }

@@ -1,9 +1,10 @@
 //! Whatever dies while photos are embedded: none is lost, and no vector is left without its photo.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use pg_clip_tests::{
-    PATIENCE, Signal, TestCluster, WRONG, demo_photos, embedder, is_alive, run, send, store, value,
+    PATIENCE, Signal, Stop, TestCluster, WRONG, demo_photos, embedder, is_alive, run, send, store, value,
     wait_for_the_queue, wait_until, watched_async, working_worker,
 };
 
@@ -113,6 +114,29 @@ fn a_killed_worker_or_backend_restarts_the_server_and_the_queue_goes_on() {
     let mut client = database.connect();
     wait_for_the_queue(&mut client);
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 101);
+    assert_eq!(value::<i64>(&mut client, WRONG), 0);
+}
+
+#[test]
+fn a_fast_stop_in_the_middle_of_a_batch_costs_no_photo_and_no_time() {
+    let cluster = TestCluster::preloaded();
+    let (database, mut client) = watched_async(&cluster);
+    let stopped = embedder(&mut client);
+    send(stopped, Signal::SIGSTOP);
+    store(&mut client, &demo_photos()[..60]);
+    working_worker(&mut client);
+    drop(client);
+    let start = Instant::now();
+    cluster.server.stop(Stop::Fast).expect("the server stops");
+    // Long before the answers would have been given up.
+    assert!(start.elapsed() < Duration::from_secs(15), "stopped within {:?}", start.elapsed());
+    assert!(!is_alive(stopped), "the embedder went along");
+    cluster.server.start().expect("the server starts");
+    let mut client = database.connect();
+    run(&mut client, "SET lock_timeout = '60s'; UPDATE photos SET project = 'p'");
+    wait_for_the_queue(&mut client);
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings WHERE project = 'p'"), 60);
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM clip_failures"), 0);
     assert_eq!(value::<i64>(&mut client, WRONG), 0);
 }
 

@@ -1,8 +1,8 @@
 //! What cannot be embedded is set aside with its reason, and holds up nothing else.
 
 use pg_clip_tests::{
-    PATIENCE, TestCluster, WRONG, demo_photos, pixel_flood, run, store, value, wait_for, wait_for_the_queue,
-    wait_until, watched_async,
+    PATIENCE, TestCluster, WRONG, demo_photos, failure, pixel_flood, run, store, value, wait_for,
+    wait_for_the_queue, wait_until, watched_async,
 };
 
 #[test]
@@ -117,5 +117,61 @@ fn a_locked_target_is_waited_for() {
     wait_until("the photos are put off", PATIENCE, || value::<i64>(&mut client, given_back) == 3);
     run(&mut locker, "COMMIT");
     wait_for_the_queue(&mut client);
+    assert_eq!(value::<i64>(&mut client, WRONG), 0);
+}
+
+#[test]
+fn a_retry_of_all_tables_waits_for_no_open_transaction() {
+    let cluster = TestCluster::shared();
+    let (database, mut client) = watched_async(&cluster);
+    store(&mut client, &[b"broken".to_vec(), b"broken too".to_vec()]);
+    wait_for_the_queue(&mut client);
+    let mut holder = database.connect();
+    run(&mut holder, "BEGIN; UPDATE photos SET image = image || '\\x00' WHERE id = 1");
+    run(&mut client, "SET lock_timeout = '5s'");
+    assert_eq!(value::<i64>(&mut client, "SELECT clip_retry()"), 1, "the photo that is not locked");
+    assert_eq!(
+        failure(&mut client, "SELECT clip_retry('photos', '1')", &[]),
+        "55P03",
+        "a named one is waited for"
+    );
+    run(&mut holder, "ROLLBACK");
+    assert_eq!(value::<i64>(&mut client, "SELECT clip_retry('photos', '1')"), 1);
+    wait_for_the_queue(&mut client);
+}
+
+#[test]
+fn a_model_that_is_no_name_costs_no_attempt() {
+    let cluster = TestCluster::preloaded();
+    let (database, mut client) = watched_async(&cluster);
+    run(&mut client, &format!("ALTER DATABASE {} SET clip.model = '../x'", database.name()));
+    store(&mut client, &demo_photos()[..1]);
+    wait_until("the queue waits", PATIENCE, || cluster.log().contains("\"../x\" is not the name of a model"));
+    let waiting = "SELECT count(*) FROM clip_queue WHERE attempts = 0 AND NOT claimed AND NOT dead";
+    wait_until("the photo waits", PATIENCE, || value::<i64>(&mut client, waiting) == 1);
+    run(&mut client, &format!("ALTER DATABASE {} RESET clip.model", database.name()));
+    wait_for_the_queue(&mut client);
+    let embedded = "SELECT count(*) FROM image_embeddings WHERE model LIKE 'demo@%'";
+    assert_eq!(value::<i64>(&mut client, embedded), 1);
+}
+
+#[test]
+fn a_project_column_that_was_renamed_is_named_while_its_photos_wait() {
+    let cluster = TestCluster::shared();
+    let (_database, mut client) = watched_async(&cluster);
+    for (table, photo) in [("photos", 0), ("image_embeddings", 1)] {
+        run(&mut client, &format!("ALTER TABLE {table} RENAME project TO album"));
+        store(&mut client, &demo_photos()[photo..=photo]);
+        wait_until("the reason is shown", PATIENCE, || {
+            let query =
+                "SELECT count(*) FROM clip_failures WHERE sqlstate = '42703' AND NOT dead AND attempts = 0
+                AND message LIKE '%\"project\"%'";
+            value::<i64>(&mut client, query) == 1
+        });
+        let pause = "SELECT count(*) FROM clip_coverage WHERE waits_for LIKE '%\"project\"%'";
+        wait_until("and why the table waits", PATIENCE, || value::<i64>(&mut client, pause) == 1);
+        run(&mut client, &format!("ALTER TABLE {table} RENAME album TO project; SELECT clip_retry()"));
+        wait_for_the_queue(&mut client);
+    }
     assert_eq!(value::<i64>(&mut client, WRONG), 0);
 }

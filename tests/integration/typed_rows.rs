@@ -162,3 +162,46 @@ fn a_table_that_changes_while_its_photos_are_embedded_costs_no_photo() {
         WHERE e.project NOT IN ('1', '4096', '0')";
     assert_eq!(value::<i64>(&mut client, projects), 0);
 }
+
+/// A target that takes vectors of any length, filled with photos of the same bytes.
+fn filled(cluster: &TestCluster) -> Client {
+    let mut client = cluster.database().connect();
+    run(
+        &mut client,
+        "CREATE TABLE photos (id int PRIMARY KEY, image bytea);
+        CREATE TABLE image_embeddings (image_id int UNIQUE, embedding vector, checksum bytea, model text);
+        SELECT clip_watch('photos')",
+    );
+    client.execute("INSERT INTO photos VALUES (1, $1)", &[&demo_photo()]).expect("a photo is embedded");
+    client
+}
+
+const COPY: &str = "INSERT INTO photos SELECT 2, image FROM photos";
+
+#[test]
+fn a_stored_vector_that_is_none_is_not_read() {
+    let cluster = TestCluster::shared();
+    let mut client = filled(&cluster);
+    run(&mut client, "CREATE CAST (bytea AS vector) WITHOUT FUNCTION");
+    // No header, a header alone that says more, and one that says less.
+    for bytes in ["", "00", "ffff0000", "00020000", "010000000000803f0000803f"] {
+        run(&mut client, &format!("UPDATE image_embeddings SET embedding = '\\x{bytes}'::bytea::vector"));
+        assert_eq!(failure(&mut client, COPY, &[]), "XX001", "{bytes}");
+    }
+    run(&mut client, "DELETE FROM image_embeddings");
+    run(&mut client, COPY);
+    assert_eq!(
+        value::<i64>(&mut client, "SELECT min(vector_dims(embedding))::int8 FROM image_embeddings"),
+        512
+    );
+}
+
+#[test]
+fn a_stored_vector_of_other_dimensions_is_not_copied() {
+    let cluster = TestCluster::shared();
+    let mut client = filled(&cluster);
+    run(&mut client, "UPDATE image_embeddings SET embedding = '[1, 0, 0]'");
+    run(&mut client, COPY);
+    let copied = "SELECT vector_dims(embedding)::int8 FROM image_embeddings WHERE image_id = 2";
+    assert_eq!(value::<i64>(&mut client, copied), 512);
+}

@@ -22,7 +22,7 @@ const VERIFIED_PAGE: u32 = 32;
 /// How many photos there are to embed; with `verify`, how many rows there are to look at.
 pub(super) fn count(spi: &Spi, pair: &Pair, verify: bool) -> Result<i64, Error> {
     let Pair { source, target, key, image, .. } = pair;
-    let (source, target) = (&source.name, &target.name);
+    let (source, target) = (source.rows(), target.rows());
     let query = if verify {
         format!(
             "SELECT (SELECT count(*) FROM {source} AS s WHERE s.{image} IS NOT NULL AND s.{key} IS NOT NULL)
@@ -33,7 +33,7 @@ pub(super) fn count(spi: &Spi, pair: &Pair, verify: bool) -> Result<i64, Error> 
         format!(
             "SELECT count(*) FROM {source} AS s LEFT JOIN {target} AS t ON {}
             WHERE s.{image} IS NOT NULL AND s.{key} IS NOT NULL AND {}",
-            pair.same_key(),
+            pair.has_vector(),
             is_missing(pair, "$1")
         )
     };
@@ -51,7 +51,7 @@ pub(super) fn photos(spi: &Spi, pair: &Pair, after: Option<&Key>, verify: bool) 
         // Only the feeder sees bytes: it fetches each photo anew.
         "OR true".to_owned()
     } else if verify {
-        format!("OR t.{checksum} <> sha256(s.{image}) OR {}", pair.other_project())
+        format!("OR t.{checksum} IS DISTINCT FROM sha256(s.{image}) OR {}", pair.other_project())
     } else {
         String::new()
     };
@@ -60,11 +60,11 @@ pub(super) fn photos(spi: &Spi, pair: &Pair, after: Option<&Key>, verify: bool) 
         FROM (SELECT s.* FROM {} AS s WHERE $1 IS NULL OR s.{key} {} $1 ORDER BY s.{key} LIMIT {}) AS s
         LEFT JOIN {} AS t ON {} ORDER BY s.{key}",
         is_missing(pair, "$2"),
-        source.name,
+        source.rows(),
         key_type.above,
         if verify && !pair.is_by_reference { VERIFIED_PAGE } else { PAGE },
-        target.name,
-        pair.same_key(),
+        target.rows(),
+        pair.has_vector(),
     );
     page(spi, pair, &query, after, &[model(pair)])
 }
@@ -75,7 +75,7 @@ pub(super) fn orphans(spi: &Spi, pair: &Pair, after: Option<&Key>) -> Result<Pag
     let query = format!(
         "SELECT t.{target_key}, false, true FROM {} AS t
         WHERE ($1 IS NULL OR t.{target_key} {} $1) AND {} ORDER BY t.{target_key} LIMIT {PAGE}",
-        target.name,
+        target.rows(),
         key_type.above,
         is_orphan(pair)
     );
@@ -111,9 +111,9 @@ fn page(
     })
 }
 
-/// Whether row `t` of the target is none, or one of another model than the watch's.
+/// Whether row `t` of the target is none, or one of another model than the watch's, or of none.
 fn is_missing(pair: &Pair, model: &str) -> String {
-    format!("(t.{} IS NULL OR t.{} <> {model})", pair.target_key, pair.model_column)
+    format!("(t.{} IS NULL OR t.{} IS DISTINCT FROM {model})", pair.target_key, pair.model_column)
 }
 
 /// Whether row `t` of the target is that of no photo.
@@ -122,7 +122,7 @@ fn is_orphan(pair: &Pair) -> String {
     format!(
         "t.{target_key} IS NOT NULL AND NOT EXISTS (
             SELECT FROM {} AS s WHERE {} AND s.{image} IS NOT NULL)",
-        source.name,
+        source.rows(),
         pair.same_key()
     )
 }

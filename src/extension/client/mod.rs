@@ -10,6 +10,7 @@ mod stream;
 mod usage;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use pg_clip_wire::{Answer, Failure, FailureKind, Fingerprint, MAX_TEXT_BYTES, Priority, Request};
@@ -70,6 +71,7 @@ fn embedding_of(answer: Answer) -> Result<Result<Embedding, Failure>, Error> {
     match answer {
         Answer::Embedding { vector, fingerprint, .. } => {
             check_normalised(&vector)?;
+            check_dimensions(fingerprint, vector.len())?;
             Ok(Ok(Embedding { vector, fingerprint }))
         }
         Answer::Failed { failure, .. } => Ok(Err(failure)),
@@ -94,11 +96,19 @@ pub(crate) fn describe(model: &str) -> Result<Description, Error> {
     let id = take_ids(1);
     match converse(&[Request::Describe { id, model }], settings::request_timeout())?.pop() {
         Some(Answer::Description { fingerprint, dimensions, .. }) => {
+            check_dimensions(fingerprint, dimensions.into())?;
             Ok(Description { fingerprint, dimensions })
         }
         Some(Answer::Failed { failure, .. }) => Err(failure.into()),
         _ => Err(Error::OutOfTurn),
     }
+}
+
+/// How many dimensions the vectors of a model have, where this process has asked for it.
+pub(crate) fn known_dimensions(is_of_model: impl Fn(&Fingerprint) -> bool) -> Option<usize> {
+    DIMENSIONS.with_borrow(|known| {
+        known.iter().find(|(fingerprint, _)| is_of_model(fingerprint)).map(|(_, dimensions)| *dimensions)
+    })
 }
 
 /// The embedder's status report, a JSON object.
@@ -176,6 +186,23 @@ fn converse(requests: &[Request], patience: Duration) -> Result<Vec<Answer>, Err
 fn take_ids(count: usize) -> u32 {
     let count = u32::try_from(count).expect("an array has fewer than 2^32 elements");
     NEXT_ID.replace(NEXT_ID.get().wrapping_add(count))
+}
+
+thread_local! {
+    /// The dimensions of models' vectors, as the embedder said them first.
+    static DIMENSIONS: RefCell<HashMap<Fingerprint, usize>> = RefCell::default();
+}
+
+/// Refuses a vector that is longer or shorter than others of its model.
+fn check_dimensions(fingerprint: Fingerprint, found: usize) -> Result<(), Error> {
+    const MOST_MODELS: usize = 64;
+    let known = DIMENSIONS.with_borrow_mut(|known| {
+        if known.len() >= MOST_MODELS {
+            known.clear();
+        }
+        *known.entry(fingerprint).or_insert(found)
+    });
+    if found == known { Ok(()) } else { Err(Error::OtherDimensions { found, known }) }
 }
 
 fn check_normalised(vector: &[f32]) -> Result<(), Error> {

@@ -1,26 +1,31 @@
 //! Counting the photos of a watched table: `clip_coverage`, whose cost does not grow with the table ([`sample`]);
 //! `clip_count`, which is exact; and `clip_verify`, which reads the photos.
 //!
-//! A view reads whatever it can: a table that cannot be counted has no counts and breaks no view. PostgreSQL
-//! checks the right to call a view's function as that of the view's reader, so that every role may call these: they say
-//! nothing about a table to a role without the rights of its owner, but for counts, which monitoring may have too.
+//! A view reads whatever it can: a table that cannot be counted has no counts, and breaks and holds up no view ([`patience`]).
+//! PostgreSQL checks the right to call a view's function as that of the view's reader, so that every role may call these: they
+//! say nothing about a table to a role without the rights of its owner, but for counts, which monitoring may have too.
 
+mod patience;
 pub(crate) mod sample;
 
-use pgrx::{IntoDatum, pg_sys};
+use std::time::Instant;
 
-use crate::attempt::{attempt, of_a_table, with_lock_timeout};
+use pgrx::{IntoDatum, PgLogLevel, PgSqlErrorCode, pg_sys};
+
+use self::patience::Patience;
+use crate::attempt::with_lock_timeout;
+use crate::catalog;
 use crate::error::Error;
+use crate::failure::Failure;
+use crate::notice;
 use crate::owned::{Pair, Right, Side, record, record_of};
 use crate::spi::{Argument, Spi};
 use crate::sql_function::sql_function;
+use crate::time_limit::{attempt_for, is_out_of_time};
 use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::argument;
 use crate::watch::registry::oid_of;
 use crate::watch::role::read_as;
-
-/// A reader of a view waits for a table that is being altered at most so many milliseconds.
-pub(crate) const PATIENCE: u32 = 1000;
 
 sql_function! {
     /// `clip_count_photos(source regclass, OUT photos int8, OUT embedded int8, OUT missing int8, OUT stale int8,
@@ -90,7 +95,7 @@ unsafe fn count_exactly(
     }
 }
 
-/// Counts something of the table that is the first argument; nothing where that fails.
+/// Counts something of the table that is the first argument; nothing where that fails, or takes too long.
 ///
 /// # Safety
 /// `fcinfo` is that of a running STRICT function of the extension whose first argument is a `regclass`.
@@ -101,14 +106,31 @@ pub(crate) unsafe fn count_for_a_view<R>(
     // SAFETY: the caller vouches for `fcinfo`.
     let (table, function) =
         unsafe { (argument(fcinfo, 0).map_or(pg_sys::InvalidOid, oid_of), (*(*fcinfo).flinfo).fn_oid) };
-    let counted = attempt(of_a_table, || {
-        with_lock_timeout(PATIENCE, || {
+    let owner = catalog::owner_of(table).unwrap_or(pg_sys::InvalidOid);
+    let Some(patience) = Patience::with(owner) else {
+        return Ok(None);
+    };
+    let start = Instant::now();
+    let counted = attempt_for(patience.limit, || {
+        with_lock_timeout(patience.lock_timeout(), || {
             let spi = Spi::connect()?;
             let extension = ExtensionSchema::of(function)?;
             count(&spi, &extension, table)
         })
     })?;
-    Ok(counted.ok())
+    patience.spend(start.elapsed());
+    Ok(counted.inspect_err(|failure| tell_why(table, failure)).ok())
+}
+
+/// A view that has no counts of a table says why, where that passes. A notice does not reach the server's log.
+fn tell_why(table: pg_sys::Oid, failure: &Failure) {
+    let why = match failure.code {
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => "it is locked",
+        _ if is_out_of_time(failure) => "that takes too long",
+        _ => return,
+    };
+    let message = format!("pg_clip does not count the rows of table {}: {why}", catalog::name_of(table));
+    notice::tell(PgLogLevel::NOTICE, &message, None);
 }
 
 /// The counts that a query returns as its first row, as the owner of the tables.
@@ -121,20 +143,20 @@ fn counts(spi: &Spi, pair: &Pair, query: &str, columns: usize) -> Result<Vec<Opt
     })
 }
 
-/// Photos, those with a row, without one, and with a row of another model than `$1`. No photo is read.
+/// Photos, those with a vector, without one, and with one of another model than `$1`. No photo is read.
 fn covered(pair: &Pair) -> String {
     let Pair { source, target, image, target_key, model_column, .. } = pair;
     format!(
         "SELECT count(*), count(t.{target_key}), count(*) - count(t.{target_key}),
             count(*) FILTER (WHERE t.{target_key} IS NOT NULL AND t.{model_column} IS DISTINCT FROM $1)
         FROM {} AS s LEFT JOIN {} AS t ON {} WHERE s.{image} IS NOT NULL",
-        source.name,
-        target.name,
-        pair.same_key()
+        source.rows(),
+        target.rows(),
+        pair.has_vector()
     )
 }
 
-/// Photos, those with the vector of their bytes, without a row, with a row of other bytes or of another model than
+/// Photos, those with the vector of their bytes, without one, with one of other bytes or of another model than
 /// `$1`; rows of no photo, and rows of a photo with another project. The bytes of references are not at hand.
 fn verified(pair: &Pair) -> String {
     let Pair { source, target, image, target_key, checksum, model_column, .. } = pair;
@@ -154,11 +176,11 @@ fn verified(pair: &Pair) -> String {
             SELECT count(*) AS orphaned FROM {} AS t
             WHERE NOT EXISTS (SELECT FROM {} AS s WHERE {} AND s.{image} IS NOT NULL)) AS left_over",
         pair.other_project(),
-        source.name,
-        target.name,
-        pair.same_key(),
-        target.name,
-        source.name,
+        source.rows(),
+        target.rows(),
+        pair.has_vector(),
+        target.rows(),
+        source.rows(),
         pair.same_key()
     )
 }

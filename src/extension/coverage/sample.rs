@@ -32,7 +32,7 @@ pub(crate) fn are_large(spi: &Spi, tables: &[&Table]) -> Result<bool, Error> {
 /// Estimates. All but the first are NULL where the sample has no photo.
 pub(super) fn estimate(spi: &Spi, pair: &Pair) -> Result<Counts, Error> {
     let Pair { source, target, image, target_key, model_column, .. } = pair;
-    let photos = rows(spi, source, &format!("{} AS s WHERE s.{image} IS NOT NULL", source.name))?;
+    let photos = rows(spi, source, &format!("{} AS s WHERE s.{image} IS NOT NULL", source.rows()))?;
     let percent = percent(spi, source, photos)?;
     // Each photo is looked up by itself: a join could read the whole target.
     let query = format!(
@@ -43,9 +43,9 @@ pub(super) fn estimate(spi: &Spi, pair: &Pair) -> Result<Counts, Error> {
             SELECT t.{target_key} IS NOT NULL, t.{model_column} FROM {} AS t WHERE {} LIMIT 1
         ) AS t (is_there, model) ON true
         WHERE s.{image} IS NOT NULL",
-        source.name,
-        target.name,
-        pair.same_key()
+        source.rows(),
+        target.rows(),
+        pair.has_vector()
     );
     let arguments = [Argument::text_or_null(pair.model.as_deref()), Argument::float8(percent)];
     let [seen, missing, stale] = read_as(source.owner, || {
@@ -66,11 +66,11 @@ pub(crate) fn estimate_migrated(
     embedding: &str,
     next: &str,
 ) -> Result<[i64; 2], Error> {
-    let rows = rows(spi, target, &format!("{} AS t WHERE t.{embedding} IS NOT NULL", target.name))?;
+    let rows = rows(spi, target, &format!("{} AS t WHERE t.{embedding} IS NOT NULL", target.rows()))?;
     let percent = percent(spi, target, rows)?;
     let query = format!(
         "SELECT count(*), count(t.{next}) FROM {} AS t TABLESAMPLE SYSTEM ($1) WHERE t.{embedding} IS NOT NULL",
-        target.name
+        target.rows()
     );
     let [seen, done] = read_as(target.owner, || {
         let row = spi.run(&query, &[Argument::float8(percent)])?;
@@ -109,14 +109,15 @@ pub(crate) fn planned_rows(plan: &str) -> Option<i64> {
     rows.as_i64().or_else(|| rows.as_f64().map(|rows| rows as i64))
 }
 
-/// The pages of a table with its partitions and children, without TOAST.
+/// The pages of a table with its partitions, without TOAST.
 fn pages(spi: &Spi, table: &Table) -> Result<i64, Error> {
     const PAGES: &str = "
         WITH RECURSIVE parts (part) AS (
-            SELECT $1::oid UNION SELECT inhrelid FROM pg_inherits JOIN parts ON inhparent = part
+            SELECT $1::oid UNION SELECT inhrelid FROM pg_inherits JOIN parts ON inhparent = part AND $2
         )
         SELECT coalesce(sum(pg_relation_size(part)), 0)::int8 / current_setting('block_size')::int8 FROM parts";
     read_as(table.owner, || {
-        Ok(spi.run_now(PAGES, &[Argument::oid(table.oid)])?.get::<i64>(1)?.unwrap_or_default())
+        let arguments = [Argument::oid(table.oid), Argument::bool(table.is_partitioned())];
+        Ok(spi.run_now(PAGES, &arguments)?.get::<i64>(1)?.unwrap_or_default())
     })
 }

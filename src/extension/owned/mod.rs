@@ -126,6 +126,11 @@ impl Table {
         self.kind == pg_sys::RELKIND_PARTITIONED_TABLE
     }
 
+    /// The table as a query's FROM names it, without rows of inheritance children: see [`crate::catalog::Table`].
+    pub(crate) fn rows(&self) -> String {
+        if self.is_partitioned() { self.name.clone() } else { format!("ONLY {}", self.name) }
+    }
+
     pub(crate) fn is_temporary(&self) -> bool {
         self.persistence == pg_sys::RELPERSISTENCE_TEMP
     }

@@ -139,6 +139,11 @@ impl Pair {
         format!("t.{} {} s.{}", self.target_key, self.key_type.equal, self.key)
     }
 
+    /// Whether the row `t` of the target has a vector of the photo in row `s`, in SQL. A join on this keeps no vector in memory.
+    pub(crate) fn has_vector(&self) -> String {
+        format!("{} AND t.{} IS NOT NULL", self.same_key(), self.embedding)
+    }
+
     /// Whether the projects of the rows `s` and `t` differ, in SQL.
     pub(crate) fn other_project(&self) -> String {
         match &self.project {

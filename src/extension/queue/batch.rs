@@ -37,6 +37,9 @@ use crate::watch::watched::{LockWait, Watched};
 /// What took too long is tried once more with so many photos at a time: many at once may be slow where each is not, and
 /// so may a busy machine. Only then is the table slow.
 const PART: usize = 4;
+/// Jobs that other transactions have locked cost the others no more than a look at so many in so long.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
+const MOST_SETTLED: usize = 64;
 /// The turn of a job comes again.
 const TURN: Disposition = Disposition::GiveBack { seconds: 0.0, alone: false };
 /// How many vectors are kept of photos that are locked.
@@ -50,8 +53,9 @@ pub(super) struct Batches {
     /// The batches that the embedder has, in their order.
     begun: VecDeque<Begun>,
     stream: Stream,
-    /// What could not be written down yet.
+    /// What could not be written down yet, and when that was tried last.
     unsettled: Vec<(Job, Disposition)>,
+    settled_at: Option<Instant>,
     /// Until when nothing is tried because the embedder is away, and how long the pause was.
     pause: Option<(Instant, Duration)>,
     /// The models that the embedder does not have, and how long the pause for their photos was.
@@ -74,6 +78,7 @@ impl Batches {
             begun: VecDeque::new(),
             stream: Stream::default(),
             unsettled: Vec::new(),
+            settled_at: None,
             pause: None,
             missing_models: HashMap::new(),
             in_parts: HashSet::new(),
@@ -91,11 +96,16 @@ impl Batches {
         !self.unsettled.is_empty()
     }
 
-    /// Writes down what could not be written down when it happened.
+    /// Writes down some of what could not be written down when it happened, where a second has passed since that was tried last.
     pub(super) fn settle_rest(&mut self) {
-        for (job, disposition) in std::mem::take(&mut self.unsettled) {
+        if self.unsettled.is_empty() || self.settled_at.is_some_and(|at| at.elapsed() < SETTLE_EVERY) {
+            return;
+        }
+        let later = self.unsettled.split_off(self.unsettled.len().min(MOST_SETTLED));
+        for (job, disposition) in std::mem::replace(&mut self.unsettled, later) {
             self.settle(job, disposition);
         }
+        self.settled_at = Some(Instant::now());
     }
 
     /// Whether another batch may be begun: behind those that the embedder has, unless one of these is alone.

@@ -34,21 +34,19 @@ impl Job {
     }
 }
 
-/// Gives up the claims of workers before this one. Only the one that has the lane's lock may call this. `was_slow` is the table
-/// that held the last one up until its end: it counts as slow from now on.
-pub(super) fn recover(
-    spi: &Spi,
-    extension: &ExtensionSchema,
-    lane: Lane,
-    was_slow: Option<pg_sys::Oid>,
-) -> Result<(), Error> {
-    act_as(extension.owner, || {
-        if let Some(source) = was_slow {
-            spi.run(&sql::note_slow(&extension.schema), &[Argument::oid(source)])?;
-        }
-        spi.run(&sql::recover(&extension.schema, lane), &[])
-    })?;
-    Ok(())
+/// The jobs that workers before this one have claimed. Only the one that has the lane's lock may call this.
+pub(super) fn left_behind(spi: &Spi, extension: &ExtensionSchema, lane: Lane) -> Result<Vec<Job>, Error> {
+    let rows = act_as(extension.owner, || spi.run(&sql::claimed(&extension.schema, lane), &[]))?;
+    let [sources, keys, generations, attempts] = [1, 2, 3, 4].map(|column| rows.all_printed(column));
+    let jobs = sources.into_iter().zip(keys).zip(generations).zip(attempts);
+    Ok(jobs
+        .map(|(((source, key), generation), attempts)| Job {
+            source: oid_of(source),
+            key: key.unwrap_or_default(),
+            generation: generation.unwrap_or_default(),
+            attempts: attempts.and_then(|attempts| attempts.parse().ok()).unwrap_or_default(),
+        })
+        .collect())
 }
 
 /// A table with jobs.

@@ -23,6 +23,8 @@ pub(super) enum Disposition {
     Wait { seconds: f64, failure: Failure },
     /// The attempt counts. Whether it was the last in any case.
     Fail { failure: Failure, dead: bool },
+    /// The worker that had claimed it has ended.
+    Recover,
 }
 
 /// Whether an error says that another transaction was in the way, and nothing of a photo.
@@ -57,6 +59,7 @@ pub(super) fn is_of_table(code: Code) -> bool {
             | Code::ERRCODE_UNDEFINED_FUNCTION
             | Code::ERRCODE_WRONG_OBJECT_TYPE
             | Code::ERRCODE_DATATYPE_MISMATCH
+            | Code::ERRCODE_INDETERMINATE_COLLATION
             | Code::ERRCODE_INSUFFICIENT_PRIVILEGE
             | Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
     )
@@ -129,6 +132,7 @@ pub(super) fn settle(
     let mut arguments = job.identity().to_vec();
     let statement = match disposition {
         Disposition::Retire => sql::retire(&extension.schema),
+        Disposition::Recover => sql::recover(&extension.schema),
         Disposition::GiveBack { seconds, alone } => {
             arguments.extend([Argument::float8(*seconds), Argument::bool(*alone)]);
             sql::give_back(&extension.schema)

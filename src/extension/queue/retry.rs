@@ -28,7 +28,7 @@ sql_function! {
             Argument { oid: pg_sys::TEXTOID, value: key },
             Argument::oid(caller),
         ];
-        let revived = act_as(extension.owner, || spi.run(&sql::revive(&extension.schema), &arguments))?.len();
+        let revived = act_as(extension.owner, || spi.run(&sql::revive(&extension.schema, source.is_none()), &arguments))?.len();
         if revived > 0 {
             wake::to_try_again_at_commit();
         }

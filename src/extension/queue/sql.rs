@@ -85,11 +85,19 @@ pub(super) fn clear(schema: &str) -> String {
     format!("DELETE FROM {schema}.clip_queue WHERE source = $1")
 }
 
-/// Gives up the claims of a worker of a lane before this one. What it was at work on is embedded alone from now on; a job
-/// that has been alone already, as often as it may, is dead.
-pub(super) fn recover(schema: &str, lane: Lane) -> String {
+/// The jobs that workers of a lane before this one have claimed.
+pub(super) fn claimed(schema: &str, lane: Lane) -> String {
     let condition = lane.condition();
     let not_fed = not_fed(schema);
+    format!(
+        "SELECT source::oid, key, generation, attempts FROM {schema}.clip_queue
+        WHERE claimed AND {condition} AND {not_fed}"
+    )
+}
+
+/// Gives up the claim of a worker before this one on the job of source `$1`, key `$2` and generation `$3`. What it was at work
+/// on is embedded alone from now on; a job that has been alone already, as often as it may, is dead.
+pub(super) fn recover(schema: &str) -> String {
     format!(
         "UPDATE {schema}.clip_queue SET claimed = false, suspect = true, run_at = now(),
             attempts = CASE WHEN suspect THEN attempts ELSE attempts - 1 END,
@@ -97,7 +105,7 @@ pub(super) fn recover(schema: &str, lane: Lane) -> String {
             sqlstate = CASE WHEN suspect THEN '57P02' ELSE sqlstate END,
             message = CASE WHEN suspect THEN 'the queue worker ended while it embedded this photo' ELSE message END,
             failed_at = CASE WHEN suspect THEN now() ELSE failed_at END
-        WHERE claimed AND {condition} AND {not_fed}"
+        WHERE source = $1 AND key = $2 AND generation = $3::xid8 AND claimed"
     )
 }
 
@@ -196,17 +204,23 @@ pub(super) fn is_slow(schema: &str) -> String {
     format!("SELECT FROM {schema}.clip_queue_pauses WHERE source = $1 AND slow_until > now()")
 }
 
-/// Has the failed jobs of source `$1` and key `$2` start again from the beginning, where role `$3` owns the source.
-/// NULL means all.
-pub(super) fn revive(schema: &str) -> String {
+/// Has the failed jobs of source `$1` and key `$2` start again from the beginning, where role `$3` owns the source. No key means
+/// all, and no source all that no other transaction has locked: one role must not wait for another's table.
+pub(super) fn revive(schema: &str, of_all: bool) -> String {
+    let failed = "failed_at IS NOT NULL AND NOT claimed AND ($1 IS NULL OR job.source = $1) AND ($2 IS NULL OR job.key = $2)";
+    let owned = "class.oid = job.source AND pg_has_role($3, class.relowner, 'USAGE')";
+    let which = if of_all {
+        format!(
+            "WHERE (source, key) IN (
+                SELECT job.source, job.key FROM {schema}.clip_queue AS job JOIN pg_class AS class ON {owned}
+                WHERE {failed} FOR UPDATE OF job SKIP LOCKED)"
+        )
+    } else {
+        format!("FROM pg_class AS class WHERE {owned} AND {failed}")
+    };
     format!(
         "UPDATE {schema}.clip_queue AS job SET run_at = now(), attempts = 0, suspect = false, dead = false,
-            sqlstate = NULL, message = NULL, failed_at = NULL
-        FROM pg_class AS class
-        WHERE class.oid = job.source AND pg_has_role($3, class.relowner, 'USAGE')
-            AND failed_at IS NOT NULL AND NOT claimed
-            AND ($1 IS NULL OR job.source = $1) AND ($2 IS NULL OR job.key = $2)
-        RETURNING true"
+            sqlstate = NULL, message = NULL, failed_at = NULL {which} RETURNING true"
     )
 }
 

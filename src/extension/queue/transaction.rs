@@ -11,6 +11,10 @@ use crate::caught::{Caught, catch};
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::spi::Spi;
+use crate::timeout::{
+    RegisterTimeout, STATEMENT_TIMEOUT, USER_TIMEOUT, disable_timeout, enable_timeout_after,
+    enable_timeout_every,
+};
 
 /// What is not on a user's table takes no time; this is for a machine that is very busy.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
@@ -18,21 +22,6 @@ pub(super) const LONGEST: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_millis(250);
 /// … or so often as long again, where the cancel has not reached the code yet: a machine that stood still let both pass.
 const GRACES: u32 = 20;
-
-unsafe extern "C-unwind" {
-    fn enable_timeout_after(timeout: c_int, milliseconds: c_int);
-    fn enable_timeout_every(timeout: c_int, first: pg_sys::TimestampTz, milliseconds: c_int);
-    fn disable_timeout(timeout: c_int, keep_indicator: bool);
-    fn RegisterTimeout(timeout: c_int, handler: unsafe extern "C-unwind" fn()) -> c_int;
-}
-
-/// `STATEMENT_TIMEOUT` of `utils/timeout.h`, the same in PostgreSQL 15 to 18.
-const STATEMENT_TIMEOUT: c_int = 3;
-/// `USER_TIMEOUT` of `utils/timeout.h`: the first that an extension may ask for.
-#[cfg(any(feature = "pg15", feature = "pg16"))]
-const USER_TIMEOUT: c_int = 12;
-#[cfg(any(feature = "pg17", feature = "pg18"))]
-const USER_TIMEOUT: c_int = 13;
 
 static MARK: OnceLock<CString> = OnceLock::new();
 
@@ -43,13 +32,17 @@ static AT_WORK_ON: AtomicU32 = AtomicU32::new(0);
 static GRANTED: AtomicU32 = AtomicU32::new(0);
 
 /// Has this process leave a file under this name if a transaction has to end it. Returns the table that the process before this
-/// one was at work on, where it was ended so.
+/// one was at work on, where it was ended so. The file stays until [`forget_the_slow_end`].
 pub(super) fn mark_a_slow_end(path: &str) -> Option<pg_sys::Oid> {
     let mark = std::fs::read(path).unwrap_or_default();
-    let _ = std::fs::remove_file(path);
     // Set once: a process has one lane.
     let _ = CString::new(path).map(|path| MARK.set(path));
     <[u8; 4]>::try_from(mark).ok().map(u32::from_ne_bytes).filter(|table| *table != 0).map(pg_sys::Oid::from)
+}
+
+/// Removes what the process before this one has left: the table is written down as slow.
+pub(super) fn forget_the_slow_end(path: &str) {
+    let _ = std::fs::remove_file(path);
 }
 
 /// The timeout that ends the process.

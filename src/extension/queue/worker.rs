@@ -7,15 +7,16 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::batch::{Batches, report};
 use super::claim::{self, Claim, Claimed, Turns, Waiting};
-use super::failure::is_passing;
+use super::failure::{Disposition, is_passing};
 use super::lane::Lane;
 use super::message::{Message, Place, Start};
 use super::pause::{self, Pauses};
 use super::place::{LAUNCHER_SOCKET, slow_mark, worker_lock, worker_socket};
 use super::spent::Spent;
-use super::transaction::{LONGEST, mark_a_slow_end, transaction};
+use super::transaction::{LONGEST, forget_the_slow_end, mark_a_slow_end, transaction};
 use super::wake;
 use super::wakeup_socket::{WakeupSocket, send};
+use crate::current_model;
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::latch::{Interest, run_while_waiting, wait};
@@ -48,18 +49,26 @@ fn work(start: Start) -> Result<(), Error> {
     };
     let socket = WakeupSocket::bind(worker_socket(place.database, place.lane))?;
     connect(place.database);
-    let was_slow = mark_a_slow_end(&slow_mark(place.database, place.lane));
-    let installed = transaction(LONGEST, |spi| {
+    let mark = slow_mark(place.database, place.lane);
+    let was_slow = mark_a_slow_end(&mark);
+    let (installed, left_behind) = transaction(LONGEST, |spi| {
         let installed = ExtensionSchema::installed();
+        let mut left_behind = Vec::new();
         if let Installed::Here(extension) = &installed {
-            claim::recover(spi, extension, place.lane, was_slow)?;
+            if let Some(source) = was_slow {
+                pause::note_slow(spi, extension, source)?;
+            }
+            left_behind = claim::left_behind(spi, extension, place.lane)?;
         }
-        Ok(installed)
+        Ok((installed, left_behind))
     })?;
+    forget_the_slow_end(&mark);
     run_while_waiting(leave_if_wanted);
     match installed {
         Installed::Here(extension) => {
-            let batches = Batches::new(extension, place.lane);
+            let mut batches = Batches::new(extension, place.lane);
+            // Those that another transaction has locked are looked at again until they are free.
+            batches.settle_all(left_behind, &Disposition::Recover);
             let (turns, spent) = (Turns::default(), Spent::default());
             Worker { place, socket, batches, turns, spent, at_work: None, has_woken_other: false }.run()?;
         }
@@ -128,6 +137,8 @@ enum Look {
     Busy,
     /// There is no queue.
     Gone,
+    /// A new worker is to go on: see [`current_model::is_removed`].
+    Outdated,
     /// The extension has become one of this version, which is not the library's.
     OtherVersion(String),
 }
@@ -163,6 +174,8 @@ impl Worker {
                     say_idle(self.place);
                     return Ok(());
                 }
+                // The launcher starts the next one.
+                Look::Outdated => return Ok(()),
                 Look::OtherVersion(version) => {
                     say_other_version(self.place, version, false);
                     return Ok(());
@@ -188,6 +201,7 @@ impl Worker {
         report(pg_sys::BackendState::STATE_RUNNING, "claiming photos");
         let lane = self.place.lane;
         let may_be_alone = self.batches.is_idle();
+        let may_leave = may_be_alone && !self.batches.has_unsettled();
         let turns = &mut self.turns;
         let spent = &mut self.spent;
         if let Some((source, since)) = self.at_work.take() {
@@ -201,6 +215,9 @@ impl Worker {
                 Installed::OtherVersion(version) => return Ok(Err(Look::OtherVersion(version))),
                 Installed::Nothing => return Ok(Err(Look::Gone)),
             };
+            if may_leave && current_model::is_removed() {
+                return Ok(Err(Look::Outdated));
+            }
             let waiting = claim::waiting(spi, &extension, lane)?;
             pauses.retain(|source| waiting.iter().any(|waiting| waiting.source == source));
             spent.follow(&waiting);

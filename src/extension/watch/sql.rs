@@ -11,7 +11,8 @@ use super::watched::{Source, Watched};
 
 /// The model of some vector of the target.
 pub(crate) fn any_model(watched: &Watched) -> String {
-    format!("SELECT t.{} FROM {} AS t LIMIT 1", watched.model.name, watched.target.rows)
+    let (target, model) = (&watched.target.rows, &watched.model.name);
+    format!("SELECT t.{model} FROM {target} AS t WHERE t.{model} IS NOT NULL LIMIT 1")
 }
 
 /// A model other than `$1` that made a vector of the target.
@@ -185,9 +186,10 @@ pub(crate) fn delete_embedding(watched: &Watched) -> String {
     format!("DELETE FROM {target} AS t WHERE t.{target_key} {equals} $1")
 }
 
-/// Deletes the embedding under key `$1` if it is of other bytes than those with checksum `$2`.
+/// Deletes the embedding under key `$1` unless it is known to be of the bytes with checksum `$2`.
 pub(crate) fn delete_stale(watched: &Watched) -> String {
-    format!("{} AND t.{} OPERATOR(pg_catalog.<>) $2", delete_embedding(watched), watched.checksum.name)
+    let checksum = &watched.checksum.name;
+    format!("{} AND (t.{checksum} OPERATOR(pg_catalog.=) $2) IS NOT TRUE", delete_embedding(watched))
 }
 
 /// Locks the embedding under key `$1` as its deletion would. No row also where another transaction has it.

@@ -4,9 +4,11 @@ use pgrx::{IntoDatum, pg_sys};
 use sha2::{Digest, Sha256};
 
 use super::extension_schema::ExtensionSchema;
+use super::identity::{identity, name_of};
 use super::key::Key;
 use super::sql;
 use super::watched::Watched;
+use crate::client;
 use crate::error::Error;
 use crate::spi::{Argument, Plan, Spi, Transition, text_datum};
 use crate::varlena::Bytes;
@@ -58,6 +60,8 @@ pub(crate) struct Target<'a> {
     find: Plan<'a>,
     write: Plan<'a>,
     model: Bytes,
+    /// How many dimensions the model's vectors have, where that is known.
+    dimensions: Option<usize>,
 }
 
 /// What bytes have already: their vector, and that of the model that the target is being moved to.
@@ -100,11 +104,13 @@ impl<'a> Target<'a> {
                 watched,
                 // SAFETY: a text that was made for this value.
                 model: unsafe { Bytes::own(text_datum(model)) },
+                dimensions: dimensions_of(model),
             })
         })
     }
 
-    /// A copy of what the same bytes have already, from any photo that this transaction sees.
+    /// A copy of what the same bytes have already, from any photo that this transaction sees. A vector that is longer or shorter
+    /// than those of its model is none.
     pub(crate) fn known(&self, checksum: &Checksum) -> Result<Option<Known>, Error> {
         let checksum = bytea(checksum);
         let values = [Some(checksum.datum()), Some(self.model.datum())];
@@ -112,8 +118,15 @@ impl<'a> Target<'a> {
         if rows.len() == 0 {
             return Ok(None);
         }
-        let next = if self.watched.next.is_some() { rows.vector(2, self.extension)? } else { None };
-        Ok(rows.vector(1, self.extension)?.map(|vector| Known { vector, next }))
+        let vector = |column, dimensions: Option<usize>| {
+            let vector = rows.vector(column, self.extension)?;
+            Ok::<_, Error>(vector.filter(|vector| dimensions.is_none_or(|known| vector.len() == known)))
+        };
+        let next = match &self.watched.next {
+            Some(next) => vector(2, dimensions_of(&next.identity))?,
+            None => None,
+        };
+        Ok(vector(1, self.dimensions)?.map(|vector| Known { vector, next }))
     }
 
     /// Writes the row of a photo, in place of one with its key.
@@ -138,6 +151,11 @@ impl<'a> Target<'a> {
         self.watched.write(|| constraints.at_once(self.spi, || self.write.run(&values)))?;
         Ok(())
     }
+}
+
+/// How many dimensions the vectors of a model have, where this process has asked the embedder for it.
+fn dimensions_of(model: &str) -> Option<usize> {
+    client::known_dimensions(|fingerprint| identity(name_of(model), fingerprint) == model)
 }
 
 /// Deletes the row of a photo.

@@ -14,6 +14,7 @@ use super::watches_sql::{self, FROM_ARGUMENTS};
 use crate::catalog::{self, Column, Lock, Table};
 use crate::error::Error;
 use crate::partition_tree;
+use crate::refusal::{Reason, refuse};
 use crate::spi::{Argument, ByName, Rows, Spi, Varlena};
 use crate::subscriptions::is_subscribed;
 
@@ -37,6 +38,8 @@ pub(crate) struct Watched {
     /// As what role the target's rows are written: that of the owner of both tables. A trigger that a user wrote by hand
     /// for a table that is not registered writes as its caller, because its arguments can name any table.
     pub(crate) writer: pg_sys::Oid,
+    /// The role that writes to the source, or that the queue works as.
+    pub(crate) caller: pg_sys::Oid,
     /// The columns of source and target, where the project is carried over.
     pub(crate) project: Option<(Column, Column)>,
     pub(crate) target_key: Column,
@@ -226,6 +229,13 @@ impl<'a> Watch<'a> {
             None => caller(),
         };
         let target_key = target.column_of(&self.name(6), source.key.type_oid)?;
+        if target_key.collation != source.key.collation {
+            let message = format!(
+                "column {} of table {} and column {} of table {} differ in their collation",
+                source.key.name, source.table.name, target_key.name, target.name
+            );
+            return Err(refuse(Reason::WrongType, message));
+        }
         if !target.check_unique(&target_key)? {
             return Err(Error::NotUnique { column: target_key.name, table: target.name });
         }
@@ -250,6 +260,7 @@ impl<'a> Watch<'a> {
             source,
             target,
             writer,
+            caller: caller(),
             project,
             target_key,
             constraints,

@@ -98,12 +98,14 @@ pub(crate) fn set_database_model(schema: &str) -> String {
     )
 }
 
-/// Writes model `$1` down for the database, unless one is, if role `$2` has the rights of its owner.
+/// Writes model `$1` down for the database, unless one is, if role `$2` has the rights of its owner and table `$3` is watched.
+/// A row where that is done.
 pub(crate) fn begin_database_model(schema: &str) -> String {
     format!(
         "INSERT INTO {schema}.clip_database_model (model) SELECT $1 FROM pg_database
         WHERE datname = current_database() AND pg_has_role($2, datdba, 'USAGE')
-        ON CONFLICT (is_only) DO NOTHING"
+            AND EXISTS (SELECT FROM {schema}.clip_watches WHERE source = $3)
+        ON CONFLICT (is_only) DO NOTHING RETURNING true"
     )
 }
 

@@ -4,6 +4,7 @@
 //! cannot work is refused when it is asked for, with the reason. What is made belongs to the owner of the source,
 //! whichever role calls.
 
+pub(crate) mod database_model;
 mod ddl;
 mod former;
 mod partitions;
@@ -148,13 +149,7 @@ fn register(
     let current = current_model::model().ok();
     let model = model.as_deref().map(name_of).filter(|model| current.as_deref() == Some(*model));
     if let Some(model) = model {
-        // SAFETY: a plain read of the current role.
-        let caller = unsafe { pg_sys::GetUserId() };
-        let arguments = [Argument::text(model), Argument::oid(caller)];
-        act_as(extension.owner, || {
-            spi.run(&watches_sql::begin_database_model(&extension.schema), &arguments)
-        })?;
-        current_model::is_written_down(extension);
+        database_model::begin(source.table.oid, model);
     }
     Ok(())
 }

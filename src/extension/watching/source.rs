@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use super::request::Request;
-use crate::catalog::{is_text, name_of};
+use crate::catalog::{is_text, name_of, uniqueness};
 use crate::error::Error;
 use crate::owned::{Column, KeyType, Table, columns, find};
 use crate::partition_tree;
@@ -23,12 +23,6 @@ pub(super) struct Source {
 const PRIMARY_KEY: &str = "
     SELECT attname::text FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
     WHERE indrelid = $1 AND indisprimary AND indnkeyatts = 1";
-
-/// A row where a constraint or an index keeps column `$2` of table `$1` unique in all rows, and at once if `$3`.
-const UNIQUE: &str = "
-    SELECT FROM pg_index WHERE indrelid = $1 AND indkey[0] = $2::int2 AND indnkeyatts = 1
-        AND indisunique AND indisvalid AND indpred IS NULL
-        AND (indimmediate OR NOT $3) LIMIT 1";
 
 impl Source {
     pub(super) fn look_up(spi: &Spi, table: Table, request: &Request) -> Result<Source, Error> {
@@ -71,14 +65,14 @@ impl Source {
             .with_detail("Triggers see no values of virtual columns.")
             .with_hint("A stored generated column can be used."));
         }
-        if !is_unique(spi, &table, key, false)? {
+        if !is_unique(&table, key, false) {
             let message = format!("column \"{}\" of table {} is not unique", key.name, table.name);
             let key = crate::catalog::identifier(&key.name);
             return Err(if table.is_partitioned() {
                 refuse(Reason::NotReady, message).with_detail(OF_PARTITIONS).with_hint(partition_by(&key))
             } else {
                 refuse(Reason::NotReady, message)
-                    .with_detail("A photo is known by its key.")
+                    .with_detail("A photo is known by its key, as its type and its collation compare it.")
                     .with_hint(format!("ALTER TABLE {} ADD UNIQUE ({key})", table.name))
             });
         }
@@ -140,11 +134,7 @@ fn key_name(spi: &Spi, table: &Table, request: &Request) -> Result<String, Error
 }
 
 /// Whether a column of a table is unique by itself, at once or when a transaction commits.
-pub(super) fn is_unique(spi: &Spi, table: &Table, column: &Column, at_once: bool) -> Result<bool, Error> {
-    use pgrx::IntoDatum;
-    let number = i32::try_from(column.number).expect("a column's number is small");
-    let number = Argument { oid: pg_sys::INT4OID, value: number.into_datum() };
-    act_as(table.owner, || {
-        Ok(spi.run_now(UNIQUE, &[Argument::oid(table.oid), number, Argument::bool(at_once)])?.len() > 0)
-    })
+pub(super) fn is_unique(table: &Table, column: &Column, at_once: bool) -> bool {
+    let number = pg_sys::AttrNumber::try_from(column.number).expect("a column's number is small");
+    uniqueness(table.oid, number).is_some_and(|is_immediate| is_immediate || !at_once)
 }

@@ -49,7 +49,7 @@ impl Target {
     /// The model whose vectors the target holds; refused where it holds those of two.
     pub(super) fn held(&self, spi: &Spi) -> Result<Option<String>, Error> {
         let (name, model) = (&self.table.name, identifier(&self.model));
-        let query = format!("SELECT min({model}), max({model}) FROM {name}");
+        let query = format!("SELECT min({model}), max({model}) FROM {}", self.table.rows());
         let (one, other) = read_as(self.table.owner, || {
             let row = spi.run(&query, &[])?;
             Ok::<_, Error>((row.printed(1), row.printed(2)))
@@ -270,7 +270,7 @@ fn check(
     }
     let key = find(target, &columns, request.target_key.clone())?;
     check_same_type(&source.table, &source.key, target, key)?;
-    if !is_unique(spi, target, key, true)? {
+    if !is_unique(target, key, true) {
         return Err(refuse(
             Reason::NotReady,
             format!("column \"{}\" of table {} is not unique", key.name, target.name),

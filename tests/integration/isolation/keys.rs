@@ -282,3 +282,71 @@ fn a_key_that_is_not_unique_is_refused() {
         "CREATE UNIQUE INDEX four ON photos (album); SELECT clip_watch('photos', key_column => 'album')",
     );
 }
+
+/// Of two keys that are equal, an index by another operator class may have both.
+#[test]
+fn a_key_that_is_unique_by_another_equality_is_refused() {
+    let cluster = TestCluster::shared();
+    let mut client = database(&cluster).connect();
+    run(
+        &mut client,
+        "CREATE TYPE size AS (width numeric); CREATE TABLE photos (id size, image bytea);
+        CREATE TABLE image_embeddings (image_id size, embedding vector(512), checksum bytea, model text);
+        CREATE UNIQUE INDEX by_bytes ON photos (id record_image_ops);
+        CREATE UNIQUE INDEX target_by_bytes ON image_embeddings (image_id record_image_ops);
+        INSERT INTO photos VALUES (ROW(1.0), NULL), (ROW(1.00), NULL)",
+    );
+    let watch = "SELECT clip_watch('photos', key_column => 'id')";
+    assert_eq!(failure(&mut client, watch, &[]), "55000", "the source's index");
+    run(&mut client, "DELETE FROM photos; CREATE UNIQUE INDEX by_value ON photos (id)");
+    assert_eq!(failure(&mut client, watch, &[]), "55000", "the target's index");
+    run(&mut client, "CREATE UNIQUE INDEX target_by_value ON image_embeddings (image_id)");
+    run(&mut client, watch);
+    // What is changed afterwards counts as well.
+    run(&mut client, "DROP INDEX by_value");
+    let insert = "INSERT INTO photos SELECT ROW(1)::size, image FROM pictures WHERE number = 0";
+    assert_eq!(failure(&mut client, insert, &[]), "55000");
+    run(&mut client, "CREATE UNIQUE INDEX ON photos (id)");
+    run(&mut client, insert);
+    check(&mut client, 1);
+
+    // Texts are equal by their bytes in each collation that is deterministic.
+    for (number, index) in
+        ["(id text_pattern_ops)", "(id COLLATE \"C\")", "(id COLLATE \"POSIX\" varchar_ops)"]
+            .iter()
+            .enumerate()
+    {
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE texts_{number} (id text, image bytea); CREATE UNIQUE INDEX ON texts_{number} {index};
+                SELECT clip_watch('texts_{number}', 'texts_{number}_embeddings', key_column => 'id')"
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_key_that_changes_its_collation_waits_until_both_tables_have_it() {
+    let cluster = TestCluster::shared();
+    let mut client = database(&cluster).connect();
+    run(
+        &mut client,
+        "CREATE TABLE photos (id text PRIMARY KEY, image bytea); SELECT clip_watch('photos', mode => 'async');
+        ALTER TABLE photos ALTER COLUMN id TYPE text COLLATE \"POSIX\";
+        INSERT INTO photos SELECT 'a', image FROM pictures WHERE number = 0",
+    );
+    wait_until("its owner sees why it waits", PATIENCE, || {
+        let why = "SELECT count(*) FROM clip_failures WHERE sqlstate = '42804' AND NOT dead AND attempts = 0
+            AND message LIKE '%public.photos%public.image_embeddings%collation%'";
+        value::<i64>(&mut client, why) == 1
+    });
+    assert_eq!(failure(&mut client, "DELETE FROM photos", &[]), "42804");
+    run(
+        &mut client,
+        "ALTER TABLE image_embeddings ALTER COLUMN image_id TYPE text COLLATE \"POSIX\"; SELECT clip_retry()",
+    );
+    check(&mut client, 1);
+    run(&mut client, "DELETE FROM photos");
+    check(&mut client, 0);
+}

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use pg_clip_tests::isolation::{Sessions, Step};
 use pg_clip_tests::{
-    PATIENCE, Signal, TestCluster, TestDatabase, demo_photos, embedder, run, send, value, wait_until,
-    working_worker,
+    PATIENCE, Signal, TestCluster, TestDatabase, cluster_of_two_models, demo_photos, embedder, run, send,
+    value, wait_until, working_worker,
 };
 use postgres::Client;
 
@@ -143,4 +143,74 @@ fn the_first_photo_of_a_table_holds_up_no_other() {
     sessions.run("third", "COMMIT");
     let keys = "SELECT array_agg(image_id ORDER BY image_id) FROM image_embeddings";
     assert_eq!(value::<Vec<i32>>(&mut client, keys), [2, 3]);
+}
+
+/// A watch that was made while the embedder did not answer does not know its model yet.
+#[test]
+fn the_first_photo_of_a_table_without_a_model_holds_up_no_other() {
+    let cluster = cluster_of_two_models();
+    let database = cluster.database();
+    let mut client = database.connect();
+    let insert = "INSERT INTO pictures SELECT number - 1, image FROM unnest($1::bytea[]) WITH ORDINALITY AS t (image, number)";
+    run(
+        &mut client,
+        "CREATE TABLE photos (id int PRIMARY KEY, project text, image bytea); SELECT clip_watch('photos');
+        CREATE TABLE pictures (number int PRIMARY KEY, image bytea); UPDATE clip_watches SET model = NULL",
+    );
+    client.execute(insert, &[&&demo_photos()[..4]]).expect("the pictures are stored");
+    let photo =
+        |id: i32| format!("INSERT INTO photos SELECT {id}, 'p', image FROM pictures WHERE number = {id} % 4");
+    let known = "SELECT split_part(model, '@', 1) FROM clip_watches";
+    let mut sessions = Sessions::new(&database);
+    sessions.run("first", &format!("BEGIN; {}; {}", photo(1), photo(2)));
+    sessions.run("second", &photo(3));
+    assert_eq!(value::<Option<String>>(&mut client, known).as_deref(), Some("demo"));
+    sessions.run("third", &format!("BEGIN; {}", photo(4)));
+    sessions.run("first", "COMMIT");
+    sessions.run("third", "ROLLBACK");
+    assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM image_embeddings"), 3);
+
+    // Whoever commits first decides, and a savepoint that is given up decides nothing.
+    run(&mut client, "DELETE FROM photos; UPDATE clip_watches SET model = NULL");
+    sessions.run("first", "SET clip.model = 'other'");
+    sessions.run("first", &format!("BEGIN; SAVEPOINT one; {}; ROLLBACK TO one", photo(1)));
+    sessions.run("second", &photo(2));
+    sessions.run("first", "COMMIT");
+    run(&mut client, "DELETE FROM photos; UPDATE clip_watches SET model = NULL");
+    sessions.run("first", &format!("BEGIN; {}", photo(1)));
+    assert_eq!(sessions.failure("first", &format!("SET LOCAL clip.model = 'demo'; {}", photo(2))), "55000");
+    sessions.run("first", &format!("ROLLBACK; BEGIN; {}", photo(1)));
+    sessions.run("second", &photo(2));
+    assert_eq!(sessions.failure("first", "COMMIT"), "55000");
+    let models = "SELECT string_agg(DISTINCT split_part(model, '@', 1), ' ') FROM image_embeddings";
+    assert_eq!(value::<String>(&mut client, models), "demo");
+    assert_eq!(value::<Option<String>>(&mut client, known).as_deref(), Some("demo"));
+}
+
+#[test]
+fn the_first_watch_of_a_database_holds_up_no_other() {
+    let cluster = TestCluster::shared();
+    let database = cluster.database();
+    let mut client = database.connect();
+    run(
+        &mut client,
+        "CREATE TABLE a (id int PRIMARY KEY, image bytea); CREATE TABLE b (LIKE a INCLUDING ALL)",
+    );
+    let known = "SELECT string_agg(model, ' ') FROM clip_database_model";
+    let mut sessions = Sessions::new(&database);
+    for (end, expected) in [("ROLLBACK", None), ("COMMIT", Some("demo".to_owned()))] {
+        sessions.run("first", "BEGIN; SELECT clip_watch('a', 'ae')");
+        sessions.run("second", "BEGIN; SELECT clip_watch('b', 'be')");
+        sessions.run("first", end);
+        assert_eq!(value::<Option<String>>(&mut client, known), expected, "{end}");
+        sessions.run("second", "ROLLBACK");
+    }
+    run(&mut client, "SELECT clip_unwatch('a'); DELETE FROM clip_database_model");
+    sessions.run("first", "BEGIN; SAVEPOINT one; SELECT clip_watch('a', 'ae'); ROLLBACK TO one; COMMIT");
+    assert_eq!(value::<Option<String>>(&mut client, known), None, "nothing is watched");
+    sessions.run("first", "BEGIN; SELECT clip_watch('a', 'ae')");
+    sessions.run("second", "SELECT clip_watch('b', 'be')");
+    assert_eq!(value::<Option<String>>(&mut client, known).as_deref(), Some("demo"));
+    sessions.run("first", "COMMIT");
+    assert_eq!(value::<Option<String>>(&mut client, known).as_deref(), Some("demo"));
 }

@@ -112,7 +112,7 @@ impl Batches {
         self.settle_all(jobs, &TURN);
     }
 
-    pub(super) fn settle_all(&mut self, jobs: Vec<Job>, disposition: &Disposition) {
+    pub(in crate::queue) fn settle_all(&mut self, jobs: Vec<Job>, disposition: &Disposition) {
         for job in jobs {
             self.settle(job, disposition.clone());
         }
