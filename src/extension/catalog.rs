@@ -1,8 +1,8 @@
-//! What the catalogs say of a table now.
+//! The entries of a table in the catalogs, as they are now.
 //!
-//! Types, owners, names and indexes change between two transactions. So a table is locked first and looked up then, in
-//! the transaction that uses what is found: under the lock none of it changes before the transaction's end. Partitions
-//! can come under it still ([`crate::partition_tree`]).
+//! Types, owners, names and indexes change between two transactions. So a transaction locks a table first, looks it
+//! up then, and uses the entries: under the lock they do not change before its end. Partitions can still be
+//! attached ([`crate::partition_tree`]).
 
 use std::ffi::CString;
 
@@ -74,8 +74,9 @@ pub(crate) fn accept_changes() {
 }
 
 impl Table {
-    /// Looks up a table that this transaction has locked. Only ordinary and partitioned tables count: what a view,
-    /// a foreign table or a rule does with rows is not known here. Nothing where there is no such relation.
+    /// Looks up a table that this transaction has locked. Only ordinary and partitioned tables count, because this
+    /// code does not know how a view, a foreign table or a rule stores rows. Nothing where there is no such
+    /// relation.
     pub(crate) fn find(oid: pg_sys::Oid) -> Result<Option<Table>, Error> {
         // SAFETY: a row of the cache is read before it is released; its first part is the struct of pg_class.
         let found = unsafe {

@@ -1,6 +1,6 @@
 //! The row of an embedding, for an application that has a photo's bytes at hand and keeps them elsewhere.
 //!
-//! It is what a watch would write for these bytes: vector, checksum and model. What is read of the target is read as the
+//! It is the row that a watch would write for these bytes: vector, checksum and model. The target is read as the
 //! caller: the row is the caller's to write, and no watch stands behind it.
 
 use pgrx::{IntoDatum, pg_sys};

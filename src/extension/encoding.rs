@@ -24,7 +24,7 @@ pub(crate) fn name(name: &pg_sys::NameData) -> String {
     unsafe { c_string(name.data.as_ptr()) }
 }
 
-/// A text of the server. In a database of encoding SQL_ASCII, what is not UTF-8 is an error.
+/// A text of the server. In a database of encoding SQL_ASCII, bytes that are not UTF-8 are an error.
 pub(crate) fn from_server(text: &[u8]) -> String {
     let bytes = bytes_from_server(text);
     String::from_utf8(bytes.into_owned()).unwrap_or_else(|error| {

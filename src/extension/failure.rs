@@ -1,4 +1,4 @@
-//! Why a part of the work failed: what is kept of an error once it was caught.
+//! Why a part of the work failed: the part of a caught error that is kept.
 
 use pgrx::PgSqlErrorCode;
 
@@ -16,7 +16,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// What an ERROR of the server says.
+    /// The failure that an ERROR of the server reports.
     pub(crate) fn of_report(code: PgSqlErrorCode, message: &str) -> Failure {
         Failure { code, message: message.to_owned(), model: None, took_too_long: false }
     }

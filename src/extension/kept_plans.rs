@@ -1,9 +1,10 @@
 //! Plans that this backend keeps from one transaction to the next.
 //!
-//! PostgreSQL itself sees to it that a kept plan is never out of date. Whatever it was made from (tables and their columns,
-//! types, operators, functions, policies, schemas) sends a message to all backends when it changes, and the statement is then
-//! analyzed anew from its text, as it is under another `search_path` or, with policies, another role. Rights are checked each
-//! time it runs. So a kept plan does what the text would do, and the text says what the caller has just looked up.
+//! PostgreSQL itself sees to it that a kept plan is never out of date. A change of an object that it was made from
+//! (tables and their columns, types, operators, functions, policies, schemas) sends a message to all backends, and
+//! PostgreSQL then analyzes the statement anew from its text, as it does under another `search_path` or, with
+//! policies, another role. Rights are checked each time it runs. So a kept plan does the same as its text, and the
+//! text names the objects that the caller has just looked up.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use pgrx::pg_sys;
 use crate::error::Error;
 use crate::spi::text_of;
 
-/// What tells two plans apart.
+/// The key under which a plan is kept.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Statement {
     pub(crate) text: String,
@@ -88,7 +89,7 @@ pub(crate) fn plan_of(statement: Statement) -> Result<Rc<KeptPlan>, Error> {
         return Ok(plan);
     }
     let plan = Rc::new(prepare(&statement)?);
-    // What goes is freed outside of the borrow.
+    // The plan that has to go is freed outside of the borrow.
     let gone = KEPT.with_borrow_mut(|kept| kept.add(statement, &plan));
     drop(gone);
     Ok(plan)

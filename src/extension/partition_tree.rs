@@ -1,8 +1,8 @@
 //! Partitions and the tables that they are part of.
 //!
-//! ATTACH PARTITION does not wait for other sessions that have locked the table. And what its transaction wrote is
-//! visible a moment before other backends are told of the partition: a backend can see the jobs of a partition's photos
-//! and not the photos. So no photo counts as gone before [`is_known`] has said that all partitions are known.
+//! ATTACH PARTITION does not wait for other sessions that have locked the table. And its rows are visible a moment
+//! before other backends are told of the partition: a backend can see the jobs of a partition's photos and not the
+//! photos. So no photo counts as gone before [`is_known`] has said that all partitions are known.
 
 use pgrx::pg_sys;
 
@@ -11,7 +11,7 @@ use crate::catalog::{Table, accept_changes};
 unsafe extern "C-unwind" {
     /// `catalog/partition.h`
     fn get_partition_ancestors(table: pg_sys::Oid) -> *mut pg_sys::List;
-    /// `catalog/pg_inherits.h`: a table and what is below it at any depth, each after what it is part of.
+    /// `catalog/pg_inherits.h`: a table and all tables below it, each after the one that it is part of.
     fn find_all_inheritors(
         table: pg_sys::Oid,
         lock: pg_sys::LOCKMODE,
@@ -72,7 +72,7 @@ fn is_partitioned(table: pg_sys::Oid) -> bool {
     unsafe { pg_sys::get_rel_relkind(table).cast_unsigned() == pg_sys::RELKIND_PARTITIONED_TABLE }
 }
 
-/// A table and what is below it.
+/// A table and all tables below it.
 fn tree(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     // SAFETY: the function takes any number, and returns a list of oids; an ERROR becomes a panic.
     unsafe {

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::notice::c_string;
 use crate::server_error;
 
-/// Runs the body of a function that PostgreSQL calls: what it fails with becomes an ERROR.
+/// Runs the body of a function that PostgreSQL calls: its error becomes an ERROR.
 ///
 /// # Safety
 /// Called in the outermost Rust frame below PostgreSQL, where nothing is left to be dropped.

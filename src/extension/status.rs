@@ -1,4 +1,4 @@
-//! What `clip_status` shows.
+//! The report that `clip_status` shows.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

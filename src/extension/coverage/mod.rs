@@ -1,9 +1,9 @@
 //! Counting the photos of a watched table: `clip_coverage`, whose cost does not grow with the table ([`sample`]);
 //! `clip_count`, which is exact; and `clip_verify`, which reads the photos.
 //!
-//! A view reads whatever it can: a table that cannot be counted has no counts and breaks no view. PostgreSQL
-//! checks the right to call a view's function as that of the view's reader, so that every role may call these: they say
-//! nothing about a table to a role without the rights of its owner, but for counts, which monitoring may have too.
+//! A view reads all tables that it can: a table that cannot be counted has no counts and breaks no view. PostgreSQL
+//! checks the reader's right to call a view's function, so every role may call these. They tell a role without the
+//! rights of a table's owner nothing about the table, but for counts, which a monitoring role may have too.
 
 pub(crate) mod sample;
 
@@ -69,7 +69,7 @@ sql_function! {
     }
 }
 
-/// What a query says of a watched table of the caller's; an error where it cannot be read.
+/// The counts that a query returns for a watched table of the caller's; an error where the table cannot be read.
 ///
 /// # Safety
 /// `fcinfo` is that of a running STRICT function whose argument is a `regclass` and whose OUT parameters are so many `int8`.

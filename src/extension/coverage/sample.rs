@@ -1,8 +1,9 @@
 //! Counting the photos of a table that is too large to be read for a view.
 //!
-//! How many photos there are is the planner's estimate. Which share of them has no embedding is seen in a sample of pages,
-//! whose photos are looked up in the target by its unique index. So what is read does not grow with the table, and a photo
-//! counts as missing only where one was seen that is: a table without gaps has none in each sample.
+//! How many photos there are is the planner's estimate. Which share of them has no embedding is seen in a sample of
+//! pages, whose photos are looked up in the target by its unique index. So the number of pages read does not grow
+//! with the table. Photos count as missing only where the sample has a missing one: no sample of a table without
+//! gaps has one.
 
 use crate::error::Error;
 use crate::owned::{Pair, Table};

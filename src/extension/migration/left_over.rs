@@ -11,7 +11,7 @@ use crate::spi::Spi;
 use crate::watch::next::NEXT_EMBEDDING;
 use crate::watch::role::{read_as, with_portable_output};
 
-/// What the rows wait for.
+/// The reasons why rows wait.
 pub(super) enum LeftOver {
     /// For the queue: their photos have changed.
     Queued,

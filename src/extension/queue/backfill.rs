@@ -1,4 +1,4 @@
-//! What `clip_backfill` needs of the queue, which belongs to the extension's owner.
+//! The part of the queue that `clip_backfill` uses. The queue belongs to the extension's owner.
 
 use std::collections::HashSet;
 

@@ -1,8 +1,8 @@
 //! Embedding the photos of claimed jobs: reading them, sending them, and writing what comes back.
 //!
-//! Each step has a transaction of its own, and none waits for the embedder. While the embedder has one batch, the next one is
-//! claimed, read and sent behind it, and the one before is written. A step that fails is tried again with one photo at a time:
-//! what is wrong with one decides what becomes of its job, and of no other.
+//! Each step has a transaction of its own, and none waits for the embedder. While the embedder has one batch, the
+//! next one is claimed, read and sent behind it, and the one before is written. A step that fails is tried again
+//! with one photo at a time: an error of one photo decides on its own job, and on no other.
 
 mod aside;
 
@@ -34,8 +34,8 @@ use crate::watch::provenance;
 use crate::watch::target::{Checksum, Known};
 use crate::watch::watched::{LockWait, Watched};
 
-/// What took too long is tried once more with so many photos at a time: many at once may be slow where each is not, and
-/// so may a busy machine. Only then is the table slow.
+/// A batch that took too long is tried once more with so many photos at a time: many at once may be slow where each
+/// is not, and so may a busy machine. Only if that is slow too, the table is slow.
 const PART: usize = 4;
 /// The turn of a job comes again.
 const TURN: Disposition = Disposition::GiveBack { seconds: 0.0, alone: false };
@@ -50,7 +50,7 @@ pub(super) struct Batches {
     /// The batches that the embedder has, in their order.
     begun: VecDeque<Begun>,
     stream: Stream,
-    /// What could not be written down yet.
+    /// Results that could not be written down yet.
     unsettled: Vec<(Job, Disposition)>,
     /// Until when nothing is tried because the embedder is away, and how long the pause was.
     pause: Option<(Instant, Duration)>,
@@ -366,8 +366,8 @@ impl Batches {
     }
 }
 
-/// The model whose vectors the target holds, or else the one that `clip.model` names: what is set for the database can be
-/// read in a transaction only.
+/// The model whose vectors the target holds, or else the one that `clip.model` names. A transaction must be open:
+/// the database's setting is read in it.
 pub(super) fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
     let pinned = watched.registration.as_ref().and_then(|registration| registration.model.as_deref());
     match pinned.map(name_of) {

@@ -1,4 +1,4 @@
-//! A batch of photos that the embedder has, and what is known of their vectors.
+//! A batch of photos that the embedder has, and the vectors known so far.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -34,7 +34,7 @@ pub(super) struct Begun {
     pub(super) model: Rc<Model>,
     pub(super) found: Vec<Found>,
     vectors: HashMap<Checksum, Result<Known, Failure>>,
-    /// What the embedder was sent, in this order.
+    /// The images that the embedder was sent, in this order.
     pub(super) fresh: Vec<Checksum>,
     /// Whether it is one photo that is to be embedded without another beside it.
     pub(super) is_alone: bool,
@@ -42,9 +42,9 @@ pub(super) struct Begun {
     pub(super) is_blameless: bool,
 }
 
-/// A job that nothing came of.
+/// A job without a result.
 pub(super) enum Undone {
-    /// Its turn comes again.
+    /// It gets another turn.
     Again(Job),
     /// The embedder is away, and why.
     Away(Job, Failure),
@@ -61,8 +61,8 @@ impl Begun {
         Begun { model: Rc::clone(model), found, vectors, fresh: Vec::new(), is_alone, is_blameless: false }
     }
 
-    /// Takes the vectors that are `kept`, and returns the images that the embedder is to be sent: those of no known vector, once
-    /// each, unless a batch before brings their vectors.
+    /// Takes the vectors that are `kept`, and returns the images that are to be sent to the embedder: each image
+    /// without a known vector, once, unless a batch before brings its vector.
     pub(super) fn take_fresh(
         &mut self,
         kept: impl Fn(Checksum) -> Option<Vec<f32>>,
@@ -152,7 +152,7 @@ impl Begun {
         }
     }
 
-    /// What came of the photos, and the jobs that nothing came of.
+    /// The photos with their results, and the jobs without one.
     pub(super) fn outcomes(self) -> (Vec<Finished>, Vec<Undone>) {
         let (mut finished, mut undone) = (Vec::new(), Vec::new());
         for Found { job, photo } in self.found {

@@ -1,7 +1,7 @@
 //! Taking jobs: owners take turns, and so do the tables of each owner.
 //!
-//! A claim is of one table, so that one that is locked, slow or broken delays no other: it is put aside with a pause of
-//! its own, see [`super::pause`].
+//! A claim is of one table, so that a table that is locked, slow or broken delays no other: the worker puts it
+//! aside with a pause of its own, see [`super::pause`].
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -78,12 +78,12 @@ pub(super) struct Claimed {
     pub(super) is_alone: bool,
 }
 
-/// What a claim came to.
+/// The result of a claim.
 pub(super) enum Claim {
     Jobs(Claimed),
     /// Other transactions have the jobs locked.
     Locked,
-    /// The next job is to be embedded alone, and the embedder has others.
+    /// The next job is to be embedded alone, and the embedder has other photos.
     Later,
 }
 
@@ -124,7 +124,7 @@ pub(super) fn claim(
     })
 }
 
-/// Whose turn it is.
+/// The owner and the tables that had the last turns.
 #[derive(Clone, Default)]
 pub(super) struct Turns {
     owner: u32,

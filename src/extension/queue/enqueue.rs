@@ -1,9 +1,9 @@
 //! The triggers' side of the queue.
 //!
-//! Keys are read as the owner of their table and written as the extension's owner, which owns `clip_queue`: a role that
-//! writes photos needs no right on it, and gains none. A trigger adds jobs and looks for failed ones only: what it
-//! costs does not grow with the queue, nor with the rows that finished jobs left. A job whose photo is gone, or has its
-//! vector, is retired by the worker that claims it.
+//! Keys are read as the owner of their table and written as the extension's owner, which owns `clip_queue`: a role
+//! that writes photos needs no right on it, and gains none. A trigger adds jobs and looks for failed ones only: its
+//! cost does not grow with the queue, nor with the rows that finished jobs left. A job whose photo is gone, or has
+//! its vector, is retired by the worker that claims it.
 
 use pgrx::pg_sys;
 

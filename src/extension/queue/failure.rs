@@ -1,4 +1,4 @@
-//! What becomes of a job that failed.
+//! The next state of a job that failed.
 
 use std::collections::HashSet;
 
@@ -15,17 +15,17 @@ use crate::watch::role::act_as;
 /// How a job goes on.
 #[derive(Clone)]
 pub(super) enum Disposition {
-    /// It is done with.
+    /// The job is done.
     Retire,
-    /// It is to be tried again as if it had not been, after this many seconds; alone from now on, or not.
+    /// The job is tried again after this many seconds, and the attempt does not count; from now on alone, or not.
     GiveBack { seconds: f64, alone: bool },
-    /// The same, and its owner is to know why.
+    /// The same, and the job shows its owner why it waits.
     Wait { seconds: f64, failure: Failure },
-    /// The attempt counts. Whether it was the last in any case.
+    /// The attempt counts. `dead` says whether it was the last in any case.
     Fail { failure: Failure, dead: bool },
 }
 
-/// Whether an error says that another transaction was in the way, and nothing of a photo.
+/// Whether an error says that another transaction was in the way, and says nothing of a photo.
 pub(super) fn is_passing(code: Code) -> bool {
     matches!(
         code,
@@ -35,7 +35,7 @@ pub(super) fn is_passing(code: Code) -> bool {
     )
 }
 
-/// Whether an error says that the embedder is away, and nothing of a photo.
+/// Whether an error says that the embedder is away, and says nothing of a photo.
 pub(super) fn is_away(code: Code) -> bool {
     matches!(
         code,
@@ -48,7 +48,7 @@ pub(super) fn is_away(code: Code) -> bool {
     )
 }
 
-/// Whether an error says that the table cannot be worked on as it is now, and nothing of a photo.
+/// Whether an error says that the table cannot be worked on as it is now, and says nothing of a photo.
 pub(super) fn is_of_table(code: Code) -> bool {
     matches!(
         code,

@@ -1,8 +1,8 @@
 //! Writing vectors and retiring their jobs, in one transaction.
 //!
-//! A photo's row is locked before its vector is written, and the vector is written only if the row still is what was
-//! embedded. A row that another transaction has locked is left for later: nothing here waits for a user. So a vector is
-//! always that of the committed bytes, whatever happens beside it.
+//! A photo's row is locked before its vector is written, and the vector is written only if the row still has the
+//! embedded version. A row that another transaction has locked is left for later: nothing here waits for a user. So
+//! a vector is always that of the committed bytes, whatever other transactions do.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use crate::watch::sql;
 use crate::watch::target::{self, Checksum, Known, Row, Target, checksum_of};
 use crate::watch::watched::{LockWait, Watched};
 
-/// A job, and what came of its photo.
+/// A job, and the outcome of its photo.
 #[derive(Clone)]
 pub(super) struct Finished {
     pub(super) job: Job,
@@ -46,7 +46,7 @@ pub(super) enum Outcome {
     Absent,
 }
 
-/// What became of the jobs.
+/// The settled jobs.
 #[derive(Default)]
 pub(super) struct Done {
     pub(super) settled: usize,
@@ -79,7 +79,7 @@ pub(super) fn finish(
     let watched = Watched::to_embed(spi, extension, source, LockWait::None)?;
     // A crash loses a vector together with the end of its job.
     spi.run_kept("SET LOCAL synchronous_commit = off", &[])?;
-    // What is deferred would run at the commit, as the worker.
+    // Constraint triggers that are deferred would run at the commit, as the worker.
     spi.run_kept("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
     let table = watched.as_ref().map(|watched| watched.source.table.name.clone()).unwrap_or_default();
     let mut done = Done { table, ..Done::default() };
@@ -87,7 +87,7 @@ pub(super) fn finish(
     let are_held = hold_all(spi, extension, source, &jobs)?;
     let is_held = are_held.iter().copied();
     let (held, unheld): (Vec<_>, Vec<_>) = finished.iter().zip(is_held).partition(|(_, is_held)| *is_held);
-    // They have changed, or are about to. Should nothing come of that, they are there to be tried again.
+    // They have changed, or are about to change. If that change is rolled back, they are there to be tried again.
     done.unheld = unheld.into_iter().map(|(Finished { job, .. }, _)| job.clone()).collect();
     let held: Vec<&Finished> = held.into_iter().map(|(finished, _)| finished).collect();
     let dispositions = match &watched {

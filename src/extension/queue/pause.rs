@@ -1,6 +1,7 @@
 //! Tables that the worker leaves alone for a while, and tables that are slow.
 //!
-//! A worker remembers its pauses by itself. What is to outlive it, or to be seen, stands in `clip_queue_pauses`.
+//! A worker remembers its pauses by itself. Pauses that are to outlive it, or to be seen, stand in
+//! `clip_queue_pauses`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

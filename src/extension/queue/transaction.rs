@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::failure::Failure;
 use crate::spi::Spi;
 
-/// What is not on a user's table takes no time; this is for a machine that is very busy.
+/// For transactions that touch no table of a user's. They take no time; this is for a machine that is very busy.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
 /// Code of a user can catch a cancel and go on. The process ends so much later …
 const GRACE: Duration = Duration::from_millis(250);
@@ -149,12 +149,12 @@ pub(super) fn transaction<R>(
     }
 }
 
-/// What an error says. Its letters are converted by a conversion that the catalogs name.
+/// The error's text. Its letters are converted by a conversion that the catalogs name.
 fn failure_of(caught: &Caught) -> Failure {
     if !caught.has_letters() {
         return caught.failure();
     }
-    // SAFETY: no transaction is open; what it does raises no error.
+    // SAFETY: no transaction is open; nothing in it raises an error.
     unsafe { pg_sys::StartTransactionCommand() };
     let failure = caught.failure();
     // SAFETY: the transaction from above.

@@ -117,7 +117,7 @@ struct Worker {
     has_woken_other: bool,
 }
 
-/// What a look at the queue found.
+/// The result of a look at the queue.
 enum Look {
     Jobs(Claimed),
     /// A job that is to be embedded alone, once the embedder has no other.
@@ -128,7 +128,7 @@ enum Look {
     Busy,
     /// There is no queue.
     Gone,
-    /// The extension has become one of this version, which is not the library's.
+    /// The extension was updated to another version than the library's.
     OtherVersion(String),
 }
 

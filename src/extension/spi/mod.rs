@@ -3,8 +3,8 @@
 //! PostgreSQL's own interface and not pgrx's wrapper, which has no transition tables and keeps every fetched row until
 //! the end: a COPY of ten thousand photos must not be held in memory.
 //!
-//! Always true: a value leaves a row through an accessor that names its type, and that type is compared with the one
-//! that the row has. What a statement says of a type is never taken on trust, because tables change.
+//! Always true: a value leaves a row through an accessor that names its type, and that type is compared with the
+//! one that the row has. No code trusts a statement's word for a type, because tables change.
 
 mod argument;
 mod by_index;

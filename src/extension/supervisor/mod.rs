@@ -6,8 +6,8 @@
 //! waits in the backlog and never sees a refused connection.
 //!
 //! There is one in a cluster: the one that holds the lock on [`crate::socket::LOCK`]. A second one, started by a
-//! backend in a race, leaves with status 0 and is not started again. Of many backends that find none at once, one has it
-//! started.
+//! backend in a race, leaves with status 0 and is not started again. Where many backends find none at once, one of
+//! them has it started.
 
 mod child;
 mod listener;

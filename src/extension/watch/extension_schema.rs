@@ -15,7 +15,7 @@ use crate::extensions::Extension;
 use crate::subscriptions::is_subscribed;
 use crate::version::VERSION;
 
-/// The extension's schema and owner, and pgvector's types, whatever a search_path says.
+/// The extension's schema and owner, and pgvector's types, found without a search_path.
 #[derive(Clone)]
 pub(crate) struct ExtensionSchema {
     /// Quoted.
@@ -31,7 +31,7 @@ pub(crate) struct ExtensionSchema {
     pub(crate) queue: pg_sys::Oid,
 }
 
-/// What a database has of the extension.
+/// The extension as a database has it.
 pub(crate) enum Installed {
     /// The extension of this library.
     Here(ExtensionSchema),

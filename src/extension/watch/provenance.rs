@@ -14,8 +14,9 @@ use crate::spi::{Argument, Spi};
 
 /// Refuses to write vectors of a model beside those of another one, and keeps it so until the transaction's end.
 ///
-/// The first vector that is written to an empty target decides, under the lock of the watch's row: what is written at
-/// the same time waits for it. The lock that `watched` has on the target keeps a migration away until then.
+/// The first vector that is written to an empty target decides, under the lock of the watch's row: another
+/// transaction that writes a first vector at the same time waits for it. The lock that `watched` has on the target
+/// keeps a migration away until then.
 pub(crate) fn check(
     spi: &Spi,
     extension: &ExtensionSchema,

@@ -43,8 +43,9 @@ pub(crate) fn inserted_keys(source: &Source, new: &str) -> String {
     format!("SELECT n.{key} FROM {new} AS n WHERE n.{image} IS NOT NULL")
 }
 
-/// What a statement changed under each key that it left: the key, the image after and before, whether the key was there
-/// before, and whether its project is another now. A project is compared by its bytes: not each type has an operator.
+/// The changes under each key that a statement left: the key, the image after and before, whether the key was there
+/// before, and whether its project is another now. A project is compared by its bytes: not each type has an
+/// operator.
 pub(crate) fn changes(watched: &Watched, new: &str, old: &str) -> String {
     let (key, image, equals) =
         (&watched.source.key.name, &watched.source.image.name, &watched.source.key_type.equals);
@@ -185,7 +186,7 @@ pub(crate) fn delete_embedding(watched: &Watched) -> String {
     format!("DELETE FROM {target} AS t WHERE t.{target_key} {equals} $1")
 }
 
-/// Deletes the embedding under key `$1` if it is of other bytes than those with checksum `$2`.
+/// Deletes the embedding under key `$1` unless its checksum is `$2`.
 pub(crate) fn delete_stale(watched: &Watched) -> String {
     format!("{} AND t.{} OPERATOR(pg_catalog.<>) $2", delete_embedding(watched), watched.checksum.name)
 }

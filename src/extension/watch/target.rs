@@ -60,7 +60,8 @@ pub(crate) struct Target<'a> {
     model: Bytes,
 }
 
-/// What bytes have already: their vector, and that of the model that the target is being moved to.
+/// The vectors that the same bytes have already: the watch's, and that of the model that the target is being moved
+/// to.
 #[derive(Clone)]
 pub(crate) struct Known {
     pub(crate) vector: Vec<f32>,
@@ -104,7 +105,7 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// A copy of what the same bytes have already, from any photo that this transaction sees.
+    /// A copy of the vectors that the same bytes have, from any photo that this transaction sees.
     pub(crate) fn known(&self, checksum: &Checksum) -> Result<Option<Known>, Error> {
         let checksum = bytea(checksum);
         let values = [Some(checksum.datum()), Some(self.model.datum())];

@@ -1,7 +1,7 @@
 //! Which columns of which tables a trigger or the queue worker works on.
 //!
-//! `clip_watch` wrote down names. Each transaction looks up what the names stand for, under locks on both
-//! tables ([`crate::catalog`]): their owners, the types of their columns, and what makes keys unique.
+//! `clip_watch` wrote down names. Each transaction looks the names up, under locks on both tables
+//! ([`crate::catalog`]): their owners, the types of their columns, and the constraints that make keys unique.
 
 use pgrx::pg_sys;
 
@@ -34,8 +34,8 @@ pub(crate) struct Source {
 pub(crate) struct Watched {
     pub(crate) source: Source,
     pub(crate) target: Table,
-    /// As what role the target's rows are written: that of the owner of both tables. A trigger that a user wrote by hand
-    /// for a table that is not registered writes as its caller, because its arguments can name any table.
+    /// The role that writes the target's rows: the owner of both tables. A trigger that a user wrote by hand for a
+    /// table that is not registered writes as its caller, because its arguments can name any table.
     pub(crate) writer: pg_sys::Oid,
     /// The columns of source and target, where the project is carried over.
     pub(crate) project: Option<(Column, Column)>,
@@ -45,19 +45,19 @@ pub(crate) struct Watched {
     pub(crate) model: Column,
     /// The model that the target is being moved to, where it is.
     pub(crate) next: Option<Next>,
-    /// What writing to the target can fire at the commit.
+    /// The constraints that a write to the target can fire at the commit.
     pub(super) constraints: Constraints,
     /// Nothing for a trigger that a user wrote by hand.
     pub(crate) registration: Option<Registration>,
 }
 
-/// What only a registered watch has.
+/// The facts that only a registered watch has.
 #[derive(Clone)]
 pub(crate) struct Registration {
     pub(crate) mode: Mode,
     /// Which model made the vectors of the target; nothing before there is one.
     pub(crate) model: Option<String>,
-    /// Whether what logical replication applies is embedded too: see [`super::applied`].
+    /// Whether rows that logical replication applies are embedded too: see [`super::applied`].
     pub(crate) is_replicated: bool,
 }
 
@@ -78,7 +78,7 @@ pub(crate) enum LockWait {
     None,
 }
 
-/// What is written down of a watch: names, which [`Watch::source`] and [`Watch::with_target`] look up.
+/// A watch as it is written down: names, which [`Watch::source`] and [`Watch::with_target`] look up.
 pub(crate) struct Watch<'a> {
     spi: &'a Spi,
     extension: &'a ExtensionSchema,
@@ -92,8 +92,8 @@ pub(crate) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// What `clip_watch` wrote down for the table or for one that it is a partition of, or else what the arguments of its
-    /// trigger say.
+    /// The entry that `clip_watch` wrote for the table or for one that it is a partition of, or else the arguments
+    /// of its trigger.
     pub(crate) fn find(
         spi: &'a Spi,
         extension: &'a ExtensionSchema,
@@ -106,7 +106,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// What `clip_watch` wrote down for the table or for one that it is a partition of, if it did.
+    /// The entry that `clip_watch` wrote for the table or for one that it is a partition of, if there is one.
     pub(super) fn of_whole(
         spi: &'a Spi,
         extension: &'a ExtensionSchema,
@@ -123,7 +123,7 @@ impl<'a> Watch<'a> {
         Ok(None)
     }
 
-    /// What `clip_watch` wrote down for the table, if it did.
+    /// The entry that `clip_watch` wrote for the table, if there is one.
     pub(crate) fn registered(
         spi: &'a Spi,
         extension: &'a ExtensionSchema,
@@ -197,8 +197,8 @@ impl<'a> Watch<'a> {
         Ok(Some(Source { table, image, key, key_type, is_unique_at_once, is_by_reference }))
     }
 
-    /// Looks the target up, and refuses what does not fit: a value is of one type in the source and in the target, and
-    /// nothing casts it on the way. Nothing where the target is gone.
+    /// Looks the target up, and refuses it where it does not fit: a value is of one type in the source and in the
+    /// target, and nothing casts it on the way. Nothing where the target is gone.
     pub(crate) fn with_target(&self, source: Source, lock_wait: LockWait) -> Result<Option<Watched>, Error> {
         if self.source == self.target {
             return Err(Error::OwnTarget(source.table.name));
@@ -260,7 +260,7 @@ impl<'a> Watch<'a> {
 }
 
 impl Watched {
-    /// What `clip_watch` wrote down for the table, if it did and both tables are there.
+    /// The entry that `clip_watch` wrote for the table, if there is one and both tables are there.
     pub(crate) fn registered(
         spi: &Spi,
         extension: &ExtensionSchema,

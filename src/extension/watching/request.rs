@@ -28,7 +28,7 @@ pub(super) struct Request {
     pub(super) target_project: Option<String>,
     /// The type of the embeddings.
     pub(super) storage: Option<Storage>,
-    /// Whether what logical replication applies is embedded too.
+    /// Whether rows that logical replication applies are embedded too.
     pub(super) is_replicated: bool,
 }
 
@@ -65,7 +65,7 @@ impl Storage {
         }
     }
 
-    /// The name of pgvector's type, and what its operator classes begin with.
+    /// The name of pgvector's type, with which the names of its operator classes begin.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Storage::Vector => "vector",
@@ -77,7 +77,7 @@ impl Storage {
     /// outside of it takes three pages to read instead of one or none.
     pub(crate) fn fits_a_row(self, dimensions: u16) -> bool {
         const HALF_A_PAGE: usize = 4080;
-        /// What a row has beside its embedding.
+        /// The bytes of a row beside its embedding.
         const OTHERS: usize = 264;
         let bytes = match self {
             Storage::Vector => 4,
@@ -158,5 +158,5 @@ impl Request {
 
 const SYNC: &str = "sync";
 const ASYNC: &str = "async";
-/// What SQL passes where no column is named.
+/// The names that SQL passes where no column is named.
 const IMAGE: &str = "image";

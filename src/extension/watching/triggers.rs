@@ -21,17 +21,17 @@ const TRIGGERS: [(&str, &str); 4] = [
 /// The triggers of a partition that note where a row moves, and their events: see [`moves`].
 const MOVES: [(&str, &str); 2] = [("clip_watch_moved_away", "DELETE"), ("clip_watch_moved_here", "INSERT")];
 
-/// The triggers that are fired for what logical replication applies, and for nothing else: see [`applied`]. Those of rows are
-/// on each table that holds rows, those of TRUNCATE on each.
+/// The triggers that are fired only for rows and TRUNCATEs that logical replication applies: see [`applied`]. Row
+/// triggers are on each table that holds rows, TRUNCATE triggers on each table.
 const APPLIED_ROW: &str = "clip_watch_applied";
 const APPLIED_TRUNCATE: &str = "clip_watch_applied_truncate";
 
-/// What triggers are made for.
+/// The watch that triggers are made for.
 #[derive(Clone, Copy)]
 pub(super) struct Made<'a> {
     /// The column of the photos' keys.
     pub(super) key: &'a str,
-    /// Whether what logical replication applies is embedded too.
+    /// Whether rows that logical replication applies are embedded too.
     pub(super) is_replicated: bool,
 }
 
