@@ -1,7 +1,7 @@
-//! What the fuzz targets of `fuzz/` call with random bytes, and what must hold then.
+//! The functions that the fuzz targets of `fuzz/` call with random bytes, and the checks of their results.
 //!
-//! The tests below run the same on the seeds of the repository and on mutations of them. So each test run compiles what
-//! the targets need, and tries again what a fuzz run has found once, without cargo-fuzz.
+//! The tests below run the same on the seeds of the repository and on mutations of them. So each test run compiles
+//! the code of the targets, and tries the inputs again that a fuzz run has found once, without cargo-fuzz.
 
 use std::fs::File;
 use std::io::Read;
@@ -29,8 +29,8 @@ const CLIP: Preprocessing = Preprocessing {
     std: [0.25; 3],
 };
 
-/// A stream of frames, read as the embedder reads requests and as a backend reads answers: what is accepted is written
-/// back as it was.
+/// A stream of frames, read as the embedder reads requests and as a backend reads answers: a frame that is accepted
+/// is written back as it was.
 pub fn wire(mut stream: &[u8]) {
     while let Some((head, rest)) = stream.split_first_chunk::<{ FrameHeader::SIZE }>() {
         let Ok(header) = FrameHeader::parse(*head) else { return };
@@ -136,7 +136,7 @@ mod tests {
 
     fn mutate(random: &mut Rng, bytes: &mut Vec<u8>, seeds: &[Vec<u8>]) {
         let at = random.usize(..=bytes.len());
-        // Headers say what the rest is: they are changed more often than their size asks for.
+        // Headers describe the rest: they are changed more often than their size asks for.
         let near = random.usize(..=bytes.len().min(64));
         match random.u8(..8) {
             0 => bytes.truncate(at),

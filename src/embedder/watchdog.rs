@@ -14,7 +14,7 @@ use std::{io, thread};
 /// small machine that is busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Knows what is being worked on, and since when.
+/// Knows the pieces of work, and since when each runs.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     work: Mutex<Work>,

@@ -202,7 +202,7 @@ const VERIFIED: &str =
     "SELECT ARRAY[photos, embedded, missing, stale, orphaned, other_project] FROM clip_verify('photos')";
 
 #[test]
-fn verify_counts_and_mends_what_is_wrong() {
+fn verify_counts_and_mends_wrong_rows() {
     let cluster = TestCluster::preloaded();
     for mode in ["sync", "async"] {
         let (_database, mut client) = watched(&cluster, mode);

@@ -103,7 +103,7 @@ fn a_stopped_embedder_holds_up_no_statement_and_no_server() {
 }
 
 #[test]
-fn a_late_answer_reaches_nobody() {
+fn a_late_answer_reaches_no_other_call() {
     let cluster = TestCluster::preloaded();
     let mut client = cluster.database().connect();
     let right: Vec<f32> = value(&mut client, "SELECT clip_embed_text('a dog')::real[]");

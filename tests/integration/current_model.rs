@@ -68,7 +68,7 @@ fn an_open_session_follows_its_database() {
 }
 
 #[test]
-fn what_session_role_client_and_function_set_comes_first() {
+fn settings_of_session_role_client_and_function_come_first() {
     let cluster = cluster_of_two_models();
     let (database, name) = database(&cluster);
     let (mut client, mut admin) = (database.connect(), database.connect());

@@ -83,7 +83,7 @@ pub(crate) fn inferences(client: &mut Client) -> i64 {
 }
 
 #[test]
-fn a_node_embeds_what_is_written_elsewhere_and_sends_the_vectors_back() {
+fn a_node_embeds_replicated_photos_and_sends_the_vectors_back() {
     let nodes = Nodes::start();
     nodes.watch();
     let (mut shop, mut copy) = (nodes.shop.connect(), nodes.copy.connect());

@@ -236,7 +236,7 @@ fn a_target_of_another_owner_makes_vectors_wait_and_no_photo() {
 
 /// A table that an ordinary role owns, with triggers that tell as whom they run.
 #[test]
-fn what_a_node_does_with_a_table_runs_as_its_owner() {
+fn a_node_works_on_a_table_as_its_owner() {
     let nodes = Nodes::start();
     let (mut shop, mut copy) = (nodes.shop.connect(), nodes.copy.connect());
     run(&mut shop, &format!("{PHOTOS}; SELECT clip_watch('photos', mode => 'async')"));
@@ -294,7 +294,7 @@ fn replace(client: &mut Client, id: i64) {
 
 /// What needs no inference does not wait behind a backlog.
 #[test]
-fn a_deleted_photo_does_not_wait_for_those_that_came_before() {
+fn a_deleted_photo_does_not_wait_for_earlier_photos() {
     let nodes = Nodes::all();
     let (mut shop, mut copy) = (nodes.shop.connect(), nodes.copy.connect());
     insert(&mut shop, 1, 2);

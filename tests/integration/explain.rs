@@ -66,7 +66,7 @@ fn photos_that_a_trigger_embeds_count_too() {
 }
 
 #[test]
-fn what_embeds_nothing_says_nothing() {
+fn explain_says_nothing_where_nothing_is_embedded() {
     let cluster = TestCluster::preloaded();
     let mut client = cluster.database().connect();
     for (options, statement) in [

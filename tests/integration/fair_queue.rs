@@ -193,7 +193,7 @@ fn a_table_whose_photos_take_long_only_together_is_not_slow() {
 
 /// In the slow lane, tables take turns by the time that they take.
 #[test]
-fn a_slower_table_leaves_the_slow_lane_to_the_others() {
+fn a_slower_table_leaves_the_slow_lane_to_other_tables() {
     let cluster = TestCluster::preloaded();
     let database = cluster.database();
     let mut client = database.connect();

@@ -30,7 +30,7 @@ fn keys(photos: &[(String, Vec<u8>)]) -> Vec<&str> {
 }
 
 #[test]
-fn photos_in_a_folder_are_embedded_as_those_in_a_table_are() {
+fn photos_in_a_folder_are_embedded_like_photos_in_a_table() {
     let cluster = TestCluster::preloaded();
     let (database, mut client) = watched_by_reference(&cluster);
     let folder = PhotoFolder::new();
@@ -151,7 +151,7 @@ fn a_migration_reads_the_store_again() {
 }
 
 #[test]
-fn what_cannot_be_watched_by_reference_is_refused() {
+fn a_table_that_cannot_be_watched_by_reference_is_refused() {
     let cluster = TestCluster::shared();
     let mut client = cluster.database().connect();
     run(

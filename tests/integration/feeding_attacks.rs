@@ -47,7 +47,7 @@ fn claimed(cluster: &TestCluster) -> (TestDatabase, Client, Client, Claimed) {
 }
 
 #[test]
-fn what_changes_between_claim_and_feed_decides() {
+fn a_change_between_claim_and_feed_decides() {
     let cluster = TestCluster::preloaded();
     let mut others = Vec::new();
     for (change, came_of_it) in [
@@ -83,7 +83,7 @@ fn what_changes_between_claim_and_feed_decides() {
 }
 
 #[test]
-fn what_changed_is_fed_once_it_fits_again() {
+fn a_changed_table_is_fed_once_it_fits_again() {
     let cluster = TestCluster::preloaded();
     let (_database, mut owner, mut feeder, first) = claimed(&cluster);
     run(&mut owner, "ALTER TABLE photos RENAME storage_path TO path");

@@ -7,7 +7,7 @@ use xtask::places::Places;
 use xtask::{gallery, node_package};
 
 #[test]
-fn the_gallery_serves_searches_and_refuses_what_is_no_picture() {
+fn the_gallery_serves_searches_and_refuses_files_that_are_no_picture() {
     let cluster = TestCluster::preloaded();
     node_tests(&mut in_the_gallery(&cluster, "test"), 12);
 

@@ -67,7 +67,7 @@ fn a_table_moves_with_everything_that_its_columns_have() {
 }
 
 #[test]
-fn what_cannot_be_migrated_is_refused_with_a_reason() {
+fn a_table_that_cannot_be_migrated_is_refused_with_a_reason() {
     let cluster = cluster_of_two_models();
     let (_database, mut client) = watched_with(&cluster, &demo_photos()[..3]);
     let mut refused = |call: &str| failure(&mut client, call, &[]);

@@ -28,7 +28,7 @@ const KEEPING_AWAY: &str =
     "mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')";
 
 #[test]
-fn no_row_is_read_while_others_wait() {
+fn no_row_is_read_while_other_sessions_wait() {
     let cluster = cluster_of_two_models();
     let pictures = demo_jpegs();
     let photos: Vec<Vec<u8>> =

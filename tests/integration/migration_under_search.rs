@@ -197,7 +197,7 @@ fn searches_go_on_and_never_mix_models() {
 }
 
 #[test]
-fn a_transaction_that_began_before_finds_what_it_found_then() {
+fn a_transaction_that_began_before_finds_the_same_photos_as_then() {
     let cluster = cluster_of_two_models();
     let stage = Stage::set(&cluster, 12);
     let mut reader = stage.database.connect();

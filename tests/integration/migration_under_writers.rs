@@ -77,7 +77,7 @@ fn migrate_while(database: &TestDatabase, client: &mut Client, writes: &[Write])
 }
 
 #[test]
-fn a_migration_ends_while_others_write_without_a_pause() {
+fn a_migration_ends_while_sessions_write_without_a_pause() {
     let cluster = cluster_of_two_models();
     let pictures = demo_jpegs();
     let photo = |number: u32| variant(&pictures[number as usize % pictures.len()], number);

@@ -26,7 +26,7 @@ fn insert(client: &mut Client, table: &str, first: i32, photos: &[Vec<u8>]) {
 }
 
 #[test]
-fn a_table_that_is_partitioned_by_another_column_than_its_key_is_refused_with_what_can_be_done() {
+fn a_table_that_is_partitioned_by_another_column_than_its_key_is_refused_with_a_remedy() {
     let cluster = TestCluster::shared();
     let mut client = cluster.database().connect();
     run(
@@ -291,7 +291,7 @@ fn rows_of_inheritance_children_are_not_watched() {
 }
 
 #[test]
-fn a_table_of_others_is_created_without_the_library() {
+fn a_table_without_a_watch_is_created_without_the_library() {
     let cluster = TestCluster::not_preloaded();
     let database = cluster.database();
     let mut superuser = database.connect();

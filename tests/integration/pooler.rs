@@ -65,7 +65,7 @@ fn many_clients_share_two_connections_to(photos: &str) {
 }
 
 #[test]
-fn what_a_client_sets_in_its_transaction_ends_with_it() {
+fn settings_of_a_clients_transaction_end_with_it() {
     let cluster = TestCluster::preloaded();
     let database = cluster.database();
     let mut direct = database.connect();

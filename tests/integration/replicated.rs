@@ -36,7 +36,7 @@ fn scans(client: &mut Client, statement: &str) -> i64 {
 /// The triggers of each partition are made once, and the photos that are there are left to `clip_backfill`: as in a watch
 /// of what is written here alone.
 #[test]
-fn what_a_watch_of_many_partitions_costs_grows_with_their_number() {
+fn the_cost_of_a_watch_grows_with_the_number_of_partitions() {
     const PARTITIONS: i64 = 60;
     let cluster = TestCluster::preloaded();
     let database = cluster.database();

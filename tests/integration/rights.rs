@@ -3,7 +3,7 @@
 use pg_clip_tests::{TestCluster, demo_photo, failure, run, value};
 
 #[test]
-fn who_inserts_a_photo_needs_no_right_on_the_embeddings() {
+fn a_role_that_inserts_a_photo_needs_no_right_on_the_embeddings() {
     let cluster = TestCluster::shared();
     let database = cluster.database();
     let mut owner = database.connect();

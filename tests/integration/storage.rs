@@ -40,7 +40,7 @@ fn a_new_target_keeps_whole_rows_and_has_an_index_on_the_project() {
 }
 
 #[test]
-fn a_target_of_halves_is_filled_and_searched_as_others() {
+fn a_target_of_halves_is_filled_and_searched_as_other_targets() {
     let cluster = TestCluster::preloaded();
     for mode in ["sync", "async"] {
         let (_database, mut client) = halves(&cluster, mode);

@@ -73,7 +73,7 @@ fn check(client: &mut Client, words: &str, images: &str) {
 }
 
 #[test]
-fn several_captions_find_what_one_of_them_may_miss() {
+fn several_captions_find_photos_that_one_of_them_may_miss() {
     let cluster = TestCluster::shared();
     let (_database, mut client) = photos_of_the_demo(&cluster);
     let [query] = blocks("## Several captions, one query")[..] else { panic!("one query") };

@@ -110,7 +110,7 @@ const WATCHES: &str = "
         image_embeddings, upload_embeddings, moved_embeddings, album_embeddings}')";
 
 #[test]
-fn what_0_1_0_made_goes_on_after_the_update() {
+fn watches_of_0_1_0_go_on_after_the_update() {
     let cluster = cluster_of_two_models();
     let database = made_by_0_1_0(&cluster);
     let mut client = database.connect();

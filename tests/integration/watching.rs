@@ -83,7 +83,7 @@ const REFUSED: [(&str, &str, &str); 19] = [
 ];
 
 #[test]
-fn what_cannot_work_is_refused_with_a_reason() {
+fn a_watch_that_cannot_work_is_refused_with_a_reason() {
     let cluster = TestCluster::shared();
     let database = cluster.database();
     let mut client = database.connect();

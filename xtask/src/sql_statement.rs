@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_is_known_by_what_it_is_about() {
+    fn a_statement_is_known_by_its_action_and_object() {
         let kind_of = |script: &str, expected: Kind| assert_eq!(statements(script)[0].kind(), expected);
         kind_of("CREATE FUNCTION clip_a(b int) RETURNS int;", Kind::Replaceable("clip_a"));
         kind_of("CREATE UNIQUE INDEX clip_i ON clip_t (a);", Kind::Lasting("clip_i"));

@@ -82,12 +82,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_is_left_out() {
+    fn objects_that_stay_the_same_are_left_out() {
         assert_eq!(upgrade(LAST, "-- first"), ["-- first\n\n-- the end"]);
     }
 
     #[test]
-    fn what_changed_is_replaced_and_what_is_new_created() {
+    fn changed_objects_are_replaced_and_new_ones_created() {
         let next = "
             CREATE TABLE clip_t (a int, b int);
             GRANT SELECT ON clip_t TO PUBLIC;
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_by_hand_is_made_anew() {
+    fn objects_that_are_dropped_by_hand_are_made_anew() {
         let expected = [
             "DROP INDEX clip_i",
             "CREATE INDEX clip_i ON clip_t (a)",

@@ -1,7 +1,8 @@
 //! A queue in which parties and connections take turns.
 //!
-//! Parties take turns, and within a party its connections; the requests of one connection stay in their order. So what
-//! a request waits for grows with the number of others that wait, and not with how much they have asked for.
+//! Parties take turns, and within a party its connections; the requests of one connection stay in their order. So
+//! the wait of a request grows with the number of parties and connections that wait, and not with the number of
+//! their requests.
 
 use std::collections::VecDeque;
 
@@ -15,7 +16,8 @@ pub(crate) struct Source {
     pub connection: u64,
 }
 
-/// What waits, by party and connection. None of the inner queues is empty; whose turn is next stands first.
+/// The waiting requests, by party and connection. None of the inner queues is empty; the one with the next turn
+/// stands first.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     parties: Lines<Party, Lines<u64, VecDeque<T>>>,
@@ -50,7 +52,7 @@ impl<T> FairQueue<T> {
         self.take(|_| true)
     }
 
-    /// Takes the next one and those that are the `same` as it, in turn, as many as the `limit` of that one allows.
+    /// Takes the next one and more that are the `same` as it, in turn, as many as the `limit` of that one allows.
     pub(super) fn pop_batch(
         &mut self,
         limit: impl FnOnce(&T) -> usize,
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_has_what_is_the_same_in_its_order() {
+    fn a_batch_has_equal_work_in_its_order() {
         let mut queue = FairQueue::default();
         for image in ["x1", "y1", "x2", "x3", "x4", "y2"] {
             queue.push(source(1, 1), image);

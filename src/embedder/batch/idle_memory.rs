@@ -16,7 +16,7 @@ pub(super) struct IdleMemory {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Nothing where what was freed since is given back.
+    /// Nothing where the memory that was freed since is given back.
     last_use: Option<Instant>,
     closed: bool,
 }

@@ -1,9 +1,10 @@
 //! A large JPEG at an eighth, a quarter or a half of its size.
 //!
 //! Most pixels of a large photo are decoded only to be averaged away. libjpeg computes fewer of them from the same
-//! coefficients, as `Image.draft` of Pillow has it do. What is left has three times the model's size or more: from
-//! there on the vectors have a cosine of 0.9999 to those of the whole picture (`super::fidelity`), and below it they come
-//! apart where a picture is fine. The file was found to be whole before, and an unusual one is left to the other decoder.
+//! coefficients, as `Image.draft` of Pillow has it do. The scaled picture has three times the model's size or more:
+//! from there on the vectors have a cosine of 0.9999 to those of the whole picture (`super::fidelity`), and below
+//! it they come apart where a picture is fine. The file was found to be whole before, and an unusual one is left to
+//! the other decoder.
 
 use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};

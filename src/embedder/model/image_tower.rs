@@ -113,7 +113,7 @@ impl ImageTower {
         batch_limit(&self.pixels.input, self.quantizes_dynamically)
     }
 
-    /// What was recognised, in words.
+    /// The recognised graph, input and output, in words.
     pub(super) fn describe(&self) -> String {
         let both = if self.others.is_empty() { "" } else { ", runs the text tower too" };
         format!("{}: {} -> {}{both}", self.file, self.pixels.input, self.output.name)

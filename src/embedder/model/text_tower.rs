@@ -71,7 +71,7 @@ impl TextTower {
         self.ids.fixed(1).is_none()
     }
 
-    /// Whether values are rounded to the range of all that is computed with them, padding included.
+    /// Whether a run rounds its values to their common range, padding included.
     pub(super) fn quantizes_dynamically(&self) -> bool {
         self.quantizes_dynamically
     }
@@ -81,7 +81,7 @@ impl TextTower {
         batch_limit(&self.ids, self.quantizes_dynamically)
     }
 
-    /// What was recognised, in words.
+    /// The recognised graph, inputs and output, in words.
     pub(super) fn describe(&self) -> String {
         let mask = self.mask.as_ref().map_or_else(String::new, |mask| format!(", {mask}"));
         let both = if self.others.is_empty() { "" } else { ", runs the image tower too" };

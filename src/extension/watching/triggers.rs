@@ -69,7 +69,7 @@ pub(super) fn make(
                 spi.run(&format!("ALTER TABLE {table_name} ENABLE REPLICA TRIGGER {name}"), &[])?;
             }
         }
-        if !holds_rows_of_others(table) {
+        if !can_receive_moved_rows(table) {
             return Ok(());
         }
         let argument = quote_literal(format!("{}{key}", moves::ARGUMENT));
@@ -85,7 +85,7 @@ pub(super) fn make(
 }
 
 /// Whether rows of other partitions can move to a table.
-fn holds_rows_of_others(table: pg_sys::Oid) -> bool {
+fn can_receive_moved_rows(table: pg_sys::Oid) -> bool {
     // SAFETY: the function takes any number.
     unsafe { pg_sys::get_rel_relispartition(table) && holds_rows(table) }
 }

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pinned_is_a_commit_and_hashes_of_files_that_are_selected() {
+    fn pins_are_a_commit_and_hashes_of_selected_files() {
         for entry in catalogue() {
             let is_commit = |commit: &String| commit.len() == 40 && hex::decode(commit).is_ok();
             assert!(entry.commit.as_ref().is_none_or(is_commit), "{}", entry.name);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn each_need_has_one_recommendation_and_what_is_dominated_says_by_which_model() {
+    fn each_need_has_one_recommendation_and_each_dominated_model_names_a_better_one() {
         let entries = catalogue();
         for need in ["best for English at 512", "best for other languages at 512", "smallest"] {
             assert_eq!(entries.iter().filter(|entry| entry.advice.starts_with(need)).count(), 1, "{need}");

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_model_is_refused() {
+    fn files_that_are_no_model_are_refused() {
         for paths in [
             &[][..],
             &["README.md"],

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_is_removed_with_what_was_left_of_another_attempt() {
+    fn a_model_is_removed_with_the_rest_of_another_attempt() {
         let models = temp_dir::TempDir::new().unwrap();
         let refused = |name| match remove(models.path(), name) {
             Err(Error::Embedder(error)) => error,

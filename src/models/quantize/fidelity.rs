@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn photos_are_named_after_what_is_on_them() {
+    fn photos_are_named_after_their_subjects() {
         assert_eq!(concept("red-apple-1.jpg"), "red apple");
         let mut names: Vec<String> = PHOTOS.iter().map(|(file, _)| concept(file)).collect();
         names.sort();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_is_seen() {
+    fn losses_are_seen() {
         let vectors = |images: [[f32; 2]; 2], texts: [[f32; 2]; 2]| Vectors {
             images: images.map(Vec::from).to_vec(),
             texts: texts.map(Vec::from).to_vec(),

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_refused() {
+    fn a_cut_message_is_refused() {
         for message in
             [&b"\x12\x05hi"[..], b"\x12", b"\x1d\x01", b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
         {

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tensor_that_moves_keeps_what_is_not_known_of_it() {
+    fn a_tensor_that_moves_keeps_unknown_fields() {
         let mut tensor = Tensor::inside("w", onnx::FLOAT, &[2], Vec::new());
         tensor.external_data = External { location: "old".to_owned(), offset: 0, length: None }.entries();
         let unknown = b"\xa2\x06\x03new";

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_does_not_know() {
+    fn refuses_unknown_instructions() {
         assert!(Dockerfile::parse("FROM a\nVOLUME /data\n", &[]).is_err());
         assert!(Dockerfile::parse("FROM a:${TAG}\n", &[]).is_err());
     }

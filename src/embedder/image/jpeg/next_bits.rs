@@ -44,7 +44,7 @@ impl<'a> NextBits<'a> {
 }
 
 impl Blocks for NextBits<'_> {
-    // As in a sequential JPEG, where a block ends decides what is chosen, and never which way is taken.
+    // As in a sequential JPEG, the end of a block decides which value is chosen, and never which branch is taken.
     #[inline(always)]
     fn units<P: Pick>(&mut self, bits: &mut Bits, units: Range<usize>) -> Result<(), Error> {
         let mut local = *bits;

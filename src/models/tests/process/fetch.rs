@@ -76,7 +76,7 @@ fn a_revision_a_name_and_a_variant_can_be_given() {
 }
 
 #[test]
-fn what_a_cut_leaves_is_continued() {
+fn a_cut_download_is_continued() {
     let hub = LoopbackHub::start();
     hub.set(|state| {
         state.cut.insert(LARGEST.to_owned(), 3_000_000);
@@ -132,7 +132,7 @@ fn a_server_that_knows_no_ranges_sends_all_again() {
 }
 
 #[test]
-fn control_c_leaves_what_the_next_time_continues() {
+fn a_fetch_continues_after_control_c() {
     // What a script runs in the background has SIGINT ignored, and so has what that starts.
     // SAFETY: the default action runs no code of this process.
     unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.unwrap();
@@ -256,7 +256,7 @@ fn pins_and_lock_files_are_honoured() {
 }
 
 #[test]
-fn what_the_hub_does_not_have_is_said() {
+fn a_fetch_names_the_missing_repository_revision_or_file() {
     let hub = LoopbackHub::start();
     let installer = Installer::new(&hub.endpoint);
     let err = installer.fail("fetch", &["tests/other"]);
@@ -274,7 +274,7 @@ fn what_the_hub_does_not_have_is_said() {
 }
 
 #[test]
-fn a_token_opens_what_is_gated_and_goes_to_the_hub_alone() {
+fn a_token_opens_gated_repositories_and_goes_to_the_hub_alone() {
     let elsewhere = LoopbackHub::start();
     let hub = LoopbackHub::start();
     hub.set(|state| {

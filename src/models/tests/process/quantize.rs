@@ -178,7 +178,7 @@ fn weights_beside_a_graph_are_beside_it_again_and_smaller() {
 }
 
 #[test]
-fn what_cannot_be_quantized_is_refused_by_name() {
+fn models_that_cannot_be_quantized_are_refused_by_name() {
     let installer = with("int8");
     let err = installer.fail("quantize", &["int8"]);
     assert!(err.contains("model \"int8\" cannot be quantized"), "{err}");
