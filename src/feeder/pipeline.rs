@@ -58,9 +58,9 @@ struct Shared {
     all_waiting: Arc<AtomicU64>,
 }
 
-/// What is known of the store.
+/// The state of the store.
 struct Health {
-    /// When it last answered, whatever it said.
+    /// When it last answered, with any answer.
     answered: Instant,
     /// Until when nothing is claimed because it gives nothing, and how long that pause was.
     paused: Option<(Instant, Duration)>,
@@ -95,7 +95,7 @@ impl Pipeline {
         Pipeline { shared: Arc::new(shared) }
     }
 
-    /// Feeds tables until SIGINT or SIGTERM: what is claimed then is fetched and handed over still.
+    /// Feeds tables until SIGINT or SIGTERM: the photos that are claimed then are fetched and handed over still.
     pub async fn run(&self, tables: Vec<Table>) -> Result<(), Error> {
         let (end, ending) = watch::channel(false);
         let (mut interrupt, mut terminate) =
@@ -273,7 +273,8 @@ impl Shared {
         let Ok(_fetch) = self.fetches.acquire().await else {
             return (Content::Gone, None);
         };
-        // What a photo takes is known only when it is asked for: the most is set aside, and the rest given back.
+        // The size of a photo is known only from its answer: memory for the largest is set aside, and the rest
+        // given back.
         let most = u32::try_from(max_bytes.div_ceil(1024)).unwrap_or(MEMORY).clamp(1, MEMORY / 8);
         let mut memory = self.memory.clone().acquire_many_owned(most).await.ok();
         let start = Instant::now();

@@ -1,8 +1,8 @@
 //! TLS to the database, with the meaning that libpq gives to `sslmode`.
 //!
-//! With `prefer`, the default, and `require`, the connection is encrypted and the server's certificate not checked: most
-//! servers have one that they made themselves. With `verify-full`, it is checked against the system's certificates, or
-//! those of SSL_CERT_FILE, and so is the server's name.
+//! With `prefer`, the default, and `require`, the connection is encrypted and the server's certificate not checked:
+//! most servers have one that they made themselves. With `verify-full`, it is checked against the system's
+//! certificates, or the certificates of SSL_CERT_FILE, and so is the server's name.
 
 use std::sync::Arc;
 

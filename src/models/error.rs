@@ -1,6 +1,6 @@
-//! What can go wrong while a model is installed.
+//! The errors while a model is installed.
 //!
-//! What the embedder's code says of a model or a file is passed on as it is; see its own table.
+//! The embedder's error about a model or a file is passed on as it is; see its own table.
 
 use std::io;
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ pub(crate) enum Error {
     Unwritable { path: PathBuf, source: io::Error },
 }
 
-/// What became of the access token for a hub.
+/// Whether there was an access token for a hub, and whether the hub took it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HubToken {
     /// There is none.

@@ -17,7 +17,7 @@ pub const INSTALLER_COMMANDS: [(&str, &str); 6] = [
     ("quantize", "Make an 8-bit model out of an installed one, and install it"),
     (
         "catalogue",
-        "List published models, by the short names that `fetch` takes: figures, licences, hashes, and which one is for what",
+        "List published models, by the short names that `fetch` takes: figures, licences, hashes, and advice",
     ),
     ("list", "List the installed models"),
     ("remove", "Remove an installed model"),

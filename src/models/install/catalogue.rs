@@ -1,8 +1,8 @@
 //! Published models of the known layouts, by short names.
 //!
-//! The catalogue says where a model is, at which commit, and what those of its files must hash to that are known. Of the
-//! others the hub says it, or a lock file, or the command line. Its figures are published ones, and none was measured
-//! here.
+//! The catalogue says where a model is, at which commit, and which hashes its files have, as far as they are known.
+//! The hashes of other files come from the hub, a lock file, or the command line. The catalogue's figures are
+//! published ones, and none was measured here.
 
 use std::collections::BTreeMap;
 
@@ -26,12 +26,12 @@ pub(crate) struct Entry {
     pub dimensions: u16,
     /// As its page states it; none where that was not read.
     pub licence: Option<String>,
-    /// What is known of its files, by their paths in the folder.
+    /// Sizes and hashes of its files as far as they are known, by their paths in the folder.
     #[serde(default)]
     pub files: BTreeMap<String, KnownFile>,
     pub immich: Option<Immich>,
     pub open_clip: Option<OpenClip>,
-    /// What it is for, or why it is not.
+    /// The need that it is best for, or why it is for none.
     pub advice: String,
 }
 

@@ -1,7 +1,7 @@
-//! What a file must hash to.
+//! The hash that a file must have.
 //!
-//! A hub knows the sha256 of the files that it keeps outside git (those of Git LFS), and of the others what git itself
-//! names them by: the sha1 over `blob <length>\0` and the bytes. The record of a model holds the sha256 of every file.
+//! A hub knows the sha256 of the files that it keeps outside git (those of Git LFS), and of the others git's own
+//! name: the sha1 over `blob <length>\0` and the bytes. The record of a model holds the sha256 of every file.
 
 use std::fmt;
 

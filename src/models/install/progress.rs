@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stderr};
 
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// What is shown on stderr while files come.
+/// The progress on stderr while files come.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,

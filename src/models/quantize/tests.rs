@@ -188,7 +188,7 @@ fn a_gemm_is_a_product_and_a_sum() {
     );
     assert_eq!(rewritten.added[0].tensor.shape, [4, 8]);
     assert!(!rewritten.dropped.contains("bias"));
-    // What is no plain product stays.
+    // A product that is not plain stays.
     assert!(products::find(&sketch(gemm("transA", 1))).unwrap().chosen.is_empty());
     let mut scaled = gemm("transB", 1);
     scaled.attributes.push(Attribute { name: "beta".to_owned(), float: 0.5, ..Attribute::default() });
@@ -254,7 +254,7 @@ fn files_are_called_as_exporters_call_them() {
     }
 }
 
-/// `tests/parity/quantized.py` wrote what is expected.
+/// `tests/parity/quantized.py` wrote the expected values.
 #[test]
 fn matrices_equal_those_of_onnx_runtimes_quantizer() {
     let data = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/data");

@@ -16,7 +16,7 @@ use crate::install::{FileRecord, HashedFile, Progress, Staging};
 /// Values in a file begin at a multiple of this, so that ONNX Runtime maps them into memory.
 const ALIGNMENT: u64 = 4096;
 
-/// Writes the graph as the file `path` of the model that is prepared. Gives the paths of what was written.
+/// Writes the graph as the file `path` of the model that is prepared. Gives the paths of the written files.
 pub(super) fn write(
     graph: &Graph,
     rewritten: &Rewritten,

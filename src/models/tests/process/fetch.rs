@@ -14,7 +14,7 @@ use crate::installer::{Installer, PATIENCE, Said, models_directory};
 
 const NAME: &str = "demo-clip";
 
-/// What a model of the loopback hub consists of.
+/// The files of a model of the loopback hub.
 const FILES: [&str; 5] =
     ["config.json", "onnx/text_model.onnx", LARGEST, "preprocessor_config.json", "tokenizer.json"];
 
@@ -133,7 +133,7 @@ fn a_server_that_knows_no_ranges_sends_all_again() {
 
 #[test]
 fn a_fetch_continues_after_control_c() {
-    // What a script runs in the background has SIGINT ignored, and so has what that starts.
+    // A script's background processes have SIGINT ignored, and so have their children.
     // SAFETY: the default action runs no code of this process.
     unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.unwrap();
     for fatal in [Signal::SIGINT, Signal::SIGKILL] {
@@ -393,7 +393,7 @@ fn a_listing_that_leads_elsewhere_is_refused() {
         assert!(err.contains("cannot be installed") && err.contains(path), "{err}");
         assert_eq!(installer.staged(), [""; 0]);
     }
-    // What is hidden is part of every repository, and of no model.
+    // Hidden files are part of every repository, and of no model.
     let hub = LoopbackHub::start();
     hub.set(|state| {
         state.files.insert("onnx/.hidden".to_owned(), b"x".to_vec());

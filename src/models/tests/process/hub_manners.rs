@@ -1,4 +1,5 @@
-//! What a hub asks of its clients, and where it keeps a model: limits, tokens, folders, several repositories.
+//! A hub's demands on its clients, and the places where it keeps a model: limits, tokens, folders, several
+//! repositories.
 
 use std::fs;
 
@@ -54,7 +55,7 @@ fn a_token_that_has_expired_is_left_out_where_the_repository_is_public() {
     assert_eq!(asked.iter().filter(|asked| asked.authorization.is_some()).count(), 1);
     assert_eq!(installer.models(), ["demo-clip"]);
 
-    // What is gated stays so, and the token is named.
+    // A gated repository stays gated, and the error names the token.
     hub.set(|state| state.token = Some("hf_valid".to_owned()));
     let file = installer.models_directory().join(".token");
     fs::write(&file, "hf_expired").unwrap();
