@@ -1,4 +1,4 @@
-//! What a query costs, counted in blocks.
+//! The cost of a query, counted in blocks.
 
 use postgres::{Client, SimpleQueryMessage};
 

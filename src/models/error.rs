@@ -107,7 +107,7 @@ impl Error {
             Error::UnknownVariant { available, .. } => format!("Its variants: {}.", available.join(", ")),
             Error::Unreachable { unreached: true, .. } => {
                 "The same command continues where it stopped. A firewall must let through the host of HF_ENDPOINT, \
-                 which is huggingface.co by default, and what it redirects to: *.hf.co and *.xethub.hf.co."
+                 which is huggingface.co by default, and the hosts that it redirects to: *.hf.co and *.xethub.hf.co."
                     .to_owned()
             }
             Error::Unreachable { transient: true, .. } => "The same command continues where it stopped.".to_owned(),

@@ -21,7 +21,7 @@ enum Odd {
     TargetProject,
 }
 
-/// Tables of one of the roles, a watch on them, and what both roles do then.
+/// Tables of one of the roles, a watch on them, and both roles' statements then.
 pub(super) fn related(
     random: &mut Random,
     own: &mut Owned,
@@ -138,7 +138,8 @@ fn create(source: &Source, target: &Target) -> Vec<String> {
     ]
 }
 
-/// Has the photos of the source embedded: by `clip_watch`, by what is behind it, or by triggers written by hand.
+/// Has the photos of the source embedded: by `clip_watch`, by the function behind it, or by triggers written by
+/// hand.
 fn attach(random: &mut Random, source: &Source, target: &Target) -> Vec<String> {
     let (table, to) = (&source.table, &target.table);
     let mode = random.pick(&["sync", "async"]);

@@ -1,4 +1,4 @@
-//! What a statement on a watched table costs, counted in blocks and not in time.
+//! The cost of a statement on a watched table, counted in blocks and not in time.
 
 use pg_clip_tests::{TestCluster, demo_photo, run, value, wait_for_the_queue};
 use postgres::Client;

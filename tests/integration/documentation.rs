@@ -191,7 +191,7 @@ fn runs(block: &Block) -> bool {
     block.language == "sql" || is_run(block)
 }
 
-/// One psql, which runs blocks one after the other, those of the shell in a shell of its own.
+/// One psql, which runs blocks one after the other, blocks of the shell in a shell of its own.
 pub(crate) struct Session {
     folder: PathBuf,
 }
@@ -219,7 +219,7 @@ impl Session {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it can be run");
     }
 
-    /// Runs the blocks; returns what each of them printed.
+    /// Runs the blocks; returns the output of each.
     pub(crate) fn run(
         &self,
         cluster: &TestCluster,

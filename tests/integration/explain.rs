@@ -129,7 +129,7 @@ fn structured_formats_stay_whole() {
     }
 }
 
-/// Before release 17 PostgreSQL has no function for what a hook replaces.
+/// Before release 17 PostgreSQL has no function for the work that a hook replaces.
 #[test]
 fn plans_are_explained_as_without_the_extension() {
     let cluster = TestCluster::preloaded();

@@ -76,7 +76,7 @@ fn embeddings_follow_updates_and_deletes() {
     feed();
     assert_eq!(wrong(&mut client, &[photos[5].clone(), photos[3].clone(), photos[4].clone()]), 0);
 
-    // What is not there any more has no vector of what was there before.
+    // A photo that is not there any more loses its vector.
     run(&mut client, "UPDATE photos SET storage_path = '2026/none.jpg' WHERE id = 4");
     feed();
     assert_eq!(value::<String>(&mut client, ids), "1 5");

@@ -1,4 +1,4 @@
-//! Feeders that end, and claims that outlive them: no photo is lost, and none is embedded from what it was before.
+//! Feeders that end, and claims that outlive them: no photo is lost, and none is embedded from its earlier bytes.
 
 use pg_clip_tests::{
     PATIENCE, PhotoFolder, RunningFeeder, Signal, TestCluster, demo_photos, drain, feeder, refer, run, send,

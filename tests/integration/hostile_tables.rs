@@ -67,8 +67,8 @@ impl Stage {
         self.mallory.execute(&insert, &[&&demo_jpegs()[..count]]).expect("photos are stored");
     }
 
-    /// All that a superuser and a monitor do with tables of others: none of it may run the canary as another role than the
-    /// owner.
+    /// All calls of a superuser and a monitor on other roles' tables: none of them may run the canary as another
+    /// role than the owner.
     #[track_caller]
     fn maintain(&mut self) {
         for view in
@@ -111,7 +111,7 @@ impl Stage {
         assert!(!value::<bool>(&mut self.superuser, gained));
     }
 
-    /// What `clip_coverage` counts.
+    /// The counts of `clip_coverage`.
     #[track_caller]
     fn counts(&mut self) -> Vec<i64> {
         value(&mut self.superuser, "SELECT ARRAY[photos, embedded, missing, stale] FROM clip_coverage")

@@ -1,4 +1,4 @@
-//! What many connections of one role cost, and what they get.
+//! The costs of many connections of one role, and their answers.
 
 use std::sync::Barrier;
 

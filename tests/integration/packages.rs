@@ -96,7 +96,8 @@ fn it_runs_as_a_volume(copy: &ServerCopy, volume: &Path) {
     assert_eq!(value::<String>(&mut client, "SELECT state FROM clip_status"), "ready");
 }
 
-/// The bill of materials and the file of licences name each crate that cargo links, and what is no crate.
+/// The bill of materials and the file of licences name each crate that cargo links, and the parts that are no
+/// crates.
 fn bill_names_linked_crates(bill: &Path, licences: &Path) {
     let bill: Value = serde_json::from_slice(&fs::read(bill).expect("the bill is read")).expect("JSON");
     let licences = fs::read_to_string(licences).expect("the licences are read");
@@ -126,7 +127,7 @@ fn bill_names_linked_crates(bill: &Path, licences: &Path) {
     }
     assert!(named.iter().any(|name| name.starts_with("onnxruntime ")), "{named:?}");
     assert!(named.iter().any(|name| name.starts_with("pgrx ")), "{named:?}");
-    // What is referred to is there.
+    // Each reference leads to a component.
     let references: BTreeSet<&str> =
         components.iter().map(|component| component["bom-ref"].as_str().expect("a reference")).collect();
     assert_eq!(references.len(), components.len());

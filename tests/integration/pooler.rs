@@ -1,6 +1,6 @@
 //! Behind pgbouncer in transaction mode, where a connection to the server changes hands after each transaction.
 //!
-//! Statements are not prepared by name: pgbouncer carries those from 1.21 on only.
+//! Statements are not prepared by name: pgbouncer carries prepared statements from 1.21 on only.
 
 use std::fs;
 use std::process::Child;

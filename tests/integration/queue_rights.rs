@@ -1,4 +1,4 @@
-//! What each role may do with the queue, and as which role its worker acts.
+//! The rights of each role on the queue, and the role that its worker acts as.
 
 use pg_clip_tests::{TestCluster, WRONG, demo_photo, demo_photos, failure, run, value, wait_for_the_queue};
 

@@ -1,5 +1,5 @@
-//! The files of a later release, put in place while the server runs: what goes on, what says that the server has to be
-//! restarted, and that all goes on after it.
+//! The files of a later release, put in place while the server runs: the running processes go on, a message says
+//! that the server has to be restarted, and all goes on after the restart.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What each role may do.
+//! The rights of each role.
 
 use pg_clip_tests::{TestCluster, demo_photo, failure, run, value};
 

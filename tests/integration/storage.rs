@@ -99,7 +99,7 @@ fn a_target_moves_between_storages_without_an_inference() {
     }
     assert_eq!(value::<i64>(&mut client, inferences), before);
     assert_eq!(value::<i64>(&mut client, FAR), 0);
-    // Model and storage at once; what is written later follows.
+    // Model and storage at once; later photos follow.
     run(&mut client, &format!("CALL clip_migrate('image_embeddings', '{OTHER_MODEL}', storage => 'vector')"));
     let mut client = database.connect();
     store(&mut client, &demo_jpegs()[30..40]);

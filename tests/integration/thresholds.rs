@@ -43,7 +43,7 @@ fn a_threshold_is_estimated_for_any_table() {
     check(&mut client, words, images);
 }
 
-/// Holds both estimates against the pairs of which it is known whether they belong together.
+/// Compares both estimates with the pairs that are known to belong together or not.
 fn check(client: &mut Client, words: &str, images: &str) {
     let above = |client: &mut Client, pairs: &str, threshold: f64, belong: bool| -> f64 {
         let query = format!(

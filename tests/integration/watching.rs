@@ -1,4 +1,4 @@
-//! What `clip_watch` makes, and what it refuses in words instead of failing later.
+//! The objects that `clip_watch` makes, and the calls that it refuses in words instead of failing later.
 
 use pg_clip_tests::{Signal, TestCluster, demo_jpegs, embedder, run, send, value};
 
