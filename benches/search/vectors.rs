@@ -1,4 +1,4 @@
-//! Vectors that lie as those of CLIP do: photos in clusters within a cone, and texts in a cone beside it.
+//! Vectors that lie as CLIP's do: photos in clusters within a cone, and texts in a cone beside it.
 
 use std::fmt::Write as _;
 
@@ -25,8 +25,8 @@ impl Vectors {
             let [cone, cluster, own] = weights;
             normalized(parts.map(|((a, b), c)| cone * a + cluster * b + own * c).collect())
         };
-        // Two photos of a cluster have a cosine of 0.85, and of two clusters of 0.5; a text and the photos of its cluster have
-        // one of 0.3, and others of 0.02.
+        // Two photos of a cluster have a cosine of 0.85, and of two clusters of 0.5; a text and the photos of its
+        // cluster have one of 0.3, and a text and other photos of 0.02.
         let photos = (0..photos).map(|_| around(&photo_cone, [0.7, 0.6, 0.39])).collect();
         let texts = (0..texts).map(|_| around(&text_cone, [0.7, 0.5, 0.5])).collect();
         Vectors { photos, texts }
