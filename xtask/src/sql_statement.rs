@@ -5,11 +5,12 @@
 pub(crate) struct Statement {
     /// As the script has it, without the comments before it and without the semicolon.
     pub(crate) text: String,
-    /// The words: what it means, whatever its comments and line breaks. Quoted text is one word.
+    /// The words: its meaning, without its comments and line breaks. Quoted text is one word.
     pub(crate) words: Vec<String>,
 }
 
-/// A statement of a script, by what has to become of it in a script that brings another release to this one.
+/// The kinds of statements of a script, by the way in which a script that brings another release to this one treats
+/// them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kind<'a> {
     /// Creates a function, procedure or view: it can be replaced.
@@ -108,7 +109,7 @@ fn dollar_tag(text: &str) -> Option<&str> {
 }
 
 impl Statement {
-    /// What it does, and to which object: the name without arguments and columns.
+    /// Its action, and the object of it: the name without arguments and columns.
     pub(crate) fn kind(&self) -> Kind<'_> {
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
         match words.as_slice() {

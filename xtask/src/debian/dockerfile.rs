@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::Root;
 
-/// What a Dockerfile says, with its arguments put in.
+/// The instructions of a Dockerfile, with its arguments put in.
 #[derive(Debug, PartialEq)]
 pub(super) struct Dockerfile {
     pub(super) from: String,

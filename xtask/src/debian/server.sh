@@ -35,7 +35,7 @@ stop() {
     tail -n 1 "$root/tmp/log" | grep -q 'database system is shut down' || { cat "$root/tmp/log"; fail 'no clean stop'; }
 }
 
-# Without a password it says what it needs.
+# Without a password it names the variables that it needs.
 if chroot --userspec="$user" "$root" /usr/bin/env -i "$@" > "$root/tmp/log" 2>&1; then fail 'it starts without a password'; fi
 grep POSTGRES_PASSWORD "$root/tmp/log"
 
