@@ -38,7 +38,7 @@ pub fn subscribe(
     );
 }
 
-/// Waits until a standby has what its primary has written.
+/// Waits until a standby has its primary's changes.
 #[track_caller]
 pub fn catch_up(primary: &mut Client, standby: &mut Client) {
     let position: String = value(primary, "SELECT pg_current_wal_insert_lsn()::text");

@@ -66,8 +66,8 @@ impl Lock {
     }
 }
 
-/// Learns what other transactions changed in the catalogs. The server does it for a lock only where the transaction does
-/// not have that lock yet.
+/// Takes in other transactions' changes of the catalogs. The server does it for a lock only where the transaction
+/// does not have that lock yet.
 pub(crate) fn accept_changes() {
     // SAFETY: called inside of a transaction, where no pointer into a cache is kept.
     unsafe { pg_sys::AcceptInvalidationMessages() };
@@ -161,8 +161,8 @@ impl Table {
         }
     }
 
-    /// Refuses a column in which two rows can have the same value once a transaction has committed. Returns whether they
-    /// cannot at the end of each statement either: a constraint that is deferrable lets them until the commit.
+    /// Refuses a column that is not unique once a transaction has committed. Returns whether it is unique at the
+    /// end of each statement too: a deferrable constraint may be checked only at the commit.
     pub(crate) fn check_unique(&self, column: &Column) -> Result<bool, Error> {
         // SAFETY: the table is locked and exists; the list holds oids of its indexes, and is freed once.
         unsafe {
@@ -191,8 +191,8 @@ impl Column {
         &self.raw_name
     }
 
-    /// Whether a statement on this table, or on its partition `table`, names the column in its SET clause or computes it
-    /// from what it names there.
+    /// Whether a statement on this table, or on its partition `table`, names the column in its SET clause, or
+    /// computes the column from one that it names there.
     ///
     /// # Safety
     /// `columns` is null or a set of the numbers of columns of `table` as `TriggerData` has it.
@@ -209,8 +209,8 @@ impl Column {
 /// As in `catalog/pg_attribute.h` from PostgreSQL 18 on.
 const ATTRIBUTE_GENERATED_VIRTUAL: u8 = b'v';
 
-/// Whether an index that lets one row have a value of the column does so at the end of each statement, and not only at
-/// the commit; nothing where it does not.
+/// Whether an index that makes the column unique does so at the end of each statement, and not only at the commit;
+/// nothing where the index does not make it unique.
 ///
 /// # Safety
 /// `index` is an index of a table that is locked.

@@ -150,7 +150,7 @@ unsafe extern "C-unwind" fn explain_per_plan(
     }
 }
 
-/// Adds what was embedded to the output, where anything was.
+/// Adds the usage to the output, where something was embedded.
 ///
 /// # Safety
 /// `state` is that of a running EXPLAIN.

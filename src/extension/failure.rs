@@ -9,7 +9,7 @@ use crate::sqlstate;
 pub(crate) struct Failure {
     pub(crate) code: PgSqlErrorCode,
     pub(crate) message: String,
-    /// The model that is missing, where that is why.
+    /// The model that is missing, where this is the reason.
     pub(crate) model: Option<String>,
     /// Whether a transaction of the worker was given up because of the time that it took.
     pub(crate) took_too_long: bool,

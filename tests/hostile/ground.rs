@@ -110,8 +110,8 @@ impl Ground {
         gained
     }
 
-    /// Whether the tables of the third role embed what they are given, in both modes and rightly. `round` differs
-    /// from call to call.
+    /// Whether the tables of the third role embed their photos, in both modes and rightly. `round` differs from
+    /// call to call.
     pub(super) fn embeds(&self, database: &TestDatabase, round: i32) -> Result<(), String> {
         // Nothing of the ordinary role's is found by its name.
         let set = "SET search_path = pg_catalog; SET ROLE neighbour";

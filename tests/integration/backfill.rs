@@ -227,7 +227,7 @@ fn verify_counts_and_mends_wrong_rows() {
 }
 
 #[test]
-fn keys_of_many_types_are_found_whatever_the_session_prints() {
+fn keys_of_many_types_are_found_under_any_settings_of_the_session() {
     let cluster = TestCluster::preloaded();
     let (_database, mut client) = watched(&cluster, "async");
     run(

@@ -1,5 +1,5 @@
-//! The documentation does what it says: every block of SQL runs as it is written, in order and from nothing, with psql
-//! in the folder of the checkout; so do the commands that a test can run. The others are looked up in
+//! The documentation is true: every block of SQL runs as it is written, in order and from nothing, with psql in the
+//! folder of the checkout; so do the commands that a test can run. The others are looked up in
 //! `documentation_commands`.
 //!
 //! A page of docs/ continues the README's section "Getting started", as its first line says.

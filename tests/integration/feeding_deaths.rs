@@ -95,7 +95,7 @@ fn a_feeder_outlives_the_server_and_ends_when_it_is_told_to() {
     assert!(running.wait());
 }
 
-/// Claims what is due, for so many seconds: keys, generations and references.
+/// Claims the jobs that are due, for so many seconds: keys, generations and references.
 fn claim(client: &mut Client, seconds: f64) -> [Vec<Option<String>>; 3] {
     let query = "SELECT key, generation, reference FROM clip_claim_references('photos', 10, $1) ORDER BY key";
     let rows = client.query(query, &[&seconds]).expect("a claim");

@@ -102,7 +102,7 @@ fn a_migration_ends_while_sessions_write_without_a_pause() {
 }
 
 #[test]
-fn whatever_writes_a_vector_writes_that_of_the_new_model_too() {
+fn each_writer_of_a_vector_writes_the_new_models_too() {
     let cluster = cluster_of_two_models();
     let pictures = demo_jpegs();
     for mode in ["sync", "async"] {

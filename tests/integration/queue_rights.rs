@@ -3,7 +3,7 @@
 use pg_clip_tests::{TestCluster, WRONG, demo_photo, demo_photos, failure, run, value, wait_for_the_queue};
 
 #[test]
-fn everybody_sees_their_own_and_touches_nothing() {
+fn each_role_sees_its_own_rows_and_changes_none() {
     let cluster = TestCluster::preloaded();
     let database = cluster.database();
     let mut superuser = database.connect();

@@ -190,7 +190,7 @@ fn triggers_of_a_migration_that_were_disabled_are_always_fired_again() {
 
 /// A TRUNCATE names no key. Vectors that it leaves where the target cannot be read are found later.
 #[test]
-fn whatever_is_wrong_with_the_target_stops_no_truncate_that_is_applied() {
+fn no_error_of_the_target_stops_an_applied_truncate() {
     let cluster = TestCluster::preloaded();
     let photos = demo_photos();
     run(&mut cluster.existing_database("postgres").connect(), "CREATE ROLE other");

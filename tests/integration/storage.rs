@@ -108,7 +108,7 @@ fn a_target_moves_between_storages_without_an_inference() {
 }
 
 #[test]
-fn a_storage_that_is_none_or_another_one_is_refused() {
+fn an_unknown_or_another_storage_is_refused() {
     let cluster = TestCluster::shared();
     let (_database, mut client) = watched(&cluster, "sync");
     assert_eq!(failure(&mut client, "SELECT clip_watch('photos', storage => 'bit')", &[]), "22023");

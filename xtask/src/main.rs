@@ -99,7 +99,7 @@ enum Task {
         #[arg(long = "try", requires = "debian")]
         tried: bool,
     },
-    /// Move a cluster with watches and photos in the queue from PostgreSQL 16 to 18, and check what becomes of it
+    /// Move a cluster with watches and photos in the queue from PostgreSQL 16 to 18, and check the result
     PgUpgrade,
     /// Check formatting and run clippy on every crate
     Lint,

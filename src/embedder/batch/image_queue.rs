@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_house_of_bulk_images_leaves_room_for_an_interactive_one() {
+    fn a_queue_full_of_bulk_images_leaves_room_for_an_interactive_one() {
         let queue = Queue::new(2);
         for image in ["1", "2", "3"] {
             queue.submit(Priority::Bulk, source(1), image);
@@ -301,7 +301,8 @@ mod tests {
         decode(&queue);
         decode(&queue);
         thread::scope(|scope| {
-            // There is no room for the third bulk image: the decoder waits, and takes what may be taken.
+            // There is no room for the third bulk image: the decoder waits until the interactive one comes, and
+            // takes it.
             let waiting = scope.spawn(|| decode(&queue));
             queue.submit(Priority::Interactive, source(1), "now");
             assert_eq!(waiting.join().unwrap(), (Priority::Interactive, "now"));

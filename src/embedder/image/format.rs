@@ -17,7 +17,7 @@ pub(super) enum Format {
     Gif,
     Bmp,
     Tiff,
-    /// Of HEVC, or of what its brand leaves open.
+    /// Coded as HEVC, or in a way that its brand leaves open.
     Heic,
     Avif,
 }

@@ -15,7 +15,7 @@ const LEAST: u32 = 3;
 /// The divisors of the size, the largest first, and the numerators over 8 that libjpeg takes.
 const SCALES: [(u32, u8); 3] = [(8, 1), (4, 2), (2, 4)];
 
-/// By what the size is divided where the shorter side is resized to `side` pixels; 1 for an image that is not large.
+/// The divisor of the size where the shorter side is resized to `side` pixels; 1 for an image that is not large.
 pub(super) fn scale((width, height): (u32, u32), side: u32) -> u32 {
     let enough = |scale: &u32| width.min(height) / scale >= LEAST * side;
     SCALES.map(|(scale, _)| scale).into_iter().find(enough).unwrap_or(1)

@@ -221,7 +221,7 @@ fn embed(photos: &[Photo], next: &Next) -> Result<Vec<Result<Vec<f32>, Error>>, 
     // As bulk work, these would wait behind other tables' photos for ever.
     let answers = match client::embed(&next.model, &inputs, Priority::Interactive) {
         Ok(answers) => answers.into_iter().map(|answer| answer.map_err(Error::from)).collect(),
-        // A photo may have done it: alone, each answers for itself.
+        // A photo may be the reason: each is sent again alone.
         Err(error) if is_of_a_photo(error.sqlstate()) => {
             inputs.iter().map(|input| client::embed_one(&next.model, *input)).collect::<Vec<_>>()
         }

@@ -40,7 +40,8 @@ fn for_holders(table: pg_sys::Oid, lock: u32) -> Result<bool, Error> {
     Ok(waited.is_ok())
 }
 
-/// Waits until the transactions that may not see what is committed now have ended. False where that cannot be waited for.
+/// Waits until the transactions have ended that may not see the rows committed by now. False where that cannot be
+/// waited for.
 pub(crate) fn for_snapshots() -> Result<bool, Error> {
     let holders = snapshot_holders();
     forget_snapshots();

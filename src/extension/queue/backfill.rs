@@ -60,7 +60,7 @@ impl Calls<'_> {
         Ok(())
     }
 
-    /// Deletes what this session wrote down.
+    /// Deletes this session's note.
     pub(crate) fn end(&self) -> Result<(), Error> {
         let statement = sql::end_backfill(&self.extension.schema);
         act_as(self.extension.owner, || self.spi.run(&statement, &[Argument::oid(self.source)]))?;

@@ -1,4 +1,4 @@
-//! Embedding the photos of claimed jobs: reading them, sending them, and writing what comes back.
+//! Embedding the photos of claimed jobs: reading them, sending them, and writing the results.
 //!
 //! Each step has a transaction of its own, and none waits for the embedder. While the embedder has one batch, the
 //! next one is claimed, read and sent behind it, and the one before is written. A step that fails is tried again
@@ -91,7 +91,7 @@ impl Batches {
         !self.unsettled.is_empty()
     }
 
-    /// Writes down what could not be written down when it happened.
+    /// Writes down the results that could not be written before.
     pub(super) fn settle_rest(&mut self) {
         for (job, disposition) in std::mem::take(&mut self.unsettled) {
             self.settle(job, disposition);
@@ -131,12 +131,12 @@ impl Batches {
             })
         };
         let mut found = look_up();
-        // It may have been the machine.
+        // The machine may have been slow.
         if found.as_ref().is_err_and(|failure| self.is_slow(failure)) {
             found = look_up();
         }
         let (watched, name, next) = match found {
-            // It has become a table of references, and the jobs a feeder's.
+            // The table has become one of references, whose jobs are a feeder's.
             Ok(Some((source, ..))) if source.is_by_reference => {
                 return self.settle_all(jobs, &finish::LOCKED);
             }
@@ -234,7 +234,7 @@ impl Batches {
         let on_their_way = |checksum| self.begun.iter().any(|other| other.brings(model, checksum));
         let images = begun.take_fresh(kept, on_their_way);
         if !images.is_empty() {
-            // Should the embedder die, it may be because of any of them.
+            // If the embedder dies, any of them may be the reason.
             let mut others: Vec<&mut Begun> =
                 self.begun.iter_mut().filter(|other| !other.fresh.is_empty()).collect();
             begun.is_blameless |= !others.is_empty();
@@ -244,7 +244,7 @@ impl Batches {
         self.stream.send(model.name.clone(), images);
     }
 
-    /// Waits for the first batch that the embedder has, and writes what comes back.
+    /// Waits for the first batch that the embedder has, and writes the results.
     pub(super) fn finish_first(&mut self) {
         let Some(mut begun) = self.begun.pop_front() else {
             return;
@@ -257,7 +257,7 @@ impl Batches {
                 }
                 begun.take_answers(answers);
             }
-            // A photo may have done it. Alone, it counts; beside others, it is not known which.
+            // A photo may be the reason. A photo that was alone has failed; of several, it is not known which.
             Err(error @ (Error::Died | Error::TimedOut(_))) => {
                 if begun.is_blameless || begun.fresh.len() != 1 {
                     return self
@@ -299,7 +299,7 @@ impl Batches {
             if !done.as_ref().is_err_and(|failure| self.is_slow(failure)) {
                 return self.conclude(source, model, finished, done);
             }
-            // The vectors would be lost to the slow lane.
+            // In the slow lane, the photos would be embedded once more.
             self.in_parts.insert(source);
         }
         let mut parts = finished.chunks(PART);
@@ -386,7 +386,7 @@ fn report_embedding(photos: usize, table: &str) {
     report(pg_sys::BackendState::STATE_RUNNING, &format!("embedding {photos} photos of {table}"));
 }
 
-/// Says in `pg_stat_activity` what the worker does.
+/// Shows the worker's present work in `pg_stat_activity`.
 pub(super) fn report(state: pg_sys::BackendState::Type, activity: &str) {
     let activity = CString::new(encoding::to_server_lossy(activity)).unwrap_or_default();
     // SAFETY: the server copies the string.

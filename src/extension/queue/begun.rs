@@ -36,9 +36,10 @@ pub(super) struct Begun {
     vectors: HashMap<Checksum, Result<Known, Failure>>,
     /// The images that the embedder was sent, in this order.
     pub(super) fresh: Vec<Checksum>,
-    /// Whether it is one photo that is to be embedded without another beside it.
+    /// Whether it is one photo that is to be embedded alone.
     pub(super) is_alone: bool,
-    /// Whether the embedder has had photos of other batches at the same time: should it die, this one need not be why.
+    /// Whether the embedder has had photos of other batches at the same time: if it dies, this batch need not be
+    /// the reason.
     pub(super) is_blameless: bool,
 }
 
@@ -94,7 +95,7 @@ impl Begun {
         self.model.identity == model.identity && self.fresh.contains(&checksum)
     }
 
-    /// Takes what came back for the fresh photos.
+    /// Takes the results of the fresh photos.
     pub(super) fn take_answers(&mut self, answers: Vec<Result<Embedding, Answered>>) {
         for (checksum, answer) in self.fresh.iter().zip(answers) {
             let answer = answer.map_err(Error::from).and_then(|embedding| self.model.vector(embedding));

@@ -74,7 +74,7 @@ pub(super) fn waiting(spi: &Spi, extension: &ExtensionSchema, lane: Lane) -> Res
 /// Jobs of one table that the worker has claimed.
 pub(super) struct Claimed {
     pub(super) jobs: Vec<Job>,
-    /// Whether it is one that is to be embedded without another beside it.
+    /// Whether it is one job that is to be embedded alone.
     pub(super) is_alone: bool,
 }
 

@@ -63,8 +63,8 @@ pub(super) const LOCKED: Disposition = Disposition::GiveBack { seconds: 1.0, alo
 /// A photo that changed meanwhile is embedded again.
 const AGAIN: Disposition = Disposition::GiveBack { seconds: 0.0, alone: false };
 
-/// Writes what is to be written for jobs of one source. `model` is which model made the vectors, as the target's model
-/// column has it, and `next` which one made the second vectors.
+/// Writes the outcomes of one source's jobs. `model` is which model made the vectors, as the target's model column
+/// has it, and `next` which one made the second vectors.
 pub(super) fn finish(
     spi: &Spi,
     extension: &ExtensionSchema,
@@ -165,7 +165,7 @@ impl<'a> Write<'a> {
             return self.clear(key);
         };
         match outcome {
-            // It came after it was looked for.
+            // The photo came after its row was read.
             Outcome::Absent => Ok(AGAIN),
             // The bytes that failed are in the table no more.
             Outcome::Failed { .. } if self.watched.source.is_by_reference => Ok(AGAIN),
@@ -216,7 +216,7 @@ impl<'a> Write<'a> {
         Ok(row.len() > 0 && self.watched.source.image_in(row, IMAGE)?.is_some())
     }
 
-    /// Whether the photo of a job may be another than the one that its embedding is of.
+    /// Whether the photo of a job may differ from the one that its embedding was made from.
     fn has_changed(&self, job: &Job) -> Result<bool, Error> {
         let statement = super::sql::has_changed(&self.extension.schema);
         Ok(act_as(self.extension.owner, || self.spi.run_kept(&statement, &job.identity()))?.len() > 0)
@@ -258,7 +258,7 @@ impl<'a> Write<'a> {
     }
 }
 
-/// Copies of what the same bytes have already.
+/// Copies of the vectors that the same bytes have already.
 pub(super) fn known(
     spi: &Spi,
     extension: &ExtensionSchema,

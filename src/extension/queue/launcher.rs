@@ -149,7 +149,7 @@ impl Workers {
         self.to_visit = databases.iter().copied().collect();
     }
 
-    /// Starts what is due. Returns when there is something to do again.
+    /// Starts the workers that are due. Returns when the next one is.
     fn start_due(&mut self) -> Option<Instant> {
         self.reap();
         let turn = self.visited.and_then(|place| self.of.get(&place)).filter(|worker| worker.is_running());

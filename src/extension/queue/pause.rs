@@ -42,7 +42,7 @@ impl Pauses {
         length
     }
 
-    /// Ends what a table is remembered for: it went well.
+    /// Forgets the pauses of a table: it went well.
     pub(super) fn end(&mut self, source: pg_sys::Oid) {
         self.of.remove(&source);
     }

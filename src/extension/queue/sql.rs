@@ -65,7 +65,7 @@ pub(super) fn note_backfill(schema: &str) -> String {
     )
 }
 
-/// Deletes what this session wrote down of source `$1`.
+/// Deletes this session's note about source `$1`.
 pub(super) fn end_backfill(schema: &str) -> String {
     format!("DELETE FROM {schema}.clip_backfill_notes WHERE source = $1 AND pid = pg_backend_pid()")
 }
@@ -219,8 +219,8 @@ pub(super) fn hold(schema: &str) -> String {
     )
 }
 
-/// A row where the photo of the job of source `$1`, key `$2` and generation `$3` may be another than the one that its embedding
-/// is of.
+/// A row where the photo of the job of source `$1`, key `$2` and generation `$3` may differ from the one that its
+/// embedding was made from.
 pub(super) fn has_changed(schema: &str) -> String {
     format!(
         "SELECT FROM {schema}.clip_queue WHERE source = $1 AND key = $2 AND generation = $3::xid8 AND changed"

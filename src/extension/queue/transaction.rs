@@ -16,7 +16,8 @@ use crate::spi::Spi;
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
 /// Code of a user can catch a cancel and go on. The process ends so much later …
 const GRACE: Duration = Duration::from_millis(250);
-/// … or so often as long again, where the cancel has not reached the code yet: a machine that stood still let both pass.
+/// … or after so many more such times, where the cancel has not reached the code yet: while a machine stands still,
+/// both times pass.
 const GRACES: u32 = 20;
 
 unsafe extern "C-unwind" {
@@ -54,7 +55,8 @@ pub(super) fn mark_a_slow_end(path: &str) -> Option<pg_sys::Oid> {
 
 /// The timeout that ends the process.
 fn end_of_process() -> c_int {
-    /// As SIGTERM does it: the next check for interrupts is the last. The mark is for the process after this one.
+    /// Ends the process as SIGTERM does, at its next check for interrupts. The mark is for the process after this
+    /// one.
     unsafe extern "C-unwind" fn end() {
         // SAFETY: a plain read of this process's flag.
         let is_on_its_way = unsafe { pg_sys::QueryCancelPending } != 0;

@@ -230,7 +230,7 @@ impl Worker {
                     Claim::Jobs(jobs) => claimed = Some(jobs),
                     Claim::Locked => locked.push(source),
                     Claim::Later => {
-                        // It is this table's turn still when the embedder is free.
+                        // The table keeps its turn until the embedder is free.
                         *turns = before;
                         return Ok(Err(Look::Later));
                     }

@@ -85,7 +85,7 @@ impl Spi {
         self.run(sql, arguments)
     }
 
-    /// Runs a query on what is committed by now, also in a transaction that keeps its snapshot.
+    /// Runs a query on the rows committed by now, also in a transaction that keeps its snapshot.
     pub(crate) fn run_now(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
         // SAFETY: the snapshot is pushed and popped here; an error pops it with its transaction.
         unsafe {
@@ -129,7 +129,8 @@ impl Spi {
         Ok(Rows::take())
     }
 
-    /// Prepares an INSERT of values that is to be run many times. This backend keeps its plan, which is one whatever they are.
+    /// Prepares an INSERT of values that is to be run many times. This backend keeps its plan, which is the same
+    /// for all values.
     pub(crate) fn prepare_insert(&self, sql: &str, types: &[pg_sys::Oid]) -> Result<Plan<'_>, Error> {
         self.prepare_with(sql, types, Planning::Once)
     }

@@ -97,7 +97,7 @@ fn watch(mut child: Child, launch: &mut Launch) -> bool {
             child.stop();
             return has_loaded;
         }
-        // Without a deadline it ends by what is written, by the guardian's end, or by the latch.
+        // Without a deadline, a line of the log, the guardian's end or the latch ends the wait.
         wait(child.descriptor(), Interest::Readable, None);
     }
 }

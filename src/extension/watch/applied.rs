@@ -124,7 +124,7 @@ fn tell_of_left(table: &str, failure: &Failure) {
     notice::tell(PgLogLevel::WARNING, &message, Some(&hint));
 }
 
-/// The keys that a row was and is known by, printed.
+/// The keys of a row before and after a change, printed.
 #[derive(Default)]
 struct Touched {
     /// Keys whose vector goes, or is known already.

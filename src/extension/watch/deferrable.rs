@@ -20,7 +20,7 @@ pub(super) struct Deferrable {
     deferred: Option<String>,
 }
 
-/// The constraints of a target, by what fires them.
+/// The constraints of a target, by the statements that fire them.
 #[derive(Default)]
 pub(super) struct Constraints {
     /// INSERT or UPDATE.

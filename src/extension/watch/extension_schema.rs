@@ -23,7 +23,7 @@ pub(crate) struct ExtensionSchema {
     /// The owner of the extension's tables.
     pub(crate) owner: pg_sys::Oid,
     pub(crate) vector_type: pg_sys::Oid,
-    /// Nothing that is a type, before pgvector 0.7.
+    /// The number of no type before pgvector 0.7.
     pub(crate) halfvec_type: pg_sys::Oid,
     /// The table `clip_watches`.
     pub(crate) watches: pg_sys::Oid,

@@ -85,7 +85,7 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
-        // After an ERROR the memory context is gone with what was in it.
+        // After an ERROR the memory context is gone with all that was in it.
         if !self.by_value && !std::thread::panicking() {
             // SAFETY: a value that was allocated for this key, and is freed nowhere else.
             unsafe { pg_sys::pfree(self.datum.cast_mut_ptr()) };

@@ -129,8 +129,9 @@ impl Firing {
         Transition { on: self.table, are_few }
     }
 
-    /// Whether an UPDATE can have changed what is watched. A statement that names other columns only leaves the others as
-    /// they were, unless a trigger changes rows on their way into the table, or into one of its partitions.
+    /// Whether an UPDATE can have changed a watched column. A statement that names other columns only leaves the
+    /// others as they were, unless a trigger changes rows on their way into the table, or into one of its
+    /// partitions.
     fn can_have_changed(&self, watched: &Watched) -> bool {
         // SAFETY: the trigger is the running one, and so is its table, whose triggers PostgreSQL keeps for the statement.
         unsafe {

@@ -34,7 +34,7 @@ pub(crate) fn lock_photo(watched: &Watched) -> String {
     format!("{} FOR SHARE SKIP LOCKED", photo(watched))
 }
 
-/// A row has the same place and the same writer only as long as nothing has written to it.
+/// A row keeps its place and its writer until a transaction writes to it.
 const VERSION: &str = "pg_catalog.concat_ws(' ', s.tableoid, s.ctid, s.xmin)";
 
 /// The keys of photos that a statement inserted.

@@ -19,7 +19,7 @@ pub(crate) fn checksum_of(image: &[u8]) -> Checksum {
     Sha256::digest(image).into()
 }
 
-/// Runs an UPDATE of the target. An empty one is none.
+/// Runs an UPDATE of the target, unless its text is empty.
 pub(super) fn update(
     spi: &Spi,
     watched: &Watched,

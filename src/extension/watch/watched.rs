@@ -24,7 +24,7 @@ pub(crate) struct Source {
     pub(crate) image: Column,
     pub(crate) key: Column,
     pub(crate) key_type: KeyType,
-    /// Whether two rows cannot have the same key in the middle of a transaction either.
+    /// Whether keys are unique in the middle of a transaction too.
     pub(crate) is_unique_at_once: bool,
     /// Whether a row says where its photo lies. No process of the server fetches it: a feeder brings its bytes.
     pub(crate) is_by_reference: bool,

@@ -1,4 +1,4 @@
-//! The statements on what is written down of watches and of the database's model.
+//! The statements on the tables of watches and of the database's model.
 
 /// Deletes the rows of tables that were dropped, unless another session is about to.
 pub(crate) fn forget_dropped(schema: &str) -> String {

@@ -42,7 +42,7 @@ pub(crate) enum Storage {
 }
 
 impl Storage {
-    /// Refuses what is none.
+    /// Refuses any other name.
     pub(crate) fn read(text: &str) -> Result<Storage, Error> {
         [Storage::Vector, Storage::Halfvec].into_iter().find(|storage| storage.name() == text).ok_or_else(
             || {

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_said() {
+    fn a_missing_folder_is_named() {
         let refused = Parts::of(snapshot("a/model", &["onnx/x"]), Some("on"), None);
         assert!(matches!(refused, Err(Error::UnusableRepository { .. })));
     }

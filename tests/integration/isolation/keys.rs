@@ -1,4 +1,4 @@
-//! Keys are what their type says they are: no setting of a session, and no other spelling of an equal key, loses a vector
+//! Keys are compared by their type: no setting of a session, and no other spelling of an equal key, loses a vector
 //! or leaves one behind.
 
 use pg_clip_tests::isolation::Sessions;

@@ -10,7 +10,7 @@ sql() { chroot --userspec="$user" "$root" /usr/local/lib/postgresql/psql -XAtq -
 mount -t proc proc /proc
 mount --rbind /dev "$root/dev"
 
-# The entry point is the first process of a container, and reaps what it leaves.
+# The entry point is the first process of a container, and reaps the processes that it leaves.
 start() {
     unshare --mount --pid --fork --kill-child sh -c '
         root=$1 user=$2

@@ -61,7 +61,7 @@ struct Changes {
     lines: Option<Range<usize>>,
     /// The marker of an extended sequential frame. A baseline one says the same to the decoder, which knows no other.
     extended: Option<usize>,
-    /// A segment of JFIF, whose colours are YCbCr whatever another one says.
+    /// A segment of JFIF: the colours are YCbCr, also where another segment says otherwise.
     jfif: bool,
     /// Where Adobe's segment says how colours are coded.
     adobe: Option<usize>,

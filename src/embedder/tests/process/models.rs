@@ -1,6 +1,6 @@
 //! Models in the layouts of their exporters: loaded, recognised, and right.
 //!
-//! `tests/parity/layouts.py` makes the models in `tests/data/models` and writes what PyTorch computes with them.
+//! `tests/parity/layouts.py` makes the models in `tests/data/models` and writes PyTorch's vectors of them.
 
 use std::collections::HashMap;
 use std::fs;

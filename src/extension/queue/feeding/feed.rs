@@ -268,7 +268,7 @@ impl Feeding<'_> {
         Ok(jobs.into_iter().map(|job| (job.key.clone(), job)).collect())
     }
 
-    /// The vectors of images, and which of them are copies of what the same bytes had.
+    /// The vectors of images, and which of them are copies of vectors that the same bytes had.
     fn vectors(
         &self,
         model: &Model,

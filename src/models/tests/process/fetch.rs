@@ -405,7 +405,7 @@ fn a_listing_that_leads_elsewhere_is_refused() {
 }
 
 #[test]
-fn a_hub_that_is_not_there_or_is_none_is_said() {
+fn a_hub_that_is_away_or_has_no_address_is_named() {
     let installer = Installer::new("http://127.0.0.1:9");
     assert!(installer.fail("fetch", &[REPOSITORY]).contains("cannot be fetched"));
     let installer = Installer::new("nonsense");

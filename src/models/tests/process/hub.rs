@@ -1,4 +1,4 @@
-//! A hub on loopback that serves the demo model, and does wrong what a test tells it to.
+//! A hub on loopback that serves the demo model, with the faults that a test sets.
 
 use std::collections::BTreeMap;
 use std::fs;
