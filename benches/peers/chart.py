@@ -40,7 +40,7 @@ def shown(row: Row, precision: str) -> list[System]:
 
 
 def is_shown(row: Row, columns: list[System]) -> bool:
-    """Rows that compare, and of what clients get at once only how much."""
+    """Rows that compare, and of the figures of several clients only the rates."""
     return columns[0] in row.figures and any(system in row.figures for system in columns[1:]) and "p95" not in row.name
 
 

@@ -46,12 +46,12 @@ pub fn wire(mut stream: &[u8]) {
         }
         if let Ok(answer) = Answer::decode(header.kind, body) {
             let mut written = Vec::new();
-            answer.encode(&mut written).expect("what was read can be written");
+            answer.encode(&mut written).expect("a frame that was read can be written");
             let again =
-                Answer::decode(header.kind, &written[FrameHeader::SIZE..]).expect("what was written is read");
+                Answer::decode(header.kind, &written[FrameHeader::SIZE..]).expect("a written frame is read");
             // NaN is not equal to itself, and its bytes are.
             let mut once_more = Vec::new();
-            again.encode(&mut once_more).expect("what was read can be written");
+            again.encode(&mut once_more).expect("a frame that was read can be written");
             assert_eq!(written, once_more);
         }
     }

@@ -1,8 +1,8 @@
 //! ONNX Runtime, loaded from the library that the settings name.
 //!
-//! The library is loaded by the first model and not at start: a missing one is then an answer that names the file, and
-//! the server is none the worse. ONNX Runtime writes telemetry into the home folder unless `ORT_DISABLE_TELEMETRY` is
-//! set before it is loaded, which the guardian does; without it nothing is loaded.
+//! The library is loaded by the first model and not at start: a missing one is then an answer that names the file,
+//! and the server goes on. ONNX Runtime writes telemetry into the home folder unless `ORT_DISABLE_TELEMETRY` is set
+//! before it is loaded, which the guardian does; without the variable, the library is not loaded.
 
 mod mapped_file;
 mod outline;

@@ -8,7 +8,7 @@
 //!    have ended, no change of a row leaves the index out;
 //! 2. the rows are read, and from then on writers add to the index;
 //! 3. once all transactions that did not have ended, the rows that came meanwhile are added;
-//! 4. once no transaction is left that could see a row that is in the index no more, queries may use it.
+//! 4. once no transaction is left that could see a row that the index lacks, queries may use it.
 //!
 //! No lock is held between the steps, and none within them that keeps readers or writers away. PostgreSQL itself
 //! holds one on the table from the first phase to the last. Here, VACUUM FULL would wait for that lock with a

@@ -12,9 +12,10 @@
 //! An entry that is removed reaches new sessions only: an open session does not know the value that the server's
 //! configuration has below it.
 //!
-//! Where nothing sets `clip.model` at all, the model counts that is written down in `clip_database_model`, by the owner of
-//! the database with `clip_watch` or `clip_migrate`. Settings are not in a dump, and that table is: without it, a restored
-//! database would be searched with another model than made its vectors, and nothing would say so.
+//! Where nothing sets `clip.model` at all, the model counts that is written down in `clip_database_model`, by the
+//! owner of the database with `clip_watch` or `clip_migrate`. Settings are not in a dump, and that table is:
+//! without it, a restored database would be searched with another model than the one of its vectors, and nothing
+//! would say so.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -66,9 +67,9 @@ pub(crate) fn checked_name(name: &str) -> Result<String, Error> {
     if is_model_name(name) { Ok(name.to_owned()) } else { Err(Error::BadModelName(name.to_owned())) }
 }
 
-/// The value that counts, whether or not it can be a model's name. Costs next to nothing while nothing in the database
-/// changes. An error where nothing sets it and the extension is of another version than the library: a search with another
-/// model than made the vectors would find the wrong photos.
+/// The value that counts, whether or not it can be a model's name. Costs next to nothing while nothing in the
+/// database changes. An error where nothing sets it and the extension is of another version than the library: a
+/// search with another model than the one of the vectors would find the wrong photos.
 fn name() -> Result<String, Error> {
     // SAFETY: plain reads of this backend's state.
     let sees_catalogs = unsafe { pg_sys::IsTransactionState() && pg_sys::MyDatabaseId != pg_sys::InvalidOid };
@@ -212,8 +213,8 @@ pub(crate) fn is_written_down(extension: &ExtensionSchema) {
     WRITTEN_READ_AT.set(None);
 }
 
-// When the model that is written down was read: after how many messages about changes by others, see [`Moment`]. A transaction
-// that writes reads it anew each time.
+// When the model that is written down was read, as the number of messages about other backends' changes, see
+// [`Moment`]. A transaction that writes reads it anew each time.
 thread_local! {
     static WRITTEN_READ_AT: Cell<Option<u64>> = const { Cell::new(None) };
     static WRITTEN: RefCell<Option<String>> = const { RefCell::new(None) };

@@ -267,7 +267,7 @@ impl Error {
                 ))
             }
             Error::NoColumn { .. } | Error::ColumnType { .. } => Some(
-                "Source and target need columns of the same types. SELECT clip_watch('...') again names others."
+                "Source and target need columns of the same types. SELECT clip_watch('...') again can name other columns."
                     .to_owned(),
             ),
             Error::NotUnique { column, table } => {

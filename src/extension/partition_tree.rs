@@ -41,8 +41,8 @@ pub(crate) fn below(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     tree
 }
 
-/// Whether this backend knows all partitions that the committed transactions attached, whose rows it can see. It does not
-/// where a transaction that attaches or detaches one is under way.
+/// Whether this backend knows all partitions whose rows it can see. It does not while a transaction attaches or
+/// detaches one.
 pub(crate) fn is_known(table: &Table) -> bool {
     if !table.is_partitioned {
         return true;

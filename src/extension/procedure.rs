@@ -51,8 +51,9 @@ impl Procedure {
         self.step_after(|| Ok(()), body)
     }
 
-    /// A step under a lock on a table, for a caller that `check` accepts before and after the wait for it. The wait is as long as
-    /// it takes, and holds no lock and no snapshot that the holder could wait for. The step sees what the holder has committed.
+    /// A step under a lock on a table, for a caller that `check` accepts before and after the wait for it. The wait
+    /// is as long as it takes, and holds no lock and no snapshot that the holder could wait for. The step sees the
+    /// holder's commit.
     pub(crate) fn step_under<R>(
         &self,
         table: pg_sys::Oid,

@@ -72,7 +72,7 @@ pub(crate) fn define() {
     GucRegistry::define_int_guc(
         c"clip.queue_poll_interval",
         c"Sets how often each database is searched for photos that were not announced.",
-        c"A photo is announced when it is committed; this is for those where that was missed.",
+        c"A photo is announced when it is committed; this is for photos whose announcement was missed.",
         &QUEUE_POLL_INTERVAL,
         1,
         i32::MAX / 1000,
@@ -120,8 +120,8 @@ pub(crate) fn define() {
     );
     GucRegistry::define_string_guc(
         c"clip.execution_provider",
-        c"Sets what the embedder computes on.",
-        c"cpu is what there is; with any other name the embedder computes on the processor as well, and says so.",
+        c"Sets the processor that the embedder computes on.",
+        c"cpu is the only one; with any other name the embedder computes on the processor as well, and says so.",
         &EXECUTION_PROVIDER,
         GucContext::Sighup,
         GucFlags::empty(),

@@ -1,8 +1,8 @@
 //! Claiming, fetching and handing over, beside one another.
 //!
-//! Each table has a pipeline of its own, with two connections: a table that is locked or slow delays no other. Places
-//! bound what a pipeline holds: one is taken for each photo before it is claimed, and left once it is handed over. All
-//! pipelines share the fetches at a time, and the memory.
+//! Each table has a pipeline of its own, with two connections: a table that is locked or slow delays no other.
+//! Places bound the photos that a pipeline holds: a photo takes one before it is claimed, and leaves it once it is
+//! handed over. All pipelines share the fetches at a time, and the memory.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -123,10 +123,10 @@ impl Pipeline {
                 },
                 () = told => {
                     if *ending.borrow() {
-                        log::line("ending at once: what is claimed is fetched again when its lease ends");
+                        log::line("ending at once: claimed photos are fetched again when their lease ends");
                         return ended;
                     }
-                    log::line("ending: handing over what is claimed");
+                    log::line("ending: handing over the claimed photos");
                     let _ = end.send(true);
                 }
             }

@@ -16,7 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub(crate) fn connector(checks: bool) -> MakeRustlsConnect {
     let config = if checks {
         let mut roots = RootCertStore::empty();
-        // One that cannot be read is left out: a server that has it is refused.
+        // A root that cannot be read is left out: a server whose certificate needs it is refused.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
     } else {

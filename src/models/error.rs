@@ -30,7 +30,7 @@ pub(crate) enum Error {
     UnusableFolder { path: PathBuf, reason: String },
     #[error("model has no variant \"{variant}\"")]
     UnknownVariant { variant: String, available: Vec<String> },
-    #[error("file \"{file}\" is not what it must be")]
+    #[error("file \"{file}\" is another one than expected")]
     WrongFile { file: String, expected: String, found: String },
     #[error("{} is no record of a model", path.display())]
     BadRecord { path: PathBuf, reason: String },
@@ -89,7 +89,7 @@ impl Error {
     fn hint(&self) -> String {
         match self {
             Error::Embedder(EmbedderError::Io { source, .. }) if is_full(source) => {
-                "Make room and give the same command again, or discard what is there with `remove`.".to_owned()
+                "Make room and give the same command again, or discard the files with `remove`.".to_owned()
             }
             Error::BadRepository { .. } => {
                 "Give it as OWNER/NAME or OWNER/NAME@REVISION, or give a name that `pg_clip_embedder catalogue` lists.".to_owned()

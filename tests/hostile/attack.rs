@@ -15,7 +15,7 @@ use super::related::related;
 use super::rows;
 use crate::database::TestDatabase;
 
-/// Statements of one batch, about; with so many a batch that fails can be read.
+/// About so many statements in one batch: a batch that fails can still be read.
 const BATCH: usize = 100;
 
 /// The outcome of a run.

@@ -11,7 +11,7 @@ pub(super) enum Role {
     Stranger,
 }
 
-/// A table of photos as it was meant to become; a statement that failed or came later may have made it another.
+/// A table of photos as it was meant; a failed or a later statement may have changed it.
 #[derive(Clone)]
 pub(super) struct Source {
     pub(super) table: String,

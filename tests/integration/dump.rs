@@ -212,7 +212,8 @@ fn the_partitions_of_a_replicated_watch_are_restored_as_they_were() {
     assert!(!destination.log().contains("did not follow"), "{}", destination.log());
 }
 
-/// The watch of 50 restored photos embeds new ones, copies the vectors of those that are there, and forgets.
+/// Panics unless the watch of 50 restored photos embeds new photos, copies the vectors of known bytes, and deletes the
+/// vectors of deleted photos.
 #[track_caller]
 fn assert_watches(client: &mut Client, photos: &[Vec<u8>], inferences_before: i64) {
     client.execute(INSERT, &[&&photos[49..52]]).expect("photos are inserted");

@@ -30,7 +30,7 @@ fn update(client: &mut Client, number: i32, pictures: &[Vec<u8>]) {
     client.execute(update, &[&photo, &i64::from(number % PHOTOS + 1)]).expect("a photo is changed");
 }
 
-/// Reads the target first: a transaction that holds a lock on it when it waits for another.
+/// Reads the target first: the transaction holds a lock on it while it waits for another one.
 fn read_and_update(client: &mut Client, number: i32, pictures: &[Vec<u8>]) {
     let mut transaction = client.transaction().expect("a transaction");
     transaction.query("SELECT count(*) FROM image_embeddings", &[]).expect("a look at the target");

@@ -38,7 +38,7 @@ fn poison_among_photos_is_set_aside_and_can_be_repaired() {
     wait_for_the_queue(&mut client);
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM clip_failures"), 9);
 
-    // Repaired behind the trigger's back.
+    // Repaired without firing the trigger.
     run(&mut client, "SET session_replication_role = replica");
     client
         .execute(

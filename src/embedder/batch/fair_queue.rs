@@ -52,7 +52,7 @@ impl<T> FairQueue<T> {
         self.take(|_| true)
     }
 
-    /// Takes the next one and more that are the `same` as it, in turn, as many as the `limit` of that one allows.
+    /// Takes the next one, and in turn more that are the `same` as it, up to the `limit` of the first.
     pub(super) fn pop_batch(
         &mut self,
         limit: impl FnOnce(&T) -> usize,
@@ -68,8 +68,8 @@ impl<T> FairQueue<T> {
         batch
     }
 
-    /// Takes the first one that fits of the first connection that has one, which ends the turn of both the connection
-    /// and its party.
+    /// Takes the first fitting one of the first connection that has one. That ends the turn of the connection and
+    /// of its party.
     fn take(&mut self, fits: impl Fn(&T) -> bool) -> Option<T> {
         let find = |connection: &Line<u64, VecDeque<T>>| connection.waiting.iter().position(&fits);
         let (party, connection, place) = self.parties.iter().enumerate().find_map(|(party, line)| {

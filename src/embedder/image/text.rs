@@ -43,7 +43,7 @@ impl Text {
     pub(crate) fn hint(self) -> &'static str {
         match self {
             Text::Base64 => "Decode it, as decode(…, 'base64') does.",
-            Text::DataUrl => "Decode what is behind its comma, as decode(…, 'base64') does.",
+            Text::DataUrl => "Decode the text behind its comma, as decode(…, 'base64') does.",
             Text::Bytea => "Cast the text to bytea.",
             Text::Hexadecimal => "Decode it, as decode(…, 'hex') does.",
             Text::Mangled => "Read the file as bytes: from text it cannot be restored.",

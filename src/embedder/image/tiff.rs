@@ -99,7 +99,7 @@ impl Samples {
             3 => return Err(unsupported("its colours are in a palette")),
             6 => return Err(unsupported("its colours are YCbCr")),
             8..=10 => return Err(unsupported("its colours are L*a*b*")),
-            _ => return Err(unsupported("what its colours mean is not said")),
+            _ => return Err(unsupported("it does not say what its colours mean")),
         };
         if !matches!(bits, 8 | 16) && (bits, colours) != (1, 1) {
             return Err(unsupported(&format!("its samples have {bits} bits")));

@@ -88,8 +88,8 @@ impl<'a> Call<'a> {
                     Reason::NotReady,
                     "the queue of this database is filled by a subscription",
                 )
-                .with_detail("The jobs in it are those of the publisher, and no photo is embedded here.")
-                .with_hint("Publish tables by their names, and not those of pg_clip."));
+                .with_detail("The jobs in it are the publisher's, and no photo is embedded here.")
+                .with_hint("Publish tables by their names, and not pg_clip's tables."));
             }
             refuse_subscribed(&pair.target)?;
             let total = find::count(spi, &pair, verify)?;

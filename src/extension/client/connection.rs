@@ -170,8 +170,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads bytes that have come. Returns whether there were any. The frames in it are to be taken out before the
-    /// next call, so that the inbox never holds much more than one.
+    /// Reads bytes that have come. Returns whether there were any. The caller takes the frames out before the next
+    /// call, so that the inbox never holds much more than one.
     fn receive(&mut self) -> Result<bool, Error> {
         let mut chunk = [0; 16 << 10];
         loop {

@@ -35,8 +35,8 @@ pub(crate) struct Embedding {
     pub(crate) fingerprint: Fingerprint,
 }
 
-/// Embeds the inputs: an answer for each, in their order, with an error of its own where one has
-/// no embedding. An error of the whole is one of the transport. The priority is that of images; texts never wait for them.
+/// Embeds the inputs: an answer for each, in their order, with an error of its own for an input without an
+/// embedding. The outer error is one of the transport. The priority counts for images; texts never wait for them.
 pub(crate) fn embed(
     model: &str,
     inputs: &[Input],

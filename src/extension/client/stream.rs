@@ -125,7 +125,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether the embedder that died may not have been the one that was asked.
+    /// Whether the embedder may have died before it was asked.
     fn may_be_sent_again(&self, give_up: Instant) -> bool {
         let is_welcomed = self.line.as_ref().is_some_and(|line| line.connection.is_welcomed());
         let is_on_kept_line = self.batches.front().is_some_and(|first| first.is_on_kept_line);

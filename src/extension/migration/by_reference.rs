@@ -41,7 +41,7 @@ pub(super) fn queue(spi: &Spi, task: &Task) -> Result<usize, Error> {
     }
     let message = format!("{dead} photos of table {} cannot be had or embedded", pair.source.name);
     Err(refuse(Reason::NotReady, message).with_detail("clip_failures says why.").with_hint(
-        "Mend them and call clip_retry, or delete them, then call clip_migrate again. What is done is kept.",
+        "Mend them and call clip_retry, or delete them, then call clip_migrate again. Finished rows are kept.",
     ))
 }
 

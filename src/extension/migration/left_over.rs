@@ -45,7 +45,7 @@ pub(super) fn check(spi: &Spi, task: &Task, failure: Option<&str>) -> Result<Lef
     if before.iter().any(is_lost) { Err(refuse_lost(spi, &task.pair)?) } else { Ok(LeftOver::Queued) }
 }
 
-const AGAIN: &str = "then call clip_migrate again. What is done is kept.";
+const AGAIN: &str = "then call clip_migrate again. Finished rows are kept.";
 
 /// The key and the checksum of a row.
 type Row = (Option<Key>, Option<CString>);

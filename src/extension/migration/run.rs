@@ -24,7 +24,8 @@ use crate::watching::Storage;
 
 /// Searches and writers wait for a lock on the table at most so many milliseconds in a row.
 const PATIENCE: u32 = 50;
-/// After so many attempts it is doubled each time, for transactions on the table leave no gap of that length.
+/// After so many attempts the wait is doubled each time, because transactions on the table leave no gap of that
+/// length.
 const PATIENT_ATTEMPTS: u32 = 40;
 const MOST_PATIENCE: u32 = 800;
 /// Milliseconds between two looks at photos that the queue is to embed.

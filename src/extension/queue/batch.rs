@@ -98,7 +98,8 @@ impl Batches {
         }
     }
 
-    /// Whether another batch may be begun: behind those that the embedder has, unless one of these is alone.
+    /// Whether another batch may be begun: behind the batches that the embedder has, unless one of these is a photo
+    /// alone.
     pub(super) fn has_room(&self) -> bool {
         self.begun.len() < self.lane.batches_at_once() && !self.begun.iter().any(|begun| begun.is_alone)
     }

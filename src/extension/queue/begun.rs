@@ -125,8 +125,8 @@ impl Begun {
         }
     }
 
-    /// Adds the vectors of the model that the target is being moved to, where there are none yet. `kept` has those that were
-    /// made before.
+    /// Adds the vectors of the model that the target is being moved to, where there are none yet. `kept` returns
+    /// vectors that were made before.
     pub(super) fn add_next(&mut self, kept: impl Fn(&str, Checksum) -> Option<Vec<f32>>) {
         let Some(next) = &self.model.next else {
             return;

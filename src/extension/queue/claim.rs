@@ -34,8 +34,8 @@ impl Job {
     }
 }
 
-/// Gives up the claims of workers before this one. Only the one that has the lane's lock may call this. `was_slow` is the table
-/// that held the last one up until its end: it counts as slow from now on.
+/// Gives up the claims of workers before this one. Only the worker that has the lane's lock may call this.
+/// `was_slow` is the table that held the last worker up until its end: it counts as slow from now on.
 pub(super) fn recover(
     spi: &Spi,
     extension: &ExtensionSchema,
@@ -87,8 +87,8 @@ pub(super) enum Claim {
     Later,
 }
 
-/// Claims the next jobs of a table: one that is to be embedded alone, if that `may_be_alone`, or as many others as the lane takes
-/// at once.
+/// Claims the next jobs of a table: one that is to be embedded alone, if `may_be_alone`, or as many other jobs as
+/// the lane takes at once.
 pub(super) fn claim(
     spi: &Spi,
     extension: &ExtensionSchema,
@@ -133,7 +133,7 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// The table that is next among those that are due: of the next owner, its next table.
+    /// The next of the tables that are due: the next table of the next owner.
     pub(super) fn next(&mut self, due: &[&Waiting]) -> Option<pg_sys::Oid> {
         let owner = after(self.owner, due.iter().map(|waiting| waiting.owner.into()))?;
         let of_owner = due.iter().filter(|waiting| u32::from(waiting.owner) == owner);

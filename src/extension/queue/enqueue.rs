@@ -70,7 +70,8 @@ impl<'a> Jobs<'a> {
         clear(self.spi, self.extension, self.source)
     }
 
-    /// In the order of the keys, so that two statements on the same photos wait for one another in one order.
+    /// In the order of the keys: two statements on the same photos then lock them in the same order, and cannot
+    /// deadlock.
     fn run(&self, statement: &str, mut keys: Vec<String>) -> Result<(), Error> {
         keys.sort_unstable();
         keys.dedup();

@@ -62,8 +62,8 @@ pub(super) fn is_of_table(code: Code) -> bool {
     )
 }
 
-/// Writes the disposition of a job down, unless the job has changed since it was claimed. Returns whether that is done: it is
-/// not while another transaction has the job locked.
+/// Writes the disposition of a job down, unless the job has changed since it was claimed. Returns false while
+/// another transaction has the job locked.
 pub(super) fn try_settle(
     spi: &Spi,
     extension: &ExtensionSchema,
@@ -80,8 +80,8 @@ pub(super) fn try_settle(
     Ok(!has_rows(&sql::exists(&extension.schema))?)
 }
 
-/// Has this transaction hold jobs of one source, and returns which of them it does: not one that has changed, or that
-/// another transaction has locked.
+/// Locks jobs of one source, and returns which of them this transaction then holds: no job that has changed, or
+/// that another transaction has locked.
 pub(super) fn hold_all(
     spi: &Spi,
     extension: &ExtensionSchema,

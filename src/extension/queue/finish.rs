@@ -40,7 +40,7 @@ pub(super) enum Outcome {
     /// The photo cannot be embedded, and will not be tried again if `dead`.
     Failed { failure: Failure, dead: bool },
     /// The photo that a feeder was to bring cannot be had or embedded, and will not be tried again if `dead`.
-    /// `checksum` is that of its bytes, where it came to those.
+    /// `checksum` is that of its bytes, where the feeder had them.
     Unfed { reference: String, checksum: Option<Checksum>, failure: Failure, dead: bool },
     /// There is no photo.
     Absent,

@@ -43,8 +43,8 @@ static AT_WORK_ON: AtomicU32 = AtomicU32::new(0);
 /// How often a transaction has been let go on since its cancel.
 static GRANTED: AtomicU32 = AtomicU32::new(0);
 
-/// Has this process leave a file under this name if a transaction has to end it. Returns the table that the process before this
-/// one was at work on, where it was ended so.
+/// Has this process leave a file under this name if a transaction has to end it. Returns the table that the process
+/// before this one was at work on, if a transaction had to end that process.
 pub(super) fn mark_a_slow_end(path: &str) -> Option<pg_sys::Oid> {
     let mark = std::fs::read(path).unwrap_or_default();
     let _ = std::fs::remove_file(path);

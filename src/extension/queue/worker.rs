@@ -277,8 +277,8 @@ impl Worker {
     }
 }
 
-/// Ends the worker if another session waits to drop, rename or copy its database: that session holds a lock that tells,
-/// and waits 5 seconds for other connections to end. The launcher starts it again.
+/// Ends the worker if another session waits to drop, rename or copy its database: that session holds a lock by
+/// which the worker notices, and waits 5 seconds for other connections to end. The launcher starts it again.
 fn leave_if_wanted() {
     // SAFETY: no transaction is open while this worker waits; the end of this one releases the lock.
     let free = unsafe {

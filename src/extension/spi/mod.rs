@@ -152,8 +152,8 @@ impl Spi {
         Ok(Plan::of(plan, types.len(), planning))
     }
 
-    /// As [`Spi::open`], of a query whose plan is kept: one that reads a transition table of the trigger that runs on this
-    /// table, and nothing else. How to do that does not depend on how many rows there are.
+    /// As [`Spi::open`], of a query whose plan is kept: one that reads a transition table of the trigger that runs
+    /// on this table, and nothing else. The plan does not depend on the number of rows.
     pub(crate) fn open_kept(&self, sql: &str, trigger_on: pg_sys::Oid) -> Result<Cursor<'_>, Error> {
         let statement = Statement {
             text: sql.to_owned(),
@@ -217,8 +217,8 @@ impl Drop for Spi {
 pub(crate) struct Transition {
     /// The table that the trigger is on.
     pub(crate) on: pg_sys::Oid,
-    /// Whether they have so few rows that each way to join them is good. Only then is a plan kept: it is made for as many rows as
-    /// there are.
+    /// Whether they have so few rows that each way to join them is good. Only then is a plan kept, because it is
+    /// made for the present number of rows.
     pub(crate) are_few: bool,
 }
 

@@ -41,7 +41,8 @@ pub(crate) fn ensure_running() -> Result<(), Error> {
     Err(Error::NoWorkerSlot("supervisor"))
 }
 
-/// A second later: the postmaster's own pause, so that a supervisor that cannot live does not spin.
+/// A second later, which is the postmaster's own pause: a supervisor that cannot live must not be started without
+/// end.
 const RESTART_SECONDS: i32 = 1;
 
 fn registration() -> pg_sys::BackgroundWorker {

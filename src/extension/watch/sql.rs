@@ -3,8 +3,8 @@
 //! Identifiers are quoted by PostgreSQL's own function, tables come with their schemas, and operators are those of
 //! `pg_catalog` or the key's own: a caller's search_path cannot change what a statement means.
 //!
-//! A transition table is never joined to a table that is written: PostgreSQL would carry its whole rows along, and read
-//! each photo for that. Its keys are taken out of it first.
+//! A transition table is never joined to a table that is written: PostgreSQL would carry its whole rows along, and
+//! read each photo for that. The statements take its keys out first.
 
 use super::next::NEXT_EMBEDDING;
 use super::watched::{Source, Watched};
@@ -28,8 +28,8 @@ pub(crate) fn photo(watched: &Watched) -> String {
     format!("SELECT s.{image}, {project}, {VERSION} FROM {source} AS s WHERE s.{key} {equals} $1")
 }
 
-/// As [`photo`], and no other transaction changes or deletes it before the end of this one. No row also where one is
-/// about to.
+/// As [`photo`], with a lock: no other transaction changes or deletes the photo before the end of this one. No row
+/// also where another transaction has it locked.
 pub(crate) fn lock_photo(watched: &Watched) -> String {
     format!("{} FOR SHARE SKIP LOCKED", photo(watched))
 }

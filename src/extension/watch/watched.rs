@@ -172,9 +172,9 @@ impl<'a> Watch<'a> {
         Ok(Watch { spi, extension, row, source: table, target, registration: None, is_by_reference: false })
     }
 
-    /// Whether the watch rests, because a subscription fills its target: the publisher embeds the photos, and a vector
-    /// that was written here would stand in the way of one that it sends. It does not rest where a subscription fills the
-    /// queue too: then the whole database is a copy, and its jobs wait.
+    /// Whether the watch rests, because a subscription fills its target: the publisher embeds the photos, and a
+    /// vector that was written here would conflict with the publisher's. It does not rest where a subscription
+    /// fills the queue too: then the whole database is a copy, and its jobs wait.
     pub(crate) fn rests(&self) -> bool {
         self.registration.is_some() && is_subscribed(self.target) && !is_subscribed(self.extension.queue)
     }

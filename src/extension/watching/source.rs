@@ -35,7 +35,7 @@ impl Source {
         if request.is_async() && table.is_temporary() {
             return Err(refuse(Reason::NotSupported, format!("table {} is temporary", table.name))
                 .with_detail(
-                    "The queue works in a session of its own, which sees no temporary table of others.",
+                    "The queue works in a session of its own, which sees no temporary table of another session.",
                 )
                 .with_hint("Watch it with mode => 'sync'."));
         }

@@ -59,7 +59,7 @@ impl Target {
                 Reason::NotReady,
                 format!("table {name} holds vectors of model {one} and of model {other}"),
             )
-            .with_hint("Delete those of one of them.")),
+            .with_hint("Delete the vectors of one of them.")),
             _ => Ok(one),
         }
     }

@@ -216,7 +216,11 @@ fn halves_that_are_widened_are_quantized_and_halves_that_are_not_are_left() {
     };
     let widened = graph(true);
     let rewritten = rewrite(&widened, &products::find(&widened).unwrap()).unwrap();
-    assert_eq!(operators(&rewritten)[0], "DynamicQuantizeLinear", "what widened the weights is gone");
+    assert_eq!(
+        operators(&rewritten)[0],
+        "DynamicQuantizeLinear",
+        "the cast that widened the weights is gone"
+    );
     assert_eq!(rewritten.added[0].tensor.shape, [4, 8]);
     assert!(rewritten.dropped.contains("w"));
     let found = products::find(&graph(false)).unwrap();

@@ -188,7 +188,7 @@ fn prepare(client: &mut Client, mode: &str, maintenance: Maintenance, tables: &[
     }
 }
 
-/// Writes behind the triggers' back.
+/// Writes without firing the triggers.
 fn silently(client: &mut Client, table: &str, statements: &str) {
     let disabled = format!(
         "BEGIN; ALTER TABLE {table} DISABLE TRIGGER USER; {statements}; ALTER TABLE {table} ENABLE TRIGGER USER; COMMIT"
@@ -200,7 +200,7 @@ fn silently(client: &mut Client, table: &str, statements: &str) {
 struct Beside {
     /// It has locked the table.
     is_locked: bool,
-    /// It has written to no other table: where the queue waits for it, it is at this one.
+    /// It has written to no other table: where the queue waits for it, the queue is at this table.
     is_alone: bool,
 }
 

@@ -92,7 +92,7 @@ impl Blocks for FirstBits<'_> {
 struct Run {
     /// Which of them are not zero, from the lowest bit on.
     values: u32,
-    /// How many blocks end: this one, and the ones behind it that have nothing. 0 where it goes on.
+    /// How many blocks end: this one, and the next blocks that have nothing. 0 where the block goes on.
     blocks: u16,
     /// The length of the codes and of their values.
     bits: u8,

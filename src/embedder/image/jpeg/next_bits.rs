@@ -103,8 +103,8 @@ impl Blocks for NextBits<'_> {
 /// The most codes that are read before the buffer is filled up.
 const AT_ONCE: u32 = 3;
 
-/// A code as a number. The lowest 5 bits are its length, with the sign. From bit 16 on one bit is set, with as many others
-/// before it as coefficients that are zero are passed; none where the block ends.
+/// A code as a number. The lowest 5 bits are its length, with the sign. From bit 16 on one bit is set, above as
+/// many unset bits as the code passes coefficients that are zero; none where the block ends.
 #[derive(Clone, Copy)]
 struct Code(u32);
 

@@ -30,10 +30,10 @@ use crate::watch::target::{Checksum, checksum_of};
 use crate::watch::watched::{LockWait, Watched};
 
 sql_function! {
-    /// `clip_feed(source regclass, keys text[], generations text[], reference_list text[], images bytea[],
-    /// reasons text[], messages text[], INOUT outcomes text[])`: for each photo its job, the reference that was fetched,
-    /// and its bytes or the reason why there are none, see [`Reason`](Why), with a message. Neither of both is a photo
-    /// that is gone. The outcomes are those of [`Ended`].
+    /// `clip_feed(source regclass, keys text[], generations text[], reference_list text[], images bytea[], reasons
+    /// text[], messages text[], INOUT outcomes text[])`: for each photo its job, the reference that was fetched,
+    /// and its bytes or the reason why there are none, see [`Reason`](Why), with a message. A photo with neither is
+    /// gone. The outcomes are those of [`Ended`].
     fn clip_feed(fcinfo) {
         // SAFETY: SQL declares the procedure with these arguments, which outlive its transactions.
         unsafe {

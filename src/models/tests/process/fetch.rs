@@ -178,7 +178,7 @@ fn a_file_with_another_hash_is_refused_and_removed() {
         });
         let installer = Installer::new(&hub.endpoint);
         let err = installer.fail("fetch", &[REPOSITORY]);
-        assert!(err.contains(&format!("file \"{file}\" is not what it must be")), "{err}");
+        assert!(err.contains(&format!("file \"{file}\" is another one than expected")), "{err}");
         assert!(err.contains("Expected: ") && err.contains(" 00000000") && err.contains("Found: "), "{err}");
         assert!(!installer.models_directory().join(".demo-clip.staging/demo-clip").join(file).exists());
     }
@@ -204,7 +204,7 @@ fn a_file_is_as_long_as_the_hub_says_or_refused() {
         state.listed.insert("config.json".to_owned(), json!({"size": 400}));
     });
     let installer = Installer::new(&hub.endpoint);
-    assert!(installer.fail("fetch", &[REPOSITORY]).contains("is not what it must be"));
+    assert!(installer.fail("fetch", &[REPOSITORY]).contains("is another one than expected"));
     hub.set(|state| {
         state.listed.insert("config.json".to_owned(), json!({"size": 500}));
     });
@@ -252,7 +252,7 @@ fn pins_and_lock_files_are_honoured() {
         state.files.insert("config.json".to_owned(), b"{}".to_vec());
     });
     let err = installer.fail("fetch", &["--lock", lock, "--name", "other"]);
-    assert!(err.contains("file \"config.json\" is not what it must be"), "{err}");
+    assert!(err.contains("file \"config.json\" is another one than expected"), "{err}");
 }
 
 #[test]
