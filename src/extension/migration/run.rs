@@ -210,8 +210,8 @@ impl Migration<'_> {
         }
     }
 
-    /// Waits for the queue or for transactions, whichever the rows without a second vector wait for. An error where they
-    /// wait for neither.
+    /// Waits for the queue or for transactions, whichever the rows without a second vector wait for. An error where
+    /// they wait for neither.
     fn wait_for_left_over(&self, round: &Round) -> Result<(), Error> {
         match self.step(|spi| left_over::check(spi, &self.task(spi)?, round.failure.as_deref()))? {
             LeftOver::Queued => {

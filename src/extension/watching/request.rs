@@ -78,12 +78,12 @@ impl Storage {
     pub(crate) fn fits_a_row(self, dimensions: u16) -> bool {
         const HALF_A_PAGE: usize = 4080;
         /// The bytes of a row beside its embedding.
-        const OTHERS: usize = 264;
+        const OTHER_COLUMNS: usize = 264;
         let bytes = match self {
             Storage::Vector => 4,
             Storage::Halfvec => 2,
         };
-        usize::from(dimensions) * bytes + OTHERS <= HALF_A_PAGE
+        usize::from(dimensions) * bytes + OTHER_COLUMNS <= HALF_A_PAGE
     }
 }
 

@@ -31,7 +31,7 @@ type Files = BTreeMap<String, Vec<u8>>;
 pub(crate) struct State {
     pub files: Files,
     /// Other repositories, by their names.
-    pub others: BTreeMap<String, Files>,
+    pub other_repositories: BTreeMap<String, Files>,
     /// The only commit of each repository.
     pub commit: String,
     /// Wrong entries of the listing, by path.
@@ -292,7 +292,7 @@ impl Shared {
 
 impl State {
     fn files_of(&self, repository: &str) -> Option<&Files> {
-        if repository == REPOSITORY { Some(&self.files) } else { self.others.get(repository) }
+        if repository == REPOSITORY { Some(&self.files) } else { self.other_repositories.get(repository) }
     }
 
     /// The files as the hub's interface lists them: files of 1 MB and more are in Git LFS, as graphs are.

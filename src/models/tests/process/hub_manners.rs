@@ -88,7 +88,8 @@ fn in_two_repositories() -> LoopbackHub {
         models.insert("README.md".to_owned(), b"# Models".to_vec());
         let rest = ["config.json", "preprocessor_config.json", "tokenizer.json"];
         let rest = rest.map(|path| (path.to_owned(), take(path))).into();
-        state.others = [("tests/models".to_owned(), models), ("tests/tokenizer".to_owned(), rest)].into();
+        state.other_repositories =
+            [("tests/models".to_owned(), models), ("tests/tokenizer".to_owned(), rest)].into();
     });
     hub
 }
@@ -139,7 +140,7 @@ fn the_catalogue_pins_the_commit_and_the_files() {
     let hub = LoopbackHub::start();
     hub.set(|state| {
         state.commit = commit.to_owned();
-        state.others = [("Xenova/clip-vit-base-patch32".to_owned(), state.files.clone())].into();
+        state.other_repositories = [("Xenova/clip-vit-base-patch32".to_owned(), state.files.clone())].into();
     });
     let installer = Installer::new(&hub.endpoint);
     let err = installer.fail("fetch", &["openai-vit-b-32"]);
