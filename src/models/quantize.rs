@@ -47,7 +47,7 @@ pub(crate) struct Plan {
     pub fingerprint: Fingerprint,
 }
 
-/// The counts of a graph.
+/// The outcome for a graph.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// Its path in the new model.

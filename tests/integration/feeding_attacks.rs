@@ -94,7 +94,7 @@ fn a_changed_table_is_fed_once_it_fits_again() {
         "SELECT clip_watch('photos', reference_column => 'path'); SELECT clip_grant_feeder('photos', 'feeder');
         SELECT clip_retry('photos')",
     );
-    // The pause of the table that could not be read has been forgotten, or its end is near.
+    // Ends the pause of the table that could not be read.
     run(&mut owner, "UPDATE clip_queue SET run_at = now(); DELETE FROM clip_queue_pauses");
     let again = claim(&mut feeder).remove(0);
     assert_eq!(again.reference.as_deref(), Some("a.jpg"));

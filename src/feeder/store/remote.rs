@@ -24,7 +24,7 @@ pub(super) struct Remote {
     is_web: bool,
 }
 
-/// The reason to try a request again, beside the queue's own tries: a server that is busy for a moment.
+/// The pauses before further tries of a request, beside the queue's own tries: a server may be busy for a moment.
 fn retries() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {

@@ -110,7 +110,7 @@ pub(super) fn find(graph: &Graph) -> Result<Found, String> {
 /// Leaves the last products out, and the first block where other blocks follow.
 fn choose(graph: &Graph, products: Vec<Product>) -> Vec<Product> {
     let by_node: HashMap<usize, &Product> = products.iter().map(|product| (product.node, product)).collect();
-    // Of each value, whether a product widened one of its inputs, and whether another product narrowed that again.
+    // Of each value, whether a product widened a value that it depends on, and whether another one narrowed that again.
     let (mut widened, mut narrowed) = (HashSet::new(), HashSet::new());
     let mut first = HashSet::new();
     for (place, node) in graph.nodes.iter().enumerate() {
