@@ -1,4 +1,4 @@
-//! What `clip_coverage` says before, during and after photos of a table get their embeddings.
+//! The counts of `clip_coverage` before, during and after photos of a table get their embeddings.
 
 use std::thread;
 use std::time::Instant;

@@ -1,6 +1,7 @@
-//! Uploads while everything that has a part in them is killed at random: no photo is lost, doubled or outdated.
+//! Uploads while all processes that have a part in them are killed at random: no photo is lost, doubled or
+//! outdated.
 //!
-//! `PG_CLIP_CHAOS_SEED` repeats the order of deaths of another run; when exactly they come, the machine decides.
+//! `PG_CLIP_CHAOS_SEED` repeats the order of deaths of another run; the machine decides when exactly they come.
 //! `PG_CLIP_CHAOS_ROUNDS` is how often the deaths of [`DEATHS`] come: 20 are 1,000 deaths.
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ const MOST_BEHIND: i64 = 600;
 /// Every photo of so many is stored with another picture first.
 const CHANGED: u32 = 5;
 
-/// What is killed, and how often in a round.
+/// The processes that are killed, and how often in a round.
 const DEATHS: [(Death, usize); 6] = [
     (Death::Embedder, 18),
     (Death::Worker, 12),
@@ -141,7 +142,7 @@ fn connect(database: &TestDatabase, name: &str) -> Client {
     })
 }
 
-/// Panics unless the error is one of a connection that was ended: nothing else may come of the deaths of others.
+/// Panics unless the error is one of a connection that was ended: other processes' deaths may cause no other error.
 #[track_caller]
 fn check_ended(error: &Error) {
     let by_the_server = error.code().is_none_or(|state| state.code().starts_with("57P"));

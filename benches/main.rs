@@ -1,4 +1,5 @@
-//! What pg_clip costs, and what it stands, measured through SQL on throwaway clusters with the demo model.
+//! The costs of pg_clip, and the loads that it stands, measured through SQL on throwaway clusters with the demo
+//! model.
 //!
 //! `cargo xtask bench` builds and installs in release mode and runs this: all of it, or the bench that is named. Each line is a
 //! median, or a percentile, of several tries in this one run, and where two things are compared, they take turns: the

@@ -1,4 +1,4 @@
-//! What a connection that embeds costs in memory, and the embedder.
+//! The memory that a connection that embeds costs, and that of the embedder.
 
 use pg_clip_tests::{TestCluster, pss_of_embedding, value};
 

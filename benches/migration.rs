@@ -18,7 +18,7 @@ const ROUNDS: i32 = 50;
 const QUERIES: [&str; 3] = ["a slice of pizza", "a dog", "something red"];
 const SEARCH: &str = "SELECT image_id, (embedding <=> clip_embed_text($1)) AS distance FROM image_embeddings
     ORDER BY embedding <=> clip_embed_text($1) LIMIT 10";
-/// What is around the switch.
+/// The time before and after the switch.
 const AROUND: Duration = Duration::from_secs(2);
 
 struct Search {

@@ -1,4 +1,4 @@
-//! What a role notices of another one that uses as much of pg_clip as it can.
+//! The delays of a role beside another one that uses as much of pg_clip as it can.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -112,7 +112,7 @@ fn beside_many_connections() {
     }
 }
 
-/// What keeps the processors busy without pg_clip: no other role is safe from that.
+/// A load that keeps the processors busy without pg_clip: no other role is safe from it.
 const PLAIN: &str = "SELECT count(sha256(image)) FROM pictures, generate_series(1, 10)";
 const EMBEDDING: &str = "SELECT clip_embed_images(array_agg(image)) FROM pictures";
 
@@ -126,7 +126,7 @@ fn shop(client: &mut Client, name: &str, mode: &str) {
     );
 }
 
-/// None of the calls may fail: what a role asks for beyond its share waits.
+/// None of the calls may fail: requests beyond a role's share wait.
 fn greedy(database: &TestDatabase, statement: &str, stop: &AtomicBool, answered: &AtomicUsize) {
     let mut client = database.connect_as("greedy");
     while !stop.load(Ordering::Relaxed) {
@@ -135,7 +135,7 @@ fn greedy(database: &TestDatabase, statement: &str, stop: &AtomicBool, answered:
     }
 }
 
-/// Each call is for what was not embedded before, and none may fail.
+/// Each call is for an input that was not embedded before, and none may fail.
 fn calls(client: &mut Client, pictures: &[Vec<u8>], round: u32) -> [Vec<Duration>; 2] {
     let [mut texts, mut photos] = [Vec::new(), Vec::new()];
     for number in 0..CALLS {

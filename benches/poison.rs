@@ -44,7 +44,7 @@ pub(crate) fn measure() {
     }
     assert_eq!((embedded, failed), (i64::from(PHOTOS) - 10, 10));
 
-    // Repaired behind the trigger's back, so that it is clip_retry that finds them.
+    // Repaired without firing the trigger, so that clip_retry has to find them.
     run(&mut client, "SET session_replication_role = replica");
     let repair = "UPDATE photos SET image = $1 WHERE id::text IN (SELECT key FROM clip_failures)";
     client.execute(repair, &[&variant(&pictures[1], PHOTOS)]).expect("a repair");

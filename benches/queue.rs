@@ -1,4 +1,4 @@
-//! What an upload and a search cost while a table is watched in async mode, and how fast the queue embeds.
+//! The costs of an upload and a search while a table is watched in async mode, and the speed of the queue.
 
 use std::ffi::OsStr;
 use std::ops::Range;
@@ -29,14 +29,14 @@ const ROUNDS: u32 = 4;
 /// Searches on a machine that does nothing else: so many before the uploads, and so many after the backlog.
 const SEARCHES: usize = 300;
 
-/// What goes on beside a search.
+/// The work beside a search.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Uploads into tables that are not watched.
     UnwatchedUploads,
     /// The same uploads, half of them into the watched table.
     Uploads,
-    /// The queue works off what they left.
+    /// The queue works off the photos that they left.
     QueueAlone,
 }
 
@@ -57,7 +57,7 @@ impl Drop for Now<'_> {
 
 /// Measures with the demo model, or with the one in the `given` folder, which takes as long as it needs for 5,300 photos.
 pub(crate) fn measure(given: Option<&Path>) {
-    // As a server has it that must not lose what it has committed.
+    // The settings of a server that must not lose committed rows.
     let mut settings = vec![("synchronous_commit", "on")];
     if let Some(model) = given {
         let place = [model.parent().and_then(Path::to_str), model.file_name().and_then(OsStr::to_str)];

@@ -1,12 +1,12 @@
-//! What was stored against what is there: nothing is lost, doubled, outdated or unasked for.
+//! Compares the stored photos with the acknowledged ones: nothing is lost, doubled, outdated or unasked for.
 
 use pg_clip_tests::{run, variant};
 use postgres::Client;
 
 use crate::tally::report;
 
-/// `lost`: a photo that was acknowledged, or its vector, is not there. `stale`: photo, checksum or vector are not those of
-/// what was acknowledged last. `unasked`: vectors of no photo, and jobs that are left.
+/// `lost`: a photo that was acknowledged, or its vector, is not there. `stale`: photo, checksum or vector are not
+/// those of the photo that was acknowledged last. `unasked`: vectors of no photo, and jobs that are left.
 const RECONCILE: &str = "SELECT count(DISTINCT a.id) AS acknowledged,
     count(*) FILTER (WHERE photos.id IS NULL OR e.image_id IS NULL) AS lost,
     count(*) - count(DISTINCT a.id) AS double,

@@ -1,4 +1,5 @@
-//! What an ordinary role can do to a server, and to another role, in an hour: `PG_CLIP_ROLE_MINUTES` is another time.
+//! The harm that an ordinary role can do to a server, and to another role, in an hour: `PG_CLIP_ROLE_MINUTES` is
+//! another time.
 //!
 //! Several sessions of the role send random statements: calls, DDL, triggers, casts, types and operators of its own, on everything
 //! that pg_clip adds to a database. Another role searches and stores photos in the same database. Its times are compared with those
@@ -21,7 +22,7 @@ const MINUTES: u64 = 60;
 const SESSIONS: usize = 2;
 /// How long the other role's times are taken alone, and beside checksums; beside the attempts, four times as long.
 const TURN: Duration = Duration::from_secs(15);
-/// What the other role pauses between two calls: a shop is not a benchmark.
+/// The pause of the other role between two calls: a shop is not a benchmark.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const KINDS: [&str; 3] = [
@@ -109,7 +110,7 @@ fn seed(round: u64, session: usize) -> u64 {
     (round * SESSIONS as u64 + session as u64) * 100_000 + 1
 }
 
-/// Does something while sessions of the ordinary role are at work; `ended` takes what each of them returns.
+/// Does something while sessions of the ordinary role are at work; `ended` takes the result of each of them.
 fn beside<T: Send, R>(
     trial: &Trial,
     session: impl Fn(&Trial, usize, &AtomicBool) -> T + Sync,
@@ -139,7 +140,7 @@ fn compute_checksums(trial: &Trial, stop: &AtomicBool) {
     }
 }
 
-/// The role that uses pg_clip. Each call is for what was not embedded before, and none may fail.
+/// The role that uses pg_clip. Each call is for an input that was not embedded before, and none may fail.
 struct Shop {
     client: Client,
     pictures: Vec<Vec<u8>>,

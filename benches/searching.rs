@@ -14,10 +14,11 @@ const SEARCH: &str = "SELECT image_id FROM image_embeddings
 /// lane of texts keep two processors busy, and the images, which stand back, come to a fifth of their speed.
 pub(crate) const PAUSE: &str = "SELECT pg_sleep(0.02)";
 
-/// Searches one after the other, each by a text that was not embedded before, while there is `more` to do. Returns how long
-/// each took, with what `more` said it belongs to. Each is planned anew, as those of node-postgres and Prisma are: a plan
-/// that was made for a small table would be kept while the table grows. The index is used however few vectors there are:
-/// how long PostgreSQL takes to read a table from end to end would hide what is measured.
+/// Searches one after the other, each by a text that was not embedded before, while there is `more` to do. Returns
+/// how long each took, with the phase that `more` gave for it. Each is planned anew, as the queries of
+/// node-postgres and Prisma are: a plan that was made for a small table would be kept while the table grows. The
+/// index is used however few vectors there are: how long PostgreSQL takes to read a table from end to end would
+/// hide the measured times.
 pub(crate) fn search<T>(
     database: &TestDatabase,
     word: &str,

@@ -1,5 +1,6 @@
-//! Searches by words on a primary and on its standbys, all on this machine: how many a second each answers, and all of them
-//! together. They share the processors, so that the sum tells what several servers cost and not what several machines give.
+//! Searches by words on a primary and on its standbys, all on this machine: how many a second each answers, and all
+//! of them together. They share the processors, so that the sum tells the cost of several servers and not the gain
+//! of several machines.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;

@@ -1,4 +1,4 @@
-//! What statements on a watched table cost that have nothing to do with its photos' bytes.
+//! The costs of statements on a watched table that have nothing to do with its photos' bytes.
 
 use pg_clip_tests::{TestCluster, demo_photo, run, value, wait_for_the_queue};
 use postgres::Client;
@@ -86,7 +86,7 @@ fn after_finished_jobs(client: &mut Client, snapshot: &mut Client, mode: &str) {
     report_times(&format!("UPDATE or DELETE of one row, watched in {mode} mode"), &mut before);
     report_times(&format!("  after {FINISHED_JOBS} jobs that a snapshot keeps"), &mut after);
     report_ratio("  the second in units of the first", &mut before, &mut after);
-    // The worker looks for jobs among what is left of them.
+    // The worker looks for jobs among the dead rows of finished ones.
     let mut embeddings = Vec::new();
     for number in 0..20 {
         embeddings.push(time(|| {

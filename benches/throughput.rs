@@ -1,5 +1,6 @@
-//! How fast the queue works photos off: those whose bytes are embedded already, which need no inference, and new ones, beside
-//! the same number in calls of `clip_embed_images`. What a processor does for it is counted apart from the time that it takes.
+//! How fast the queue works photos off: photos whose bytes are embedded already, which need no inference, and new
+//! ones, beside the same number in calls of `clip_embed_images`. The processor time is counted apart from the time
+//! that it takes.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -155,7 +156,7 @@ fn new_photos(cluster: &TestCluster) {
     report("  the second in thousandths of the first, the median of the rounds", &format!("{ratio:9}"));
 }
 
-/// A process of this machine, and what it had used of a processor.
+/// A process of this machine, and the processor time that it had used.
 struct Processor {
     path: String,
     before: Duration,

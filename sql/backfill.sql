@@ -25,8 +25,8 @@ CREATE VIEW clip_backfills WITH (security_barrier) AS
 		AND (
 			pg_catalog.pg_has_role(class.relowner, 'USAGE')
 			OR pg_catalog.pg_has_role('pg_read_all_stats'::pg_catalog.name, 'USAGE'))
-	-- A call that was killed or cancelled wrote its last word before: its session is gone, idle, or at another
-	-- statement. The state of others' sessions may be hidden.
+	-- A call that was killed or cancelled wrote its last row before: its session is gone, idle, or at another
+	-- statement. The state of other roles' sessions may be hidden.
 	JOIN pg_catalog.pg_stat_activity AS activity ON activity.pid OPERATOR(pg_catalog.=) note.pid
 		AND COALESCE(activity.state, 'active') OPERATOR(pg_catalog.=) 'active'
 		AND COALESCE(activity.query_start OPERATOR(pg_catalog.<=) note.started_at, true)

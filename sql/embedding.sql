@@ -24,8 +24,8 @@ CREATE FUNCTION clip_embed_images(images pg_catalog.bytea[]) RETURNS vector[]
 COMMENT ON FUNCTION clip_embed_images(pg_catalog.bytea[]) IS
 	'embeds many images in one round trip; keeps order, shape and NULLs';
 
--- IMMUTABLE with a model by name: for generated columns and index expressions, which hold what a model once said.
--- An administrator that replaces the files of an installed model by others has to rebuild them.
+-- IMMUTABLE with a model by name: for generated columns and index expressions, which hold a model's earlier
+-- vectors. An administrator that replaces the files of an installed model by others has to rebuild them.
 
 CREATE FUNCTION clip_embed_text(query pg_catalog.text, model pg_catalog.text) RETURNS vector
 	AS 'MODULE_PATHNAME', 'clip_embed_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000000;

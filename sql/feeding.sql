@@ -25,7 +25,7 @@ CREATE FUNCTION clip_revoke_feeder(source pg_catalog.regclass, feeder pg_catalog
 COMMENT ON FUNCTION clip_revoke_feeder(pg_catalog.regclass, pg_catalog.regrole) IS
 	'takes back what clip_grant_feeder gave';
 
--- What pg_clip_feeder calls.
+-- Called by pg_clip_feeder.
 
 CREATE FUNCTION clip_claim_references(
 	source pg_catalog.regclass, most pg_catalog.int4, lease pg_catalog.float8

@@ -138,8 +138,9 @@ COMMENT ON EVENT TRIGGER clip_partitions_dropped IS 'follows partitions that are
 
 -- Triggers that are fired for replication. API: private.
 
--- ENABLE TRIGGER alone makes any trigger one of what is written here, and so does a restore of data with --disable-triggers.
--- Nothing is asked of the list of watches, which may be restored later. The library is not called.
+-- ENABLE TRIGGER alone makes any trigger one for local writes, and so does a restore of data with
+-- --disable-triggers. Nothing is asked of the list of watches, which may be restored later. The library is not
+-- called.
 CREATE FUNCTION clip_keep_triggers_enabled() RETURNS event_trigger
 	LANGUAGE plpgsql
 	SET search_path = pg_catalog, pg_temp

@@ -105,7 +105,7 @@ impl TestCluster {
         descendants(self.postmaster_pid())
     }
 
-    /// What the server has logged so far.
+    /// The server's log so far.
     pub fn log(&self) -> String {
         self.server.log().expect("the server's log is read")
     }
@@ -138,8 +138,8 @@ impl ServerCopy {
     }
 }
 
-/// A program that runs cargo, in the checkout. What cargo and the runner of the tests have set would make it build
-/// everything anew.
+/// A program that runs cargo, in the checkout. The variables that cargo and the runner of the tests set would make
+/// it build everything anew.
 pub fn cargo_of_the_checkout(program: &str) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {

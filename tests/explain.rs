@@ -1,8 +1,8 @@
-//! What a query costs, counted in blocks.
+//! The cost of a query, counted in blocks.
 
 use postgres::{Client, SimpleQueryMessage};
 
-/// The blocks that a query reads or finds in the cache. Its first run fills what the session keeps of the catalogs.
+/// The blocks that a query reads or finds in the cache. Its first run fills the session's caches of the catalogs.
 #[track_caller]
 pub fn blocks_of(client: &mut Client, query: &str) -> i64 {
     let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}");

@@ -99,7 +99,7 @@ pub fn feeder_as(cluster: &TestCluster, database: &TestDatabase, store: &str, ro
     feeder
 }
 
-/// Feeds until nothing waits; returns what was said.
+/// Feeds until nothing waits; returns the feeder's output.
 #[track_caller]
 pub fn drain(feeder: &mut Command) -> String {
     let Output { status, stderr, .. } =
@@ -130,7 +130,7 @@ impl RunningFeeder {
         self.process.wait().expect("the feeder ends");
     }
 
-    /// Waits until it has ended by itself; returns whether all was well.
+    /// Waits until it has ended by itself; returns whether it succeeded.
     pub fn wait(mut self) -> bool {
         self.process.wait().expect("the feeder ends").success()
     }

@@ -1,5 +1,5 @@
-//! Sessions that take their steps in a given order, in the spirit of PostgreSQL's isolationtester, and the query that
-//! finds what they have left wrong.
+//! Sessions that take their steps in a given order, in the spirit of PostgreSQL's isolationtester, and the query
+//! that finds the differences that they have left.
 //!
 //! Each session has a connection and a thread of its own. A step either ends or comes to wait for a lock of another of
 //! the sessions, directly or through a process between them, which the server tells; nothing here waits for time to
@@ -45,7 +45,7 @@ impl<'a> Sessions<'a> {
         Sessions { database, observer: database.connect(), sessions: BTreeMap::new() }
     }
 
-    /// Takes a step that must end at once, whatever other sessions hold.
+    /// Takes a step that must end at once, beside any locks of other sessions.
     #[track_caller]
     pub fn run(&mut self, name: &str, statement: &str) {
         match self.start(name, statement) {
@@ -151,7 +151,7 @@ impl<'a> Sessions<'a> {
         }
     }
 
-    /// Whether the session waits for a lock that another one of them has, be it through others.
+    /// Whether the session waits for a lock that another one of them has, directly or through other processes.
     fn is_blocked(&mut self, name: &str) -> bool {
         let pid = self.sessions[name].pid;
         self.block(pid)
@@ -185,7 +185,7 @@ impl Session {
     }
 }
 
-/// What is wrong between a table of photos and that of their embeddings: counts of rows, all 0 when all is well.
+/// The differences between a table of photos and its table of embeddings: counts of rows, all 0 when all is well.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Differences {
     /// A photo that can be embedded has no vector.
@@ -194,7 +194,7 @@ pub struct Differences {
     pub stale: i64,
     /// The project is another than the photo's.
     pub misfiled: i64,
-    /// The vector is not what the model makes of the photo's bytes.
+    /// The vector is not the model's vector of the photo's bytes.
     pub wrong: i64,
     /// A vector of no photo, or of one that cannot be embedded.
     pub orphaned: i64,

@@ -1,6 +1,7 @@
 //! A later release of pg_clip, for tests: the files of this one, with another version in the programs and the SQL.
 //!
-//! Each file is renamed into its place, as `make install` and package managers do: what runs keeps the old one.
+//! Each file is renamed into its place, as `make install` and package managers do: running processes keep the old
+//! one.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -25,7 +26,7 @@ impl ServerCopy {
 
         let status = Command::new("chmod").args(["-R", "u+w"]).arg(&self.pg_clip).status();
         assert!(status.expect("chmod runs").success());
-        // A compiler may write the last digit of a short text elsewhere than what is before it.
+        // A compiler may write the last digit of a short text apart from the text before it.
         let (from, to) = (format!("{series}."), format!("{major}.{next}."));
         for file in ["lib/pg_clip.so", "lib/pg_clip/pg_clip_embedder"] {
             let file = self.pg_clip.join(file);

@@ -1,8 +1,9 @@
-//! What the integration tests stand on: clusters of their own, real clients, and a look at the server's processes.
+//! The foundation of the integration tests: clusters of their own, real clients, and a look at the server's
+//! processes.
 //!
 //! `cargo xtask test` builds and installs pg_clip and names the PostgreSQL to run. A test that meets an obstacle
-//! panics and says which: nothing here skips. Nothing here sleeps to let something happen either; what takes its
-//! time is waited for by [`wait_for`] and [`wait_until`], which know a name and a deadline.
+//! panics and names it: nothing here skips. Nothing here sleeps to let something happen either: [`wait_for`] and
+//! [`wait_until`] wait for a condition, which has a name and a deadline.
 
 mod account;
 mod cluster;

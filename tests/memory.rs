@@ -1,4 +1,4 @@
-//! What connections cost in memory.
+//! The memory that connections cost.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ pub fn pss_of_embedding(database: &TestDatabase, connections: u32) -> u64 {
 }
 
 /// Opens connections, lets each act once, and returns the mean proportional set size of their backends in kB while
-/// all are open: what is private to one, and its share of what all share.
+/// all are open: the memory that is private to one, and its share of the memory that all share.
 fn mean_pss(database: &TestDatabase, connections: u32, act: impl Fn(&mut Client)) -> u64 {
     let connect = |_| {
         let mut client = database.connect();

@@ -8,7 +8,7 @@ use std::process::Command;
 #[track_caller]
 pub fn node_tests(npm: &mut Command, least: u32) {
     let report = node_output(npm);
-    // Not by a macro: those keep to themselves what a test prints.
+    // Not by a macro: a macro's output stays with the test that prints it.
     std::io::stdout().write_all(report.as_bytes()).expect("the report is shown");
     let count = |what: &str| {
         let line = report.lines().find_map(|line| line.strip_prefix(&format!("ℹ {what} ")));
@@ -18,7 +18,7 @@ pub fn node_tests(npm: &mut Command, least: u32) {
     assert_eq!(count("pass"), count("tests"), "{report}");
 }
 
-/// Runs a program to its end and returns what it printed; panics with all that it said where it fails.
+/// Runs a program to its end and returns its output; panics with all of it where it fails.
 #[track_caller]
 pub fn node_output(command: &mut Command) -> String {
     // Prisma asks its maker for a newer version otherwise.

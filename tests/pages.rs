@@ -108,7 +108,7 @@ impl Page {
         links
     }
 
-    /// What a link to a heading has after `#`, as GitHub makes it.
+    /// The part of a link to a heading after `#`, as GitHub makes it.
     pub fn anchors(&self) -> BTreeSet<String> {
         let (mut anchors, mut heading) = (BTreeSet::new(), None);
         self.walk(|event, _| match event {

@@ -1,4 +1,4 @@
-//! Pictures to test with: those of the demo, and broken ones.
+//! Pictures to test with: the demo's, and broken ones.
 
 use std::fs;
 use std::path::PathBuf;

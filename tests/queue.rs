@@ -1,4 +1,4 @@
-//! A watched table, and what becomes of its queue.
+//! A watched table, and the state of its queue.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub fn store(client: &mut Client, photos: &[Vec<u8>]) {
     client.execute(insert, &[&photos]).expect("photos are stored");
 }
 
-/// Waits until no job is left but those that are given up.
+/// Waits until no job is left but jobs that are given up.
 #[track_caller]
 pub fn wait_for_the_queue(client: &mut Client) {
     wait_until("the queue is empty", PATIENCE, || {

@@ -11,8 +11,8 @@ use crate::wait::wait_until;
 /// Far above what replication needs for the rows of a test.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// What a publisher and a subscriber of a test are started with: a worker of a subscription that ended with an error
-/// starts again at once.
+/// The settings that a publisher and a subscriber of a test are started with: a worker of a subscription that ended
+/// with an error starts again at once.
 pub const REPLICATING: [(&str, &str); 2] =
     [("wal_level", "logical"), ("wal_retrieve_retry_interval", "200ms")];
 
@@ -38,7 +38,7 @@ pub fn subscribe(
     );
 }
 
-/// Waits until a standby has what its primary has written.
+/// Waits until a standby has its primary's changes.
 #[track_caller]
 pub fn catch_up(primary: &mut Client, standby: &mut Client) {
     let position: String = value(primary, "SELECT pg_current_wal_insert_lsn()::text");

@@ -40,7 +40,7 @@ impl S3Server {
         server
     }
 
-    /// What the feeder needs to know of it.
+    /// The settings that the feeder needs to reach it.
     pub fn environment(&self) -> [(&'static str, String); 4] {
         [
             ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),

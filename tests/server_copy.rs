@@ -43,7 +43,7 @@ impl ServerCopy {
         install::beneath(&self.root, &self.postgres.pkglibdir)
     }
 
-    /// Links the library and the SQL into the copy, in place of those before: a server before PostgreSQL 18 has no
+    /// Links the library and the SQL into the copy, in place of earlier links: a server before PostgreSQL 18 has no
     /// search path for extensions.
     pub fn link_into_server(&self, library: &Path, extension: &Path) {
         self.unlink_from_server();
@@ -58,7 +58,7 @@ impl ServerCopy {
         }
     }
 
-    /// Takes what was linked out of the copy again.
+    /// Takes the links out of the copy again.
     pub fn unlink_from_server(&self) {
         for folder in [&self.pkglibdir(), &self.postgres.sharedir.join("extension")] {
             remove_pg_clip(folder);

@@ -1,4 +1,4 @@
-//! The end of what runs beside a test.
+//! The end of the threads beside a test.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,4 +1,4 @@
-//! What a model finds, to tell whose vectors a search has met.
+//! The results of a model, to tell whose vectors a search has met.
 
 use postgres::{Client, Row};
 

@@ -1,4 +1,4 @@
-//! Waiting for what takes its time: the only place that sleeps.
+//! Waiting for conditions: the only place that sleeps.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-"""What a run found, as a chart: a bar for how long each system takes where pg_clip takes 1."""
+"""The results of a run, as a chart: a bar for how long each system takes where pg_clip takes 1."""
 
 from html import escape
 
@@ -7,7 +7,7 @@ from parts import Bench, Row
 from systems import PG_CLIP, RUNTIME, System
 
 WIDTH, BAR, GAP = 1100, 15, 12
-# Where a half begins, how wide its labels are, and what its longest bar stands for.
+# Where a half begins, how wide its labels are, and the value of its longest bar.
 HALVES = {"fp32": (10, 150, 6.0), "int8": (600, 150, 4.0)}
 UNIT = 50
 COLOURS = {PG_CLIP.name: "#336791", RUNTIME.name: "#d8d8d8"}
@@ -40,7 +40,7 @@ def shown(row: Row, precision: str) -> list[System]:
 
 
 def is_shown(row: Row, columns: list[System]) -> bool:
-    """Rows that compare, and of what clients get at once only how much."""
+    """Rows that compare, and of the figures of several clients only the rates."""
     return columns[0] in row.figures and any(system in row.figures for system in columns[1:]) and "p95" not in row.name
 
 

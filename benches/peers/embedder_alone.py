@@ -1,4 +1,4 @@
-"""The embedder of a running server once more, on so many processors, without PostgreSQL: what it makes of them.
+"""The embedder of a running server once more, on so many processors, without PostgreSQL: its speed on them.
 
     python embedder_alone.py SOCKET MODEL CLIENTS SECONDS
 

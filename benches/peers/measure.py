@@ -1,4 +1,4 @@
-"""Measures pg_clip and what people would otherwise run, in one run on one machine: all of it, or one part.
+"""Measures pg_clip and the systems that people would otherwise run, in one run on one machine: all of it, or one part.
 
     cargo xtask bench peers [PART,PART,…]
 
@@ -43,7 +43,7 @@ def main() -> None:
             say(name)
             part(bench)
     except (Exception, SystemExit):
-        # What was measured before is not lost.
+        # Earlier results are not lost.
         print(report.markdown(bench, ["This run did not come to its end."]), file=sys.stderr)
         raise
     finally:

@@ -1,4 +1,4 @@
-"""The parts of the bench. In each, the systems take turns, round by round: what else the machine does hits all alike."""
+"""The parts of the bench. In each, the systems take turns, round by round: other work of the machine hits all alike."""
 
 import json
 import os
@@ -62,7 +62,7 @@ class Bench:
     ) -> None:
         """Has the systems take turns, in rounds that each begin with another; `ask` answers a figure for each row.
 
-        What comes before the first round does not count.
+        Work before the first round does not count.
         """
         of, names = list(of), " and ".join(row.name for row in rows)
         self.rows += rows
@@ -117,8 +117,8 @@ def text(bench: Bench) -> None:
 
 
 def cached(bench: Bench) -> None:
-    """What a search costs whose text came before, which no other system remembers; and what PostgreSQL adds to any wait: processors
-    that have slept for so long take a while to run the backend and the client again.
+    """The cost of a search whose text came before, which no other system remembers; and the time that PostgreSQL adds to any wait:
+    processors that have slept for so long take a while to run the backend and the client again.
     """
     def ask(system: System) -> list[float]:
         calls = {"cached": 200, "select_1": 200, "wait": 20}
@@ -160,7 +160,7 @@ def search(bench: Bench) -> None:
 def bulk(bench: Bench) -> None:
     """pg_clip by a COPY into a watched table and the old stack by INSERTs store photos and vectors; the others only embed.
 
-    What the processors could do is the runtime's best batch and the decoders' own work, over all processors.
+    The limit of the processors is the runtime's best batch and the decoders' own work, over all processors.
     """
     files = list(map(str, bench.photos["2 MP"]))
     row = Row(f"{len(files)} photos of 2 MP, each", "ms")
@@ -181,7 +181,7 @@ def bulk(bench: Bench) -> None:
 
 
 def decoder_ms(bench: Bench) -> float:
-    """What decoding and resizing take of one processor: by how much longer a photo of 2 MP takes than one of 0.05 MP."""
+    """The time of decoding and resizing on one processor: by how much longer a photo of 2 MP takes than one of 0.05 MP."""
     def ask(size: str) -> float:
         return statistics.median(bench.processes.ask(PG_CLIP, "photo", files=list(map(str, bench.photos[size][:8]))))
 
@@ -202,7 +202,7 @@ def clients(bench: Bench) -> None:
 
 
 def mixed(bench: Bench) -> None:
-    """What a search waits for while photos come without a pause."""
+    """The wait of a search while photos come without a pause."""
     def ask(system: System) -> list[float]:
         files = list(map(str, bench.photos["0.05 MP"]))
         found = bench.processes.ask(system, "beside", texts=bench.new_texts(5000), files=files, clients=8, seconds=CLIENTS_SECONDS)
@@ -228,7 +228,7 @@ def start(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """What is in RAM after a text and a photo, after many photos, and of pg_clip by a hundred more connections."""
+    """The memory in RAM after a text and a photo, after many photos, and of pg_clip by a hundred more connections."""
     files = {size: list(map(str, paths)) for size, paths in bench.photos.items()}
     rows = [
         Row("memory after a text and a photo", "MB"), Row("memory after 48 photos of 2 MP", "MB"),
@@ -257,7 +257,7 @@ def memory(bench: Bench) -> None:
 
 
 def cores(bench: Bench) -> None:
-    """What pg_clip's embedder makes of one processor and of more, up to all: photos and texts a second."""
+    """The speed of pg_clip's embedder on one processor and on more, up to all: photos and texts a second."""
     there = len(os.sched_getaffinity(0))
     photos = [path.read_bytes() for path in bench.photos["2 MP"][:12]]
     for processors in [number for number in (1, 2, 4, 8, 16, 32, 64) if number < there] + [there]:
@@ -283,7 +283,7 @@ def cores(bench: Bench) -> None:
 
 
 def peak(bench: Bench) -> None:
-    """What the multiplications of an image tower come to, beside what the machine can multiply."""
+    """The speed of the multiplications of an image tower, beside the fastest that the machine can do."""
     peaks: dict[str, list[float]] = {"fp32": [], "int8": []}
 
     def ask(system: System) -> list[float]:

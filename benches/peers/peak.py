@@ -1,4 +1,4 @@
-"""What the machine can multiply: python peak.py. The most of PyTorch's and ONNX Runtime's matrix multiplications."""
+"""The fastest multiplications of the machine: python peak.py. The most of PyTorch's and ONNX Runtime's matrix multiplications."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What a run found, as Markdown."""
+"""The results of a run, as Markdown."""
 
 import systems
 from parts import Bench, Row
@@ -16,7 +16,7 @@ in which the systems take turns, a ratio that of the rounds' ratios. All have th
   What no system on this runtime can beat without other settings or larger batches.
 """
 
-# pg_clip in each precision, and what it is compared with; the old stack has no other precision than its own.
+# pg_clip in each precision, and the systems that it is compared with; the old stack has no other precision than its own.
 COLUMNS = {
     "fp32": [system for system in systems.ALL if system.precision == "fp32"],
     "int8": [PG_CLIP_INT8, *[system for system in systems.ALL if system.precision == "int8" and system != PG_CLIP_INT8], OLD_STACK],

@@ -1,6 +1,6 @@
 """ONNX Runtime with nothing around it, on inputs that are ready: python runtime_alone.py FOLDER.
 
-What is left of any system on this runtime where everything else costs nothing.
+The time that any system on this runtime takes where everything else costs nothing.
 """
 
 import sys

@@ -53,7 +53,7 @@ def end_with_input() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=end_with_input, daemon=True).start()
-    # What app.run(threaded=True) does, with a port that is free.
+    # As app.run(threaded=True), with a port that is free.
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
     print(server.server_port, flush=True)
     server.serve_forever()

@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 @dataclass(frozen=True)
 class System:
     name: str
-    # The precision of pg_clip that it is compared with, and what its own is called.
+    # The precision of pg_clip that it is compared with, and the name of its own.
     precision: str
     label: str
 
@@ -33,7 +33,7 @@ ALL = [
     OLD_STACK, RUNTIME,
     PG_CLIP_INT8, System("transformers.js", "int8", "q8"), RUNTIME_INT8,
 ]
-# Those whose figures for many inputs tell more than those for one: without instructions for bf16, it takes ten times as long as fp32.
+# Systems whose figures for many inputs tell more than their figures for one: without instructions for bf16, it takes ten times as long as fp32.
 AT_ONCE = [system for system in ALL if system != OPEN_CLIP_BF16]
 
 

@@ -78,7 +78,7 @@ class ThroughSql(System):
                 copy.write_row([data])
 
     def photos_unwatched(self, ready: list[bytes]) -> None:
-        """What storing takes by itself."""
+        """The time of storing alone."""
         self.shop.execute("SELECT clip_unwatch('photos')")
         self.stores_only = True
         self.photos(ready)

@@ -1,4 +1,4 @@
-"""What a process does that holds one system: it reads requests, a line of JSON each, and answers with how long they took.
+"""The process that holds one system: it reads requests, a line of JSON each, and answers with how long they took.
 
 The clock runs here, beside the system, and not across the pipe to the bench. A system is a class with `text(text)` and
 `photo(bytes)`; what it needs ready before the clock starts comes from `ready_text` and `ready_photo`.
@@ -17,7 +17,7 @@ BATCH = 8
 
 
 class System:
-    """What a system has by default."""
+    """The defaults of a system."""
 
     def ready_text(self, text: str) -> Any:
         return text
@@ -26,7 +26,7 @@ class System:
         return data
 
     def photos(self, ready: list[Any]) -> None:
-        """Many photos: those that come together, in the batches that suit the system."""
+        """Many photos that come together, in the batches that suit the system."""
         raise NotImplementedError
 
     def processes(self) -> list[int]:
@@ -37,13 +37,13 @@ class System:
         raise NotImplementedError
 
     def before_photos(self) -> None:
-        """What has to be undone before the same photos may come again."""
+        """Undoes the effects that would hinder the same photos from coming again."""
 
     def has_embedded(self, kind: str, count: int) -> None:
         """Told after each request, to check that nothing came out of a cache."""
 
     def for_a_client(self) -> "System":
-        """What one of several clients at once uses."""
+        """The system as one of several clients at once uses it."""
         return self
 
 
@@ -93,14 +93,14 @@ def clients(system: System, kind: str, clients: int, inputs: list[str], seconds:
 
 
 def beside(system: System, texts: list[str], files: list[str], clients: int, seconds: float) -> dict:
-    """Texts by one client while others send photos."""
+    """Texts by one client while other clients send photos."""
     end = time.perf_counter() + seconds
     of_texts, of_photos = together([Work(system, "text", texts, end), Work(system, "photo", files, end)], [1, clients])
     return {"ms": of_texts["ms"], "photos": of_photos["rate"]}
 
 
 class Work:
-    """What clients take turns to send until the end. Files are sent again and again."""
+    """The inputs that clients take turns to send until the end. Files are sent again and again."""
 
     def __init__(self, system: System, kind: str, inputs: list[str], end: float) -> None:
         self.system, self.kind, self.end = system, kind, end
@@ -135,7 +135,7 @@ def together(works: list[Work], clients: list[int]) -> list[dict]:
 
 
 def memory(system: System) -> list[float]:
-    """What is in RAM of the processes that hold the model, in MB."""
+    """The memory in RAM of the processes that hold the model, in MB."""
     sizes = [Path(f"/proc/{process}/status").read_text() for process in system.processes()]
     return [sum(int(next(line for line in size.splitlines() if line.startswith("VmRSS:")).split()[1]) for size in sizes) / 1024]
 
@@ -149,7 +149,7 @@ def vectors(system: System, texts: list[str], files: list[str]) -> dict:
 
 
 def call(system: System, name: str, times: int) -> list[float]:
-    """What only this system does."""
+    """Calls that only this system has."""
     return [timed(getattr(system, name)) for _ in range(times)]
 
 

@@ -225,7 +225,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The README's search: what comes a little out of order is put in order around it.
+    /// The README's search: an outer query sorts rows that come a little out of order.
     fn statement(&self, text: &[f32]) -> String {
         let Search { name, project, .. } = self;
         let filter = if project.is_empty() { String::new() } else { format!("WHERE project = '{project}'") };

@@ -1,4 +1,4 @@
-//! Vectors that lie as those of CLIP do: photos in clusters within a cone, and texts in a cone beside it.
+//! Vectors that lie as CLIP's do: photos in clusters within a cone, and texts in a cone beside it.
 
 use std::fmt::Write as _;
 

@@ -1,8 +1,8 @@
--- What the release before has left, and what it let users make that this one does not.
+-- Objects that the release before has left, or let users make, and that this one does not have.
 --
 -- No function of the library is called here: on the way to a later release the library is that one's, and refuses
--- an extension of this version. No table of a user is read: it could have a policy of that user's. What does not fit the
--- rules of this release is named in a WARNING: no photo is lost, the queue keeps them.
+-- an extension of this version. No table of a user is read: it could have a policy of that user's. A WARNING names
+-- each watch that does not fit the rules of this release: no photo is lost, the queue keeps them.
 
 ALTER TABLE clip_backfill_notes DROP COLUMN looked_at, DROP COLUMN waiting;
 
@@ -121,7 +121,7 @@ BEGIN
 END
 $do$;
 
--- What clip_watch refuses now, and watches of the release before may be.
+-- Watches of the release before that clip_watch refuses now.
 DO $do$
 DECLARE
 	path CONSTANT pg_catalog.text := pg_catalog.current_setting('search_path');

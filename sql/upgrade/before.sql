@@ -1,5 +1,5 @@
--- What the functions and views of this release need to find. A view that names a column keeps it from being dropped
--- until the view is replaced: that is left to the end.
+-- Changes that the functions and views of this release need to find. A view that names a column keeps it from being
+-- dropped until the view is replaced: that is left to the end.
 
 -- How far calls were that ended with the last server.
 DELETE FROM clip_backfill_notes;

@@ -28,7 +28,7 @@ pub(crate) use self::text_lane::{TextJob, TextLane};
 use crate::error::Error;
 use crate::model::Model;
 
-/// A vector of length 1, which model made it, and what that took.
+/// A vector of length 1, the fingerprint of its model, and the times that it took.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Embedding {
     pub fingerprint: Fingerprint,
@@ -50,7 +50,7 @@ fn split_group<T>(jobs: &mut Vec<T>, limit: usize, same: impl Fn(&T, &T) -> bool
     group
 }
 
-/// Answers each request of a batch with its own row, or all with what ended the run.
+/// Answers each request of a batch with its own row, or all with the error that ended the run.
 fn answer(model: &Model, requests: impl IntoIterator<Item = (Reply, Work)>, rows: Rows) {
     match rows {
         Ok(rows) => requests.into_iter().zip(rows).for_each(|((reply, work), row)| {
@@ -66,7 +66,7 @@ fn share(run: Duration, batch: usize) -> Duration {
     run / u32::try_from(batch).unwrap_or(u32::MAX).max(1)
 }
 
-/// What a run gave: a row for each input, or an error for all of them.
+/// The result of a run: a row for each input, or an error for all of them.
 type Rows = Result<Vec<Result<Vec<f32>, Error>>, Error>;
 
 fn same_model(a: &Arc<Model>, b: &Arc<Model>) -> bool {

@@ -1,4 +1,4 @@
-//! What can go wrong, and how an application sees it.
+//! The errors of the embedder, and how an application sees them.
 //!
 //! Messages are lower-case and without a full stop, details and hints are sentences, as PostgreSQL's own are. A hint
 //! stands only where there is something to do.

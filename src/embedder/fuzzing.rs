@@ -1,7 +1,7 @@
-//! What the fuzz targets of `fuzz/` call with random bytes, and what must hold then.
+//! The functions that the fuzz targets of `fuzz/` call with random bytes, and the checks of their results.
 //!
-//! The tests below run the same on the seeds of the repository and on mutations of them. So each test run compiles what
-//! the targets need, and tries again what a fuzz run has found once, without cargo-fuzz.
+//! The tests below run the same on the seeds of the repository and on mutations of them. So each test run compiles
+//! the code of the targets, and tries the inputs again that a fuzz run has found once, without cargo-fuzz.
 
 use std::fs::File;
 use std::io::Read;
@@ -29,8 +29,8 @@ const CLIP: Preprocessing = Preprocessing {
     std: [0.25; 3],
 };
 
-/// A stream of frames, read as the embedder reads requests and as a backend reads answers: what is accepted is written
-/// back as it was.
+/// A stream of frames, read as the embedder reads requests and as a backend reads answers: a frame that is accepted
+/// is written back as it was.
 pub fn wire(mut stream: &[u8]) {
     while let Some((head, rest)) = stream.split_first_chunk::<{ FrameHeader::SIZE }>() {
         let Ok(header) = FrameHeader::parse(*head) else { return };
@@ -49,12 +49,12 @@ pub fn wire(mut stream: &[u8]) {
         assert!(answer.is_err() || FrameHeader::parse_answer(*head).is_ok());
         if let Ok(answer) = answer {
             let mut written = Vec::new();
-            answer.encode(&mut written).expect("what was read can be written");
+            answer.encode(&mut written).expect("a frame that was read can be written");
             let again =
-                Answer::decode(header.kind, &written[FrameHeader::SIZE..]).expect("what was written is read");
+                Answer::decode(header.kind, &written[FrameHeader::SIZE..]).expect("a written frame is read");
             // NaN is not equal to itself, and its bytes are.
             let mut once_more = Vec::new();
-            again.encode(&mut once_more).expect("what was read can be written");
+            again.encode(&mut once_more).expect("a frame that was read can be written");
             assert_eq!(written, once_more);
         }
     }
@@ -139,7 +139,7 @@ mod tests {
 
     fn mutate(random: &mut Rng, bytes: &mut Vec<u8>, seeds: &[Vec<u8>]) {
         let at = random.usize(..=bytes.len());
-        // Headers say what the rest is: they are changed more often than their size asks for.
+        // Headers describe the rest: they are changed more often than their size asks for.
         let near = random.usize(..=bytes.len().min(64));
         match random.u8(..8) {
             0 => bytes.truncate(at),

@@ -4,10 +4,11 @@
 //! by the next subreaper; where that is a postmaster that is PID 1 (containers), any status but 0 and 1 looks to it like
 //! a crash of a server process, and it restarts the whole cluster. So this process does almost nothing, and:
 //!
-//! - it ends with status 0 or 1 and no other, whatever happens;
+//! - it ends with status 0 or 1 and no other, in every case;
 //! - no signal acts on it by default: they arrive by `signalfd`. Its session is its own, so that signals to the
 //!   supervisor's process group do not reach it;
-//! - it adopts what the server leaves behind (`PR_SET_CHILD_SUBREAPER`), and ends only after all of it has;
+//! - it adopts the processes that the server leaves behind (`PR_SET_CHILD_SUBREAPER`), and ends only after all of
+//!   them have;
 //! - descriptor 2 is the log: when the other end is closed, the supervisor is gone.
 
 mod child;

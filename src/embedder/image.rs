@@ -1,8 +1,8 @@
 //! Untrusted bytes become the input of an image tower.
 //!
-//! Always true: the size of an image, and the memory that decoding it takes, are read from its header and held against the
-//! limits before any decoder runs · a decoder that panics is an image that cannot be decoded · only the first frame of an
-//! animation is decoded · what comes out depends on the bytes and the model's preprocessing alone.
+//! Always true: the size of an image, and the memory that decoding it takes, are read from its header and held
+//! against the limits before any decoder runs · a decoder that panics is an image that cannot be decoded · only the
+//! first frame of an animation is decoded · the result depends on the bytes and the model's preprocessing alone.
 
 mod bmp;
 #[cfg(test)]
@@ -176,7 +176,7 @@ mod tests {
             for length in (0..enough).step_by(7).chain(enough.saturating_sub(40)..enough) {
                 match prepare_clip(&whole[..length]) {
                     Err(Error::BrokenImage { .. } | Error::UnknownFormat | Error::EmptyImage) => {}
-                    // What is left of the directory at its end may say that it is of another kind.
+                    // The bytes left at the directory's end may name another kind of file.
                     Err(Error::UnsupportedFeature { .. }) if format == ImageFormat::Tiff => {}
                     other => {
                         panic!("{name} of {length} of {} bytes: {:?}", whole.len(), other.map(|_| "decoded"))
@@ -223,7 +223,7 @@ mod tests {
         let upright = picture(320, 240);
         let stored = image::imageops::rotate270(&upright);
         let jpeg = encode(stored, ImageFormat::Jpeg);
-        // An EXIF segment whose only entry says: to be turned by 90 degrees (6).
+        // An EXIF segment whose only entry turns the picture by 90 degrees (6).
         let exif = b"\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
         let turned = [&jpeg[..2], exif, &jpeg[2..]].concat();
         let expected = prepare_clip(&encode(upright, ImageFormat::Jpeg)).unwrap();

@@ -1,12 +1,12 @@
 //! The process beside PostgreSQL: it holds the CLIP models and turns images and texts into embeddings.
 //!
-//! `guard` is what PostgreSQL's supervisor starts; it starts `serve` and watches it. The other subcommands are for
-//! people at a command line, over the same code: they look at models, and embed. Those that install models are another
-//! program's, `pg_clip_models`, which stands on what this library exports.
+//! PostgreSQL's supervisor starts `guard`; `guard` starts `serve` and watches it. The other subcommands are for
+//! people at a command line, over the same code: they look at models, and embed. The subcommands that install
+//! models belong to another program, `pg_clip_models`, which uses this library.
 //!
-//! Always true: image bytes of strangers are parsed in `serve` and nowhere else · nothing here speaks to a network, and no
-//! crate that could is linked · a status other than 0 or 1 never leaves `guard`, because a postmaster that is PID 1 would
-//! take it for a crash of its own child and restart the cluster.
+//! Always true: strangers' image bytes are parsed in `serve` and nowhere else · nothing here speaks to a network,
+//! and no crate that could is linked · a status other than 0 or 1 never leaves `guard`, because a postmaster that
+//! is PID 1 would take it for a crash of its own child and restart the cluster.
 
 mod batch;
 mod command_line;
@@ -39,7 +39,7 @@ pub use crate::model::{Folder, Model, installed, locate};
 pub use crate::one_input::{embed_image, embed_text};
 pub use crate::onnxruntime::OnnxRuntime;
 
-/// What the program does.
+/// The program.
 pub fn main() -> ExitCode {
     install_panic_hook();
     let command_line: Vec<OsString> = env::args_os().collect();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// What of it is in RAM, in bytes, where the system tells it.
+/// The memory of this process that is in RAM, in bytes, where the system tells it.
 pub(crate) fn resident_bytes() -> Option<u64> {
     let pages: u64 = fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
     // SAFETY: sysconf takes any name and touches no memory of ours.

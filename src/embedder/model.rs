@@ -1,10 +1,11 @@
 //! A model: two towers that turn images and texts into vectors of one space.
 //!
-//! A model is a folder. What its files are is found by looking into them (see [`graph`]), so that the layouts of several
-//! exporters work without renaming. Nothing is trusted before the self-test at load has run: see [`self_test`].
+//! A model is a folder. The code looks into the files to find out their purpose (see [`graph`]), so that the
+//! layouts of several exporters work without renaming. Nothing is trusted before the self-test at load has run: see
+//! [`self_test`].
 //!
-//! Always true: a vector that leaves a model is finite and of length 1 · it depends on the input alone, and not on what
-//! else was in its batch.
+//! Always true: a vector that leaves a model is finite and of length 1 · it depends on the input alone, and not on
+//! the rest of its batch.
 
 mod batch_limit;
 mod config;
@@ -61,8 +62,8 @@ pub struct Model {
     pub(crate) image_pace: Pace,
     /// How many texts one run may take.
     pub(crate) text_batch: usize,
-    /// By how much the process grew while the model was loaded and tested: its weights, and what ONNX Runtime makes of
-    /// them. What other threads took or gave back meanwhile is in it.
+    /// By how much the process grew while the model was loaded and tested: its weights, and the memory of ONNX
+    /// Runtime for them. It includes memory that other threads took or gave back meanwhile.
     pub(crate) memory_bytes: Option<u64>,
     /// The graph that sees, its input and output, in words.
     pub(crate) image_graph: String,
@@ -75,7 +76,7 @@ pub struct Model {
 impl Model {
     /// Loads the model that is the folder `name` in `models_directory`, and tests it.
     ///
-    /// Whatever is wrong with its files becomes an [`Error::UnusableModel`] that names the file.
+    /// Any fault of its files becomes an [`Error::UnusableModel`] that names the file.
     pub fn load(models_directory: &Path, name: &str, runtime: &OnnxRuntime) -> Result<Model, Error> {
         // The library itself is of no model.
         let sessions = runtime.sessions()?;
@@ -159,8 +160,8 @@ impl Model {
         })
     }
 
-    /// Embeds preprocessed images, each `3 × height × width` values, channel by channel: one vector of length 1 each,
-    /// or why that one has none. Takes at most [`Model::image_batch`] images.
+    /// Embeds preprocessed images, each `3 × height × width` values, channel by channel: one vector of length 1
+    /// each, or the error of that image. Takes at most [`Model::image_batch`] images.
     pub(crate) fn embed_images(
         &self,
         images: &[&[f32]],
@@ -170,8 +171,8 @@ impl Model {
         Ok(rows.into_iter().map(|row| self.finish(row)).collect())
     }
 
-    /// Embeds texts of equally many token ids: one vector of length 1 each, or why that one has none. Takes at most
-    /// [`Model::text_batch`] texts.
+    /// Embeds texts of equally many token ids: one vector of length 1 each, or the error of that text. Takes at
+    /// most [`Model::text_batch`] texts.
     pub(crate) fn embed_texts(&self, texts: &[&[u32]]) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
         let padding = (!self.unpadded_text).then_some(self.tokenizer.padding());
         let rows = self.text.run(texts, padding).map_err(|reason| self.inference_failed(reason))?;

@@ -1,4 +1,4 @@
-//! One image or text with one model, as the command line embeds it: at once, and whatever its size.
+//! One image or text with one model, as the command line embeds it: at once, and of any size.
 
 use crate::error::Error;
 use crate::image::{self, JpegScaling};

@@ -1,8 +1,8 @@
 //! ONNX Runtime, loaded from the library that the settings name.
 //!
-//! The library is loaded by the first model and not at start: a missing one is then an answer that names the file, and
-//! the server is none the worse. ONNX Runtime writes telemetry into the home folder unless `ORT_DISABLE_TELEMETRY` is
-//! set before it is loaded, which the guardian does; without it nothing is loaded.
+//! The library is loaded by the first model and not at start: a missing one is then an answer that names the file,
+//! and the server goes on. ONNX Runtime writes telemetry into the home folder unless `ORT_DISABLE_TELEMETRY` is set
+//! before it is loaded, which the guardian does; without the variable, the library is not loaded.
 
 mod mapped_file;
 mod outline;
@@ -37,7 +37,7 @@ use crate::scheduling;
 /// The environment variable that keeps ONNX Runtime from writing telemetry.
 pub(crate) const DISABLE_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 
-/// What sessions compute on: the only execution provider that is built in.
+/// The processor that sessions compute on: the only execution provider that is built in.
 pub(crate) const EXECUTION_PROVIDER: &str = "cpu";
 
 /// One ONNX Runtime for the process, and how its sessions are made.
@@ -73,7 +73,7 @@ impl OnnxRuntime {
         self.sessions().map(drop)
     }
 
-    /// What sessions are made from. Loads the library where it was not loaded yet.
+    /// The runtime and the options that sessions are made from. Loads the library where it was not loaded yet.
     pub(crate) fn sessions(&self) -> Result<Sessions, Error> {
         let mut loaded = self.lock();
         if loaded.is_none() {
@@ -114,15 +114,15 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// Loads a graph.
     ///
-    /// A thread that waits for the next piece of a run spins for 30 µs before it sleeps: the next piece comes within
-    /// that time, and to wake a thread takes as long. On two idle processors a text took 0.8 (fp32) and 0.65 (int8) of
-    /// the time that it took without, and no more processor time; beside one busy process 1.0 and 1.15, beside two 0.73
-    /// and 0.82. ONNX Runtime's default of about a millisecond gains no more, and takes 1.4 times as long beside a busy
-    /// process: the machine is PostgreSQL's. Shapes differ from run to run, so that memory
-    /// patterns would only be collected. Without an arena the memory of a large batch goes back to the system when it
-    /// is answered; at batch 1 no loss of speed was seen. Weights are packed for the processor at load: of a ViT-B/32's
-    /// image tower, 350 MB, that takes 200 MB, and without it an image takes a third more time. What fails is
-    /// returned, and need not be logged as well.
+    /// A thread that waits for the next piece of a run spins for 30 µs before it sleeps: the next piece comes
+    /// within that time, and to wake a thread takes as long. On two idle processors a text took 0.8 (fp32) and 0.65
+    /// (int8) of the time that it took without, and no more processor time; beside one busy process 1.0 and 1.15,
+    /// beside two 0.73 and 0.82. ONNX Runtime's default of about a millisecond gains no more, and takes 1.4 times
+    /// as long beside a busy process: the machine is PostgreSQL's. Shapes differ from run to run, so that memory
+    /// patterns would only be collected. Without an arena the memory of a large batch goes back to the system when
+    /// it is answered; at batch 1 no loss of speed was seen. Weights are packed for the processor at load: of a
+    /// ViT-B/32's image tower, 350 MB, that takes 200 MB, and without it an image takes a third more time. Failures
+    /// are returned, and need not be logged as well.
     ///
     /// Signed 8-bit weights are multiplied exactly. On a processor without VNNI, ONNX Runtime's default kernels for them add
     /// pairs of products in 16 bits, which saturate: vectors of int8 models would depend on the processor. With VNNI the
@@ -159,7 +159,7 @@ impl Sessions {
             }
         };
         let session = session().map_err(|error| error.to_string())?;
-        files.copy_what_is_mapped().map_err(failed)?;
+        files.copy_mappings().map_err(failed)?;
         if session.inputs().iter().any(takes_images) {
             pool.threads().iter().copied().for_each(scheduling::lower_priority_of);
         }
@@ -242,7 +242,7 @@ impl ThreadManager for Pool {
     }
 }
 
-/// What the library at `path`, which is loaded, says of its version. `ort` reads it and keeps it to itself.
+/// The version of the loaded library at `path`. `ort` reads it and keeps it to itself.
 fn version(path: &Path) -> Option<String> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     // SAFETY: `path` ends with a zero byte. RTLD_NOLOAD only counts a reference to a library that is loaded; it is

@@ -1,10 +1,10 @@
-//! What the server gives up before it takes the first byte of a user.
+//! The rights that the server gives up before it takes the first byte of a user.
 //!
-//! The server has the postmaster's user: a decoder that is taken over could write to the data directory, send signals
-//! to the postmaster, and connect to PostgreSQL as the superuser of its own socket. So before it starts a thread it
-//! restricts itself, for ever: files are read beneath the places of models and libraries and nowhere else
-//! ([`filesystem`]), and what it never needs of the kernel is refused ([`system_calls`]). The listening socket and the
-//! log are descriptors that it was given.
+//! The server has the postmaster's user: a decoder that is taken over could write to the data directory, send
+//! signals to the postmaster, and connect to PostgreSQL as the superuser of its own socket. So before it starts a
+//! thread it restricts itself, for ever: files are read beneath the places of models and libraries and nowhere else
+//! ([`filesystem`]), and system calls that it never needs are refused ([`system_calls`]). The listening socket and
+//! the log are descriptors that it was given.
 //!
 //! Each layer is as strong as the kernel allows, and on an older kernel the embedder embeds all the same: [`Posture`]
 //! says what holds, in the server log and in `clip_status`. `pg_clip_embedder sandbox` tries it out.
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::log::warning;
 
-/// What of the sandbox holds in this process.
+/// The parts of the sandbox that hold in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Posture {
     /// Whether system calls that the server never needs are refused.

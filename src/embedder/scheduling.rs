@@ -2,7 +2,7 @@
 //!
 //! The embedder shares its processors with PostgreSQL's backends and with its own lane of texts, for which sessions
 //! wait. Decoding and the image towers can use every processor for minutes; their threads have a higher nice value,
-//! so that they use what the others leave. Linux gives each thread a value of its own.
+//! so that they use the time that the others leave. Linux gives each thread a value of its own.
 //!
 //! Where the kernel groups processes for scheduling (autogroups, or a control group for the service), a value counts
 //! within its group alone: then it orders texts before images, and the group's weight stands between the embedder and the
@@ -21,8 +21,8 @@ const NICER: i32 = 10;
 /// The signal that tells a thread to lower its priority.
 const LOWER_PRIORITY: Signal = Signal::SIGUSR1;
 
-/// Lowers the priority of the calling thread, and of those that it starts from now on. Where the system does not allow it, nothing
-/// changes but the order of work.
+/// Lowers the priority of the calling thread, and of the threads that it starts from now on. Where the system does
+/// not allow it, only the order of work changes.
 pub(crate) fn lower_priority() {
     // SAFETY: both calls take numbers alone, and touch no memory of ours; 0 is the calling thread.
     unsafe {

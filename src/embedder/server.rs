@@ -102,7 +102,7 @@ async fn accept(listener: StdUnixListener, server: Arc<Server>) -> Result<(), Er
     let first = Arc::clone(&server);
     task::spawn(async move {
         let name = &first.options.model;
-        // A failed load is logged where it happens; a model that is not installed fails before.
+        // A failed load is logged by the registry; a model that is not installed fails before.
         if let Err(failure) = first.registry.get(name).await
             && failure.kind == FailureKind::InvalidParameter
         {

@@ -1,4 +1,4 @@
-//! What the embedder has done since it started, by lane, priority and model.
+//! The counters since the start, by lane, priority and model.
 //!
 //! Counters only grow, and are gone with the process. An "inference" is one input that went through a network: a text
 //! from the cache, and a photo that was refused, are requests and not inferences. A request is counted before its
@@ -23,10 +23,10 @@ pub(crate) struct Stats {
     failures: Mutex<u64>,
 }
 
-/// What a meter belongs to; without a name, to no model that was used.
+/// The lane and the model of a meter; without a name, of all models that have no meter.
 type Labels = (Lane, Option<String>);
 
-/// What is counted apart, whatever the model.
+/// The kinds of work that are counted apart, for any model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
     Text,
@@ -69,15 +69,15 @@ impl Stats {
         Arc::clone(meters.entry(key).or_default())
     }
 
-    /// The meter of an installed model that was used before, or else the one without a name: what users call a model
-    /// makes no meters.
+    /// The meter of an installed model that was used before, or else the one without a name: a made-up name in a
+    /// call makes no meter.
     pub(crate) fn meter_of_any(&self, lane: Lane, name: &str) -> Arc<Meter> {
         let mut meters = lock(&self.meters);
         let named = meters.get(&(lane, Some(name.to_owned()))).map(Arc::clone);
         named.unwrap_or_else(|| Arc::clone(meters.entry((lane, None)).or_default()))
     }
 
-    /// Counts an answer that is a failure, to whatever was asked.
+    /// Counts an answer that is a failure, of any request.
     pub(crate) fn count_failure(&self) {
         *lock(&self.failures) += 1;
     }

@@ -14,7 +14,7 @@ use std::{io, thread};
 /// small machine that is busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Knows what is being worked on, and since when.
+/// Knows the pieces of work, and since when each runs.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     work: Mutex<Work>,
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_that_does_not_end_is_told() {
+    fn work_that_does_not_end_is_reported() {
         let (sender, told) = mpsc::channel();
         let watchdog =
             Watchdog::start(Duration::from_millis(20), move |what| sender.send(what.to_owned()).unwrap())
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_ends_is_not_told() {
+    fn work_that_ends_is_not_reported() {
         let (sender, told) = mpsc::channel::<String>();
         let watchdog =
             Watchdog::start(Duration::from_millis(500), move |what| sender.send(what.to_owned()).unwrap())

@@ -46,19 +46,20 @@ pub(crate) fn attempt<R>(
             if tolerates(error.sqlstate()) { Ok(Err(error.into())) } else { Err(error) }
         }
         Err(caught) => {
-            // Also for an error that goes on: at its end, the abort of the outer transaction expects no other.
+            // Also for an error that goes on: at its end, the abort of the outer transaction expects no
+            // subtransaction.
             undo();
             if tolerates(caught.judged_code()) { Ok(Err(caught.failure())) } else { caught.rethrow() }
         }
     }
 }
 
-/// What a view tolerates of a table: everything but being told to stop.
+/// The errors of a table that a view tolerates: all but a cancel and a failed assertion.
 pub(crate) fn of_a_table(code: PgSqlErrorCode) -> bool {
     code != PgSqlErrorCode::ERRCODE_QUERY_CANCELED
 }
 
-/// That a lock was not to be had.
+/// Whether a lock could not be had.
 pub(crate) fn of_a_lock(code: PgSqlErrorCode) -> bool {
     code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
         || code == PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED

@@ -1,8 +1,8 @@
-//! What the catalogs say of a table now.
+//! The entries of a table in the catalogs, as they are now.
 //!
-//! Types, owners, names and indexes change between two transactions. So a table is locked first and looked up then, in
-//! the transaction that uses what is found: under the lock none of it changes before the transaction's end. Partitions
-//! can come under it still ([`crate::partition_tree`]).
+//! Types, owners, names and indexes change between two transactions. So a transaction locks a table first, looks it
+//! up then, and uses the entries: under the lock they do not change before its end. Partitions can still be
+//! attached ([`crate::partition_tree`]).
 
 use std::ffi::CString;
 
@@ -67,16 +67,17 @@ impl Lock {
     }
 }
 
-/// Learns what other transactions changed in the catalogs. The server does it for a lock only where the transaction does
-/// not have that lock yet.
+/// Takes in other transactions' changes of the catalogs. The server does it for a lock only where the transaction
+/// does not have that lock yet.
 pub(crate) fn accept_changes() {
     // SAFETY: called inside of a transaction, where no pointer into a cache is kept.
     unsafe { pg_sys::AcceptInvalidationMessages() };
 }
 
 impl Table {
-    /// Looks up a table that this transaction has locked. Only ordinary and partitioned tables count: what a view,
-    /// a foreign table or a rule does with rows is not known here. Nothing where there is no such relation.
+    /// Looks up a table that this transaction has locked. Only ordinary and partitioned tables count, because this
+    /// code does not know how a view, a foreign table or a rule stores rows. Nothing where there is no such
+    /// relation.
     pub(crate) fn find(oid: pg_sys::Oid) -> Result<Option<Table>, Error> {
         // SAFETY: a row of the cache is read before it is released; its first part is the struct of pg_class.
         let found = unsafe {
@@ -144,8 +145,8 @@ impl Table {
         function_of_trigger(self.oid, name).is_some()
     }
 
-    /// Refuses a column in which two rows can have the same value once a transaction has committed. Returns whether they
-    /// cannot at the end of each statement either: a constraint that is deferrable lets them until the commit.
+    /// Refuses a column that is not unique once a transaction has committed. Returns whether it is unique at the
+    /// end of each statement too: a deferrable constraint may be checked only at the commit.
     pub(crate) fn check_unique(&self, column: &Column) -> Result<bool, Error> {
         uniqueness(self.oid, column.number)
             .ok_or_else(|| Error::NotUnique { column: column.name.clone(), table: self.name.clone() })
@@ -182,8 +183,8 @@ impl Column {
         &self.raw_name
     }
 
-    /// Whether a statement on this table, or on its partition `table`, names the column in its SET clause or computes it
-    /// from what it names there.
+    /// Whether a statement on this table, or on its partition `table`, names the column in its SET clause, or
+    /// computes the column from one that it names there.
     ///
     /// # Safety
     /// `columns` is null or a set of the numbers of columns of `table` as `TriggerData` has it.
@@ -200,8 +201,8 @@ impl Column {
 /// As in `catalog/pg_attribute.h` from PostgreSQL 18 on.
 const ATTRIBUTE_GENERATED_VIRTUAL: u8 = b'v';
 
-/// Whether an index that lets one row have a value of the column does so at the end of each statement, and not only at
-/// the commit; nothing where it does not.
+/// Whether an index that makes the column unique does so at the end of each statement, and not only at the commit;
+/// nothing where the index does not make it unique.
 ///
 /// # Safety
 /// `index` is an index of `table`, which is locked.

@@ -2,8 +2,8 @@
 
 use pgrx::pg_sys;
 
-/// What `read` makes of the first row that it makes something of, of those of a catalog whose column, the first one of the
-/// index, equals a value.
+/// Scans the rows of a catalog whose column, the first one of the index, equals a value, and returns the first
+/// value that `read` makes of one.
 pub(crate) fn find_row<R>(
     catalog: pg_sys::Oid,
     index: u32,

@@ -67,7 +67,7 @@ impl Caught {
         self.message.as_ref().is_some_and(|message| !message.as_bytes().is_ascii())
     }
 
-    /// What it says. Where it has letters, a transaction must be open that is whole.
+    /// The error's text. Where it has letters, a transaction must be open that is whole.
     pub(crate) fn failure(&self) -> Failure {
         let message = self.message.as_ref().map(|message| encoding::from_server_lossy(message.as_bytes()));
         Failure::of_report(self.code(), message.as_deref().unwrap_or(self.report().message()))

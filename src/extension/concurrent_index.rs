@@ -1,4 +1,4 @@
-//! Building an index while others write to the table, within a procedure.
+//! Building an index while other sessions write to the table, within a procedure.
 //!
 //! `CREATE INDEX` keeps writers away for as long as it reads the table, and `CREATE INDEX CONCURRENTLY` commits by itself, which
 //! PostgreSQL refuses inside of a procedure. So its phases are here, each a step of the procedure, with the functions that
@@ -8,13 +8,14 @@
 //!    have ended, no change of a row leaves the index out;
 //! 2. the rows are read, and from then on writers add to the index;
 //! 3. once all transactions that did not have ended, the rows that came meanwhile are added;
-//! 4. once no transaction is left that could see a row that is in the index no more, queries may use it.
+//! 4. once no transaction is left that could see a row that the index lacks, queries may use it.
 //!
-//! No lock is held between the steps, and none within them that keeps readers or writers away. PostgreSQL itself holds one on
-//! the table from the first phase to the last. Here, VACUUM FULL would wait for that lock with a snapshot that the last phase
-//! waits for. So others may do what they like to the table and its indexes between two steps: a command that writes the table or
-//! its indexes anew builds an index that is not valid, too, and makes it valid. Each step that acts on an index takes the lock
-//! first, under which no other session changes what the catalogs say of the index, and looks then what is left to be done.
+//! No lock is held between the steps, and none within them that keeps readers or writers away. PostgreSQL itself
+//! holds one on the table from the first phase to the last. Here, VACUUM FULL would wait for that lock with a
+//! snapshot that the last phase waits for. So other sessions may change the table and its indexes between two
+//! steps: a command that writes the table or its indexes anew builds an index that is not valid, too, and makes it
+//! valid. Each step that acts on an index takes the lock first, under which no other session changes the index's
+//! entry in the catalogs, and looks then which work is left.
 //!
 //! No step goes on with half an index. What is left of a procedure that ends in between is an index that is not valid: no
 //! query uses it, and the next attempt drops it. Writers go on to fill one that was ready.

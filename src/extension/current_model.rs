@@ -1,20 +1,21 @@
-//! The model that embeds where a call names none.
+//! The model that embeds where a call names no model.
 //!
-//! It is what `clip.model` says, with one difference to other settings: a value that is set for the database reaches
-//! the sessions that are open already. Without it, changing the model of a database would leave each pool's
+//! It is the value of `clip.model`, with one difference to other settings: a value that is set for the database
+//! reaches the sessions that are open already. Without it, changing the model of a database would leave each pool's
 //! connections asking with the old model for as long as they live.
 //!
-//! A value that the session, its role, its client or a function set stays what it is. Below those, the entry of
-//! `ALTER DATABASE … SET` counts, or else that of `ALTER ROLE ALL SET`, as the catalog has it now. It is read with a
+//! A value that the session, its role, its client or a function set stays. Below those, the entry of `ALTER
+//! DATABASE … SET` counts, or else that of `ALTER ROLE ALL SET`, as the catalog has it now. It is read with a
 //! catalog snapshot, as the columns of a table are: a query that holds a lock on a table sees the model and the
 //! columns of the same moment.
 //!
-//! An entry that is removed reaches new sessions only: an open one does not know what the server's configuration says
-//! below it.
+//! An entry that is removed reaches new sessions only: an open session does not know the value that the server's
+//! configuration has below it.
 //!
-//! Where nothing sets `clip.model` at all, the model counts that is written down in `clip_database_model`, by the owner of
-//! the database with `clip_watch` or `clip_migrate`. Settings are not in a dump, and that table is: without it, a restored
-//! database would be searched with another model than made its vectors, and nothing would say so.
+//! Where nothing sets `clip.model` at all, the model counts that is written down in `clip_database_model`, by the
+//! owner of the database with `clip_watch` or `clip_migrate`. Settings are not in a dump, and that table is:
+//! without it, a restored database would be searched with another model than the one of its vectors, and nothing
+//! would say so.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -51,7 +52,7 @@ pub(crate) fn define() {
     }
 }
 
-/// The model that embeds where a call names none.
+/// The model that embeds where a call names no model.
 pub(crate) fn model() -> Result<String, Error> {
     checked_name(&name()?)
 }
@@ -84,9 +85,9 @@ pub(crate) fn checked_name(name: &str) -> Result<String, Error> {
     if is_model_name(name) { Ok(name.to_owned()) } else { Err(Error::BadModelName(name.to_owned())) }
 }
 
-/// The value that counts, whether or not it can be a model's name. Costs next to nothing while nothing in the database
-/// changes. An error where nothing sets it and the extension is of another version than the library: a search with another
-/// model than made the vectors would find the wrong photos.
+/// The value that counts, whether or not it can be a model's name. Costs next to nothing while nothing in the
+/// database changes. An error where nothing sets it and the extension is of another version than the library: a
+/// search with another model than the one of the vectors would find the wrong photos.
 fn name() -> Result<String, Error> {
     // SAFETY: plain reads of this backend's state.
     let sees_catalogs = unsafe { pg_sys::IsTransactionState() && pg_sys::MyDatabaseId != pg_sys::InvalidOid };
@@ -119,7 +120,7 @@ impl Pinned {
     }
 }
 
-/// What tells a query from the next one that is run at the same place, as PL/pgSQL runs its expressions.
+/// The marks by which two queries that run at the same place differ, as PL/pgSQL runs its expressions.
 #[derive(PartialEq, Eq)]
 struct Query {
     assignments: u64,
@@ -141,7 +142,7 @@ impl Query {
     }
 }
 
-/// What last set this session's `clip.model`, a `GucSource`.
+/// The `GucSource` that last set this session's `clip.model`.
 static SOURCE: AtomicU32 = AtomicU32::new(pg_sys::GucSource::PGC_S_DEFAULT);
 /// How often this session's `clip.model` was set or restored.
 static ASSIGNMENTS: AtomicU64 = AtomicU64::new(0);
@@ -171,7 +172,7 @@ unsafe extern "C-unwind" fn check(
 }
 
 /// # Safety
-/// Called by PostgreSQL as the assign hook of `clip.model`, with what [`check`] noted.
+/// Called by PostgreSQL as the assign hook of `clip.model`, with the note of [`check`].
 unsafe extern "C-unwind" fn assign(_value: *const c_char, extra: *mut c_void) {
     // SAFETY: null, or the note of the value that is assigned.
     if let Some(source) = unsafe { extra.cast::<pg_sys::GucSource::Type>().as_ref() } {
@@ -180,7 +181,7 @@ unsafe extern "C-unwind" fn assign(_value: *const c_char, extra: *mut c_void) {
     ASSIGNMENTS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// `SHOW clip.model` tells what embeds, and the configured model where embedding is an error.
+/// `SHOW clip.model` shows the model that embeds, and the configured model where embedding is an error.
 ///
 /// # Safety
 /// Called by PostgreSQL as the show hook of `clip.model`.
@@ -197,8 +198,8 @@ thread_local! {
     static READ: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// What is the same for as long as the catalog cannot have changed for this backend: its transaction and command, and
-/// how many messages about changes by others it has taken in, which it does whenever it locks a table.
+/// A moment between two changes of the catalog, as this backend sees them: its transaction and command, and the
+/// number of messages about other backends' changes that it has taken in, which it does whenever it locks a table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Moment {
     transaction: pg_sys::TimestampTz,
@@ -230,8 +231,8 @@ pub(crate) fn is_written_down(extension: &ExtensionSchema) {
     WRITTEN_READ_AT.set(None);
 }
 
-// When the model that is written down was read: after how many messages about changes by others, see [`Moment`]. A transaction
-// that writes reads it anew each time.
+// When the model that is written down was read, as the number of messages about other backends' changes, see
+// [`Moment`]. A transaction that writes reads it anew each time.
 thread_local! {
     static WRITTEN_READ_AT: Cell<Option<u64>> = const { Cell::new(None) };
     static WRITTEN: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -286,7 +287,7 @@ fn entry() -> Option<String> {
     READ.with_borrow(Clone::clone)
 }
 
-/// What `pg_db_role_setting` holds for every role in a database, or in all of them.
+/// The entry of `pg_db_role_setting` that holds for every role in a database, or in all of them.
 fn entry_of(database: pg_sys::Oid) -> Option<String> {
     // As in PostgreSQL's catalog/pg_db_role_setting.h.
     const RELATION: u32 = 2964;

@@ -65,7 +65,7 @@ sql_function! {
     }
 }
 
-/// What is done with an input once it is read.
+/// A function that uses an input once it is read.
 type Then<'a> = &'a mut dyn FnMut(&[u8], Input) -> Result<pg_sys::Datum, Error>;
 
 /// Embeds the first argument, or returns what the call site remembers.

@@ -1,8 +1,9 @@
 //! Texts of the server in UTF-8 and back.
 //!
-//! A database may have another encoding than UTF-8, and Rust's strings may not. So each text that comes from the server
-//! is converted, and each statement and value that goes to it is converted back: a name or a key with an accent is the
-//! same on both sides. A character that one of them lacks is the server's own error, 22P05 or 22021.
+//! A database may have another encoding than UTF-8, and Rust's strings may not. So each text that comes from the
+//! server is converted, and each statement and value that goes to it is converted back: a name or a key with an
+//! accent is the same on both sides. A character that one of the encodings lacks is the server's own error, 22P05
+//! or 22021.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, c_char};
@@ -24,7 +25,7 @@ pub(crate) fn name(name: &pg_sys::NameData) -> String {
     unsafe { c_string(name.data.as_ptr()) }
 }
 
-/// A text of the server. In a database of encoding SQL_ASCII, what is not UTF-8 is an error.
+/// A text of the server. In a database of encoding SQL_ASCII, bytes that are not UTF-8 are an error.
 pub(crate) fn from_server(text: &[u8]) -> String {
     let bytes = bytes_from_server(text);
     String::from_utf8(bytes.into_owned()).unwrap_or_else(|error| {

@@ -1,4 +1,4 @@
-//! What can go wrong, and the SQLSTATE, detail and hint that an application sees.
+//! The errors that pg_clip raises, with the SQLSTATE, detail and hint that an application sees.
 //!
 //! Errors are an interface: an application branches on the SQLSTATE, so each variant has one and keeps it.
 //! `XX000` means a defect of pg_clip.
@@ -140,7 +140,7 @@ impl Error {
         unreachable!("an ERROR does not return")
     }
 
-    /// Writes the error to the server's log, as what keeps photos waiting, with its hint.
+    /// Writes the error, for which photos wait, to the server's log, with its hint.
     pub(crate) fn log(self) {
         notice::tell(PgLogLevel::LOG, &format!("pg_clip: photos wait: {self}"), self.hint().as_deref());
     }
@@ -278,7 +278,7 @@ impl Error {
                 ))
             }
             Error::NoColumn { .. } | Error::ColumnType { .. } => Some(
-                "Source and target need columns of the same types. SELECT clip_watch('...') again names others."
+                "Source and target need columns of the same types. SELECT clip_watch('...') again can name other columns."
                     .to_owned(),
             ),
             Error::Namesake(_) => {

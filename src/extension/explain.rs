@@ -1,8 +1,8 @@
 //! `EXPLAIN (ANALYZE)` says what a statement had embedded, and how long that took.
 //!
-//! PostgreSQL shows the time of an embedding in the node that calls the function, or in the planning where the planner
-//! evaluates it: neither says that it was an embedding. What is counted begins before the planning. What a parallel worker
-//! embeds is counted there and is lost, and so is what `EXPLAIN EXECUTE` runs, which PostgreSQL explains past the hook.
+//! PostgreSQL shows the time of an embedding in the node that calls the function, or in the planning where the
+//! planner evaluates it: neither says that it was an embedding. Counting begins before the planning. The counts of
+//! parallel workers are lost, and so are those of `EXPLAIN EXECUTE`, which PostgreSQL explains past the hook.
 //!
 //! Before PostgreSQL 18 no hook is called while the output of a query is open: only the text format takes what comes after it.
 
@@ -76,7 +76,7 @@ unsafe extern "C-unwind" fn explain_one_query(
 #[cfg(not(any(feature = "pg15", feature = "pg16")))]
 use pg_sys::standard_ExplainOneQuery as standard;
 
-/// What PostgreSQL does where there is no hook, which it has no function for before release 17.
+/// As PostgreSQL explains where there is no hook; before release 17 it has no function for that.
 #[cfg(any(feature = "pg15", feature = "pg16"))]
 unsafe fn standard(
     query: *mut pg_sys::Query,
@@ -111,7 +111,7 @@ fn instr_time(time: Duration) -> pg_sys::instr_time {
     pg_sys::instr_time { ticks: i64::try_from(time.as_nanos()).unwrap_or(i64::MAX) }
 }
 
-/// Puts back what was explained before, also where an error ends the query.
+/// Puts back the usage before the outer query, also where an error ends the query.
 #[cfg(feature = "pg18")]
 struct Explained(Option<Usage>);
 
@@ -150,7 +150,7 @@ unsafe extern "C-unwind" fn explain_per_plan(
     }
 }
 
-/// Adds what was embedded to the output, where anything was.
+/// Adds the usage to the output, where something was embedded.
 ///
 /// # Safety
 /// `state` is that of a running EXPLAIN.

@@ -1,4 +1,4 @@
-//! Extensions of this database and what belongs to them, read from the catalogs themselves.
+//! Extensions of this database and their members, read from the catalogs themselves.
 //!
 //! PostgreSQL tells no cache when a row of `pg_extension` or `pg_depend` changes, so they are read each time, by their
 //! indexes. That takes some microseconds; a query that joins them takes a hundred.

@@ -1,4 +1,4 @@
-//! Why a part of the work failed: what is kept of an error once it was caught.
+//! Why a part of the work failed: the part of a caught error that is kept.
 
 use pgrx::PgSqlErrorCode;
 
@@ -9,14 +9,14 @@ use crate::sqlstate;
 pub(crate) struct Failure {
     pub(crate) code: PgSqlErrorCode,
     pub(crate) message: String,
-    /// The model that is missing, where that is why.
+    /// The model that is missing, where this is the reason.
     pub(crate) model: Option<String>,
     /// Whether a transaction of the worker was given up because of the time that it took.
     pub(crate) took_too_long: bool,
 }
 
 impl Failure {
-    /// What an ERROR of the server says.
+    /// The failure that an ERROR of the server reports.
     pub(crate) fn of_report(code: PgSqlErrorCode, message: &str) -> Failure {
         Failure { code, message: message.to_owned(), model: None, took_too_long: false }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
-/// What a descriptor is waited for.
+/// The events of a descriptor that end a wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
     Readable,
@@ -20,14 +20,14 @@ thread_local! {
 /// How often the callback is run.
 const CALLBACK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Has every wait of this process, whatever it is for, run `callback` once a second.
+/// Has every wait of this process run `callback` once a second.
 pub(crate) fn run_while_waiting(callback: fn()) {
     CALLBACK.set(Some(callback));
 }
 
-/// Waits until the descriptor is ready, the latch is set or the deadline has passed, and serves interrupts. A cancel,
-/// `statement_timeout` or a server stop ends the statement here. Returns whether the deadline has not passed; what
-/// else happened, the caller finds out by trying.
+/// Waits until the descriptor is ready, the latch is set or the deadline has passed, and serves interrupts. A
+/// cancel, `statement_timeout` or a server stop ends the statement here. Returns whether the deadline has not
+/// passed; the caller finds out by trying what else happened.
 pub(crate) fn wait(descriptor: BorrowedFd, interest: Interest, deadline: Option<Instant>) -> bool {
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | pg_sys::WL_SOCKET_READABLE;
     if interest == Interest::ReadableOrWritable {

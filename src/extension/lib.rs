@@ -1,13 +1,13 @@
 //! pg_clip inside PostgreSQL: SQL functions that embed images and texts with CLIP, and a trigger that fills
 //! `image_embeddings`.
 //!
-//! A backend holds no model, no decoder and no thread: it is a client of the embedder, a process of its own that the
-//! supervisor starts and watches. What a reader may rely on:
+//! A backend holds no model, no decoder and no thread: it is a client of the embedder, a process of its own that
+//! the supervisor starts and watches. Always true:
 //!
 //! * no call into PostgreSQL happens outside a backend's only thread;
 //! * no wait is uninterruptible: each one is on a latch together with a socket;
 //! * an answer of the embedder reaches the call that asked for it, or none;
-//! * no file name comes from a user: what names a file is a `sighup` setting.
+//! * no file name comes from a user: a setting that names a file is `sighup`.
 //!
 //! The SQL surface is written by hand in `sql/`; this crate only exports the symbols that it names.
 

@@ -1,7 +1,7 @@
 //! The locks that make a background worker the only one of its kind.
 //!
-//! Open-file-description locks: the kernel lets one go with the process, however that ends, and a backend can ask for
-//! its state without taking it for a moment.
+//! Open-file-description locks: the kernel releases one when its process ends in any way, and a backend can ask for
+//! its state without taking it.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;

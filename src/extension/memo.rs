@@ -12,14 +12,14 @@ use pgrx::{PgMemoryContexts, pg_sys};
 use crate::current_model::{self, Pinned};
 use crate::error::Error;
 
-/// What is kept at a place.
+/// The model and the result that one place keeps.
 #[derive(Default)]
 struct Place {
     model: Option<Pinned>,
     memo: Option<Memo>,
 }
 
-/// The model of a call that names none: what `clip.model` was when the query first came here.
+/// The model of a call that names none: the value that `clip.model` had when the query first came here.
 ///
 /// # Safety
 /// As for [`Memo::of_constant`].
@@ -34,7 +34,7 @@ pub(crate) unsafe fn model_of_query(fcinfo: pg_sys::FunctionCallInfo) -> Result<
     Ok(model)
 }
 
-/// What a call site remembers.
+/// The result that a call site remembers.
 pub(crate) struct Memo {
     model: String,
     /// Empty where the argument is a constant of the query.
@@ -88,7 +88,7 @@ impl Memo {
 }
 
 impl Place {
-    /// What is kept where `fcinfo` is called. It lives as long as the place does, and is dropped with it.
+    /// The values kept at the place of the call. They live as long as the place, and are dropped with it.
     unsafe fn of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> &'a mut Place {
         // SAFETY: the caller vouches for `fcinfo`: `fn_extra` is null or was set here, and `fn_mcxt` lives as long as
         // it is looked at.

@@ -1,4 +1,4 @@
-//! What the client or the log is told that is no error, in the encoding of the database.
+//! Messages to the client or the log that are no errors, in the encoding of the database.
 
 use std::ffi::CString;
 use std::ptr::null_mut;

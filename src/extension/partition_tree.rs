@@ -1,8 +1,8 @@
 //! Partitions and the tables that they are part of.
 //!
-//! ATTACH PARTITION does not wait for other sessions that have locked the table. And what its transaction wrote is
-//! visible a moment before other backends are told of the partition: a backend can see the jobs of a partition's photos
-//! and not the photos. So no photo counts as gone before [`is_known`] has said that all partitions are known.
+//! ATTACH PARTITION does not wait for other sessions that have locked the table. And its rows are visible a moment
+//! before other backends are told of the partition: a backend can see the jobs of a partition's photos and not the
+//! photos. So no photo counts as gone before [`is_known`] has said that all partitions are known.
 
 use pgrx::pg_sys;
 

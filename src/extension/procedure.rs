@@ -1,7 +1,7 @@
 //! A procedure that commits between its steps.
 //!
-//! Each step is a transaction of its own and looks everything up anew. What a step keeps for the next one is Rust's:
-//! what it took from PostgreSQL's memory is freed at its end.
+//! Each step is a transaction of its own and looks everything up anew. A step keeps only Rust's values for the next
+//! one: memory of PostgreSQL's is freed at its end.
 
 use pgrx::pg_sys;
 
@@ -51,8 +51,9 @@ impl Procedure {
         self.step_after(|| Ok(()), body)
     }
 
-    /// A step under a lock on a table, for a caller that `check` accepts before and after the wait for it. The wait is as long as
-    /// it takes, and holds no lock and no snapshot that the holder could wait for. The step sees what the holder has committed.
+    /// A step under a lock on a table, for a caller that `check` accepts before and after the wait for it. The wait
+    /// is as long as it takes, and holds no lock and no snapshot that the holder could wait for. The step sees the
+    /// holder's commit.
     pub(crate) fn step_under<R>(
         &self,
         table: pg_sys::Oid,
@@ -81,7 +82,8 @@ impl Procedure {
         // SAFETY: called between the statements of the procedure, in its transaction; the context lives as long as
         // the procedure, and nothing in it is used after the step.
         unsafe {
-            // A step sees what others have committed, whatever transactions begin with in this session.
+            // A step sees the commits of other sessions, whatever isolation level this session's transactions begin
+            // with.
             if !pg_sys::FirstSnapshotSet {
                 pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
             }

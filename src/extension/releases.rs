@@ -1,4 +1,4 @@
-//! What the SQL of this release and of earlier ones asks of the library.
+//! The symbols that the SQL of this release and of earlier ones asks of the library.
 //!
 //! PostgreSQL looks for the symbol of a function when the function is created, and when it is called. So the library
 //! exports each symbol that a released script names, also one that has no use any more. Without it, a database with an

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::notice::c_string;
 use crate::server_error;
 
-/// Runs the body of a function that PostgreSQL calls: what it fails with becomes an ERROR.
+/// Runs the body of a function that PostgreSQL calls: its error becomes an ERROR.
 ///
 /// # Safety
 /// Called in the outermost Rust frame below PostgreSQL, where nothing is left to be dropped.
@@ -53,7 +53,7 @@ unsafe extern "C-unwind" {
 
 /// The report as the server has it, where the server keeps what belongs to an error.
 fn error_data(report: ErrorReportWithLevel) -> *mut pg_sys::ErrorData {
-    // Before there is anything in that context: a conversion that fails empties it.
+    // Before the context has any content: a conversion that fails empties it.
     let message = c_string(report.message());
     let detail = report.detail_with_backtrace().map(|detail| c_string(&detail));
     let hint = report.hint().map(c_string);

@@ -26,8 +26,8 @@ pub(crate) fn keep_last<R>(body: impl FnOnce() -> R) -> (R, Option<*mut pg_sys::
         callback: Some(keep),
         arg: ptr::from_ref(&last).cast_mut().cast(),
     };
-    // SAFETY: the callback and what it writes to are in this frame, and are taken off the stack below. `body` returns: it lets
-    // no error of the server's and no panic pass.
+    // SAFETY: the callback and the cell that it writes to are in this frame, and are taken off the stack below.
+    // `body` returns: it lets no error of the server's and no panic pass.
     let result = unsafe {
         pg_sys::error_context_stack = &raw mut callback;
         let result = body();
@@ -38,7 +38,7 @@ pub(crate) fn keep_last<R>(body: impl FnOnce() -> R) -> (R, Option<*mut pg_sys::
     (result, Some(last.get()).filter(|last| !last.is_null()))
 }
 
-/// What an error says, in the encoding of the database.
+/// The message of an error, in the encoding of the database.
 ///
 /// # Safety
 /// `data` is an error that [`keep_last`] has just returned.

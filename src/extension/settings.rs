@@ -1,8 +1,8 @@
 //! The settings, all named `clip.*`: all but `clip.model`, which is [`crate::current_model`]'s.
 //!
-//! What the embedder reads is `sighup`: a session cannot have an embedder of its own. What could make one session
-//! cost others more (limits) is for superusers. What names a file is `sighup` and hidden from ordinary users. Any role
-//! may set the rest, so that it can be set for a role or a database.
+//! A setting that the embedder reads is `sighup`: a session cannot have an embedder of its own. A limit by which
+//! one session could cost other sessions more is for superusers. A setting that names a file is `sighup` and hidden
+//! from ordinary users. Any role may set the rest, so that it can be set for a role or a database.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -16,12 +16,12 @@ static MAX_IMAGE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(32 << 20);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(50_000_000);
 /// 30 s: an embedder that starts needs a second or two, a full-size image under one on a slow machine.
 static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
-/// 60 s: what a photo waits longer whose wake was missed, by a restart or a prepared transaction.
+/// 60 s: the delay of a photo whose wake was missed, by a restart or a prepared transaction.
 static QUEUE_POLL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// 3: a model, one that it is replaced by, and one more. A ViT-B/32 takes about 1 GB.
 static MAX_LOADED_MODELS: GucSetting<i32> = GucSetting::<i32>::new(3);
-/// 512 MB: whatever one image may take, or ten photos of 12 megapixels at once.
+/// 512 MB: as much as the largest image may take, or ten photos of 12 megapixels at once.
 static DECODER_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(512);
 static JPEG_SCALING: GucSetting<bool> = GucSetting::<bool>::new(true);
 static EXECUTION_PROVIDER: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"cpu"));
@@ -72,7 +72,7 @@ pub(crate) fn define() {
     GucRegistry::define_int_guc(
         c"clip.queue_poll_interval",
         c"Sets how often each database is searched for photos that were not announced.",
-        c"A photo is announced when it is committed; this is for those where that was missed.",
+        c"A photo is announced when it is committed; this is for photos whose announcement was missed.",
         &QUEUE_POLL_INTERVAL,
         1,
         i32::MAX / 1000,
@@ -104,7 +104,7 @@ pub(crate) fn define() {
         c"Sets the memory that all images being decoded may take together.",
         c"An image waits until there is enough; one that needs more is refused.",
         &DECODER_MEMORY,
-        // Any PNG is reckoned to take 64 MB for what is in it besides its picture.
+        // Each PNG is reckoned to take 64 MB for the parts beside its picture.
         128,
         i32::MAX / 1024,
         GucContext::Sighup,
@@ -120,8 +120,8 @@ pub(crate) fn define() {
     );
     GucRegistry::define_string_guc(
         c"clip.execution_provider",
-        c"Sets what the embedder computes on.",
-        c"cpu is what there is; with any other name the embedder computes on the processor as well, and says so.",
+        c"Sets the processor that the embedder computes on.",
+        c"cpu is the only one; with any other name the embedder computes on the processor as well, and says so.",
         &EXECUTION_PROVIDER,
         GucContext::Sighup,
         GucFlags::empty(),

@@ -1,4 +1,4 @@
-//! What `clip_status` shows.
+//! The report that `clip_status` shows.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,7 +41,7 @@ sql_function! {
     }
 }
 
-/// The report with what the embedder counted by its kinds of failures counted by their SQLSTATEs.
+/// The report, with failures counted by SQLSTATE in place of the embedder's kinds.
 fn with_sqlstates(json: &str) -> Result<String, Error> {
     let mut report: Value = serde_json::from_str(json).map_err(|_| Error::OutOfTurn)?;
     let rows = report.get_mut("statistics").and_then(Value::as_array_mut);

@@ -94,7 +94,7 @@ pub(crate) unsafe fn same(left: pg_sys::Datum, right: pg_sys::Datum) -> bool {
     }
 }
 
-/// A text in UTF-8, whatever the database's encoding.
+/// A text in UTF-8, in a database of any encoding.
 pub(crate) struct Utf8 {
     text: String,
 }

@@ -1,4 +1,4 @@
-//! What all of pg_clip's background workers have in common.
+//! The code that all of pg_clip's background workers share.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::os::unix::fs::FileExt;
@@ -25,12 +25,13 @@ fn put<const N: usize>(field: &mut [c_char; N], text: &CStr) {
     }
 }
 
-/// For so long a worker that was asked for is counted on, in microseconds. One that fails is started again by the
-/// postmaster, a second later.
+/// For so many microseconds after it was asked for, a worker is expected. If it fails, the postmaster starts it
+/// again a second later.
 const PROMISE: i64 = 10_000_000;
 
-/// Has the postmaster start a worker, unless another process asked for it a moment ago: of many that find none running
-/// one takes a slot, and `asked` is the file that tells the others. Returns whether one is to come.
+/// Has the postmaster start a worker, unless another process asked for it a moment ago: where many processes find
+/// no worker running, one of them takes a slot, and the file `asked` tells the other ones. Returns whether a worker
+/// is to come.
 pub(crate) fn ask_for(registration: &mut pg_sys::BackgroundWorker, asked: &str) -> Result<bool, Error> {
     let failed = |cause| Error::system("note that a worker of pg_clip is to start", cause);
     let Some(file) = lock::take(asked)? else {

@@ -45,7 +45,7 @@ struct Run {
     /// How long fetching a photo may take
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
-    /// For how long photos are claimed: what a feeder that was killed has claimed is fetched again after it
+    /// For how long photos are claimed: the claims of a feeder that was killed are fetched again after it
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration)]
     lease: Duration,
     /// How often the queue is looked at while it is empty

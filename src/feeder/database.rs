@@ -1,7 +1,8 @@
 //! The feeder's side of the queue, in SQL.
 //!
-//! Statements are sent without a name, so that a pooler in between may give each to another session; and every name in
-//! them has its schema: what other roles have put into the schemas of a search_path cannot stand in for it.
+//! Statements are sent without a name, so that a pooler in between may give each to another session; and every name
+//! in them has its schema: an object that another role has put into a schema of a search_path cannot stand in for
+//! it.
 
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ impl Error {
     }
 }
 
-/// What the server said, with its hint, or else what was wrong with the connection.
+/// The server's message, with its hint, or else the error of the connection.
 fn said(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(error) => {
@@ -94,7 +95,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// For a batch of photos.
 const FEED_PATIENCE: Duration = Duration::from_secs(600);
 
-/// Moves messages between the client and the server until either ends, and prints what the server warns of.
+/// Moves messages between the client and the server until either ends, and prints the server's warnings.
 async fn drive<S, T>(mut connection: Connection<S, T>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -142,7 +143,7 @@ pub struct Claim {
     pub reference: Option<String>,
 }
 
-/// What is handed over of a claimed photo.
+/// The content that is handed over for a claimed photo.
 #[derive(Debug)]
 pub struct Fed {
     pub claim: Claim,
@@ -158,7 +159,7 @@ pub enum Content {
     Gone,
 }
 
-/// What a feeder may know of a table.
+/// The facts of a table that a feeder may know.
 pub struct Waiting {
     pub photos: u64,
     /// The size above which the server takes no photo.
@@ -174,7 +175,7 @@ impl Session {
         Ok(session)
     }
 
-    /// The tables that the role may feed; of those the ones that are named, if any are.
+    /// The tables that the role may feed, or only the named ones among them, if any are.
     pub async fn tables(&self, named: &[String]) -> Result<Vec<Table>, Error> {
         let rows = self.rows(&tables(&self.schema), &[], PATIENCE).await?;
         let mut found = Vec::new();
@@ -221,7 +222,7 @@ impl Session {
         rows.iter().map(claim).collect()
     }
 
-    /// Hands photos over, and returns what became of each, in the words of `clip_feed`.
+    /// Hands photos over, and returns the outcome of each, in the words of `clip_feed`.
     pub async fn feed(&self, table: &Table, photos: &[Fed]) -> Result<Vec<String>, Error> {
         let column = |value: fn(&Fed) -> Option<&str>| photos.iter().map(value).collect::<Vec<_>>();
         let keys = column(|photo| Some(&photo.claim.key));
@@ -244,7 +245,7 @@ impl Session {
         Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
     }
 
-    /// Runs a statement. One that does not come back is cancelled.
+    /// Runs a statement. One that takes too long is cancelled.
     async fn rows(
         &self,
         statement: &str,

@@ -1,8 +1,8 @@
-//! What a row may name: a key below the store's prefix, and nothing else.
+//! The references that a row may have: a key below the store's prefix, and nothing else.
 //!
 //! A reference is data of a user. It becomes the last part of a request's path, as it stands: it is no URL, and can
-//! name no other host, scheme or folder. What could mean something to a server or a file system on the way is refused
-//! before anything is asked for.
+//! name no other host, scheme or folder. Characters with a meaning to a server or a file system on the way are
+//! refused before any request.
 
 use object_store::path::Path;
 
@@ -30,8 +30,8 @@ pub enum BadKey {
 
 /// The path of an object below the store's prefix.
 ///
-/// Letters of any script are taken, and so are spaces and percent signs: they are encoded on the way, and name only what
-/// is called so.
+/// Letters of any script are taken, and so are spaces and percent signs: they are encoded on the way, and name only
+/// the object of that name.
 pub fn parse(reference: &str) -> Result<Path, BadKey> {
     if reference.is_empty() {
         return Err(BadKey::Empty);
@@ -60,7 +60,7 @@ pub fn parse(reference: &str) -> Result<Path, BadKey> {
     Path::parse(reference).map_err(|_| BadKey::Dots)
 }
 
-/// Control characters, and what changes how a text reads without being seen.
+/// Control characters, and invisible ones that change how a text reads.
 fn is_invisible(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

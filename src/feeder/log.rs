@@ -1,4 +1,4 @@
-//! Lines to standard error, for whoever runs the feeder. They do not break a progress bar.
+//! Lines to standard error, for the administrator. They do not break a progress bar.
 
 use std::sync::Mutex;
 

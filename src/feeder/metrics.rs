@@ -1,4 +1,4 @@
-//! Counters of what was done, and serving them to Prometheus.
+//! Counters of the feeder's work, and serving them to Prometheus.
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,7 +40,7 @@ impl Counter {
 }
 
 impl Counters {
-    /// Counts what became of a photo, by the name that `clip_feed` has for it.
+    /// Counts the outcome of a photo, by the name that `clip_feed` has for it.
     pub(crate) fn count_outcome(&self, outcome: &str) {
         let counter = match outcome {
             "embedded" => &self.embedded,

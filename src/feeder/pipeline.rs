@@ -1,8 +1,8 @@
 //! Claiming, fetching and handing over, beside one another.
 //!
-//! Each table has a pipeline of its own, with two connections: a table that is locked or slow delays no other. Places
-//! bound what a pipeline holds: one is taken for each photo before it is claimed, and left once it is handed over. All
-//! pipelines share the fetches at a time, and the memory.
+//! Each table has a pipeline of its own, with two connections: a table that is locked or slow delays no other.
+//! Places bound the photos that a pipeline holds: a photo takes one before it is claimed, and leaves it once it is
+//! handed over. All pipelines share the fetches at a time, and the memory.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,9 +58,9 @@ struct Shared {
     all_waiting: Arc<AtomicU64>,
 }
 
-/// What is known of the store.
+/// The state of the store.
 struct Health {
-    /// When it last answered, whatever it said.
+    /// When it last answered, with any answer.
     answered: Instant,
     /// Until when nothing is claimed because it gives nothing, and how long that pause was.
     paused: Option<(Instant, Duration)>,
@@ -95,7 +95,7 @@ impl Pipeline {
         Pipeline { shared: Arc::new(shared) }
     }
 
-    /// Feeds tables until SIGINT or SIGTERM: what is claimed then is fetched and handed over still.
+    /// Feeds tables until SIGINT or SIGTERM: the photos that are claimed then are fetched and handed over still.
     pub async fn run(&self, tables: Vec<Table>) -> Result<(), Error> {
         let (end, ending) = watch::channel(false);
         let (mut interrupt, mut terminate) =
@@ -123,10 +123,10 @@ impl Pipeline {
                 },
                 () = told => {
                     if *ending.borrow() {
-                        log::line("ending at once: what is claimed is fetched again when its lease ends");
+                        log::line("ending at once: claimed photos are fetched again when their lease ends");
                         return ended;
                     }
-                    log::line("ending: handing over what is claimed");
+                    log::line("ending: handing over the claimed photos");
                     let _ = end.send(true);
                 }
             }
@@ -273,7 +273,8 @@ impl Shared {
         let Ok(_fetch) = self.fetches.acquire().await else {
             return (Content::Gone, None);
         };
-        // What a photo takes is known only when it is asked for: the most is set aside, and the rest given back.
+        // The size of a photo is known only from its answer: memory for the largest is set aside, and the rest
+        // given back.
         let most = u32::try_from(max_bytes.div_ceil(1024)).unwrap_or(MEMORY).clamp(1, MEMORY / 8);
         let mut memory = self.memory.clone().acquire_many_owned(most).await.ok();
         let start = Instant::now();

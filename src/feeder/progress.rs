@@ -41,7 +41,7 @@ impl Progress {
         self.waiting.clone()
     }
 
-    /// The last line says what was done.
+    /// The last line gives the sums.
     pub(crate) fn end(self) {
         self.task.abort();
         if let Some(bar) = &self.bar {

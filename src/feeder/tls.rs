@@ -1,8 +1,8 @@
 //! TLS to the database, with the meaning that libpq gives to `sslmode`.
 //!
-//! With `prefer`, the default, and `require`, the connection is encrypted and the server's certificate not checked: most
-//! servers have one that they made themselves. With `verify-full`, it is checked against the system's certificates, or
-//! those of SSL_CERT_FILE, and so is the server's name.
+//! With `prefer`, the default, and `require`, the connection is encrypted and the server's certificate not checked:
+//! most servers have one that they made themselves. With `verify-full`, it is checked against the system's
+//! certificates, or the certificates of SSL_CERT_FILE, and so is the server's name.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub(crate) fn connector(checks: bool) -> MakeRustlsConnect {
     let config = if checks {
         let mut roots = RootCertStore::empty();
-        // One that cannot be read is left out: a server that has it is refused.
+        // A root that cannot be read is left out: a server whose certificate needs it is refused.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
     } else {

@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Import(import::ImportOptions),
     /// Make an 8-bit model out of an installed one, and install it
     Quantize(quantize::QuantizeOptions),
-    /// List published models, by the short names that `fetch` takes: figures, licences, hashes, and which one is for what
+    /// List published models, by the short names that `fetch` takes: figures, licences, hashes, and advice
     Catalogue,
     /// List the installed models
     List(list::ListOptions),

@@ -1,6 +1,6 @@
-//! What can go wrong while a model is installed.
+//! The errors while a model is installed.
 //!
-//! What the embedder's code says of a model or a file is passed on as it is; see its own table.
+//! The embedder's error about a model or a file is passed on as it is; see its own table.
 
 use std::io;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub(crate) enum Error {
     UnusableFolder { path: PathBuf, reason: String },
     #[error("model has no variant \"{variant}\"")]
     UnknownVariant { variant: String, available: Vec<String> },
-    #[error("file \"{file}\" is not what it must be")]
+    #[error("file \"{file}\" is another one than expected")]
     WrongFile { file: String, expected: String, found: String },
     #[error("{} is no record of a model", path.display())]
     BadRecord { path: PathBuf, reason: String },
@@ -46,7 +46,7 @@ pub(crate) enum Error {
     Unwritable { path: PathBuf, source: io::Error },
 }
 
-/// What became of the access token for a hub.
+/// Whether there was an access token for a hub, and whether the hub took it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HubToken {
     /// There is none.
@@ -89,7 +89,7 @@ impl Error {
     fn hint(&self) -> String {
         match self {
             Error::Embedder(EmbedderError::Io { source, .. }) if is_full(source) => {
-                "Make room and give the same command again, or discard what is there with `remove`.".to_owned()
+                "Make room and give the same command again, or discard the files with `remove`.".to_owned()
             }
             Error::BadRepository { .. } => {
                 "Give it as OWNER/NAME or OWNER/NAME@REVISION, or give a name that `pg_clip_embedder catalogue` lists.".to_owned()
@@ -107,7 +107,7 @@ impl Error {
             Error::UnknownVariant { available, .. } => format!("Its variants: {}.", available.join(", ")),
             Error::Unreachable { unreached: true, .. } => {
                 "The same command continues where it stopped. A firewall must let through the host of HF_ENDPOINT, \
-                 which is huggingface.co by default, and what it redirects to: *.hf.co and *.xethub.hf.co."
+                 which is huggingface.co by default, and the hosts that it redirects to: *.hf.co and *.xethub.hf.co."
                     .to_owned()
             }
             Error::Unreachable { transient: true, .. } => "The same command continues where it stopped.".to_owned(),

@@ -1,10 +1,10 @@
 //! Installing a model: from a hub, or from a folder.
 //!
 //! Everything is prepared in a hidden folder inside the models directory and becomes a model by one rename: see
-//! [`staging`]. What a file must hash to is known before it is fetched, so that a file which was cut off goes on where
-//! it was, by whichever process and after whatever death: see [`download`].
+//! [`staging`]. The hash of a file is known before it is fetched, so that any later process continues a file that
+//! was cut off: see [`download`].
 //!
-//! Always true: no model is in its place that was not whole, verified and loaded · nothing that a hub says names a file
+//! Always true: no model is in its place that was not whole, verified and loaded · no answer of a hub names a file
 //! outside the folder of the model.
 
 mod catalogue;

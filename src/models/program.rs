@@ -1,10 +1,10 @@
 //! `pg_clip_models`: installs the models that the embedder computes with.
 //!
-//! It is a program of its own so that the embedder, which parses what strangers wrote, links nothing that speaks to a
-//! network. It looks into a model, and loads it, with the embedder's own code. People call it by the embedder's name:
-//! `pg_clip_embedder fetch` becomes this program.
+//! It is a program of its own so that the embedder, which parses strangers' files, links nothing that speaks to a
+//! network. It looks into a model, and loads it, with the embedder's own code. People call it by the embedder's
+//! name: `pg_clip_embedder fetch` becomes this program.
 //!
-//! Always true: only `fetch` opens a network connection · no image of a stranger is parsed here.
+//! Always true: only `fetch` opens a network connection · no stranger's image is parsed here.
 
 mod command_line;
 mod error;

@@ -7,8 +7,9 @@
 //!
 //! A graph does not tell how much of a model's meaning is lost: [`fidelity`] measures it.
 //!
-//! Always true: the model that is read is not changed · weights that lay in a file beside a graph lie in one again, since
-//! a graph above 2 GB cannot be read otherwise · what is written has the layout of an exporter, so that `import` takes it.
+//! Always true: the model that is read is not changed · weights that lay in a file beside a graph lie in one again,
+//! since a graph above 2 GB cannot be read otherwise · the new files have the layout of an exporter, so that
+//! `import` takes it.
 
 mod fidelity;
 mod fields;
@@ -33,10 +34,10 @@ use self::products::Found;
 use crate::error::Error;
 use crate::install::{FileRecord, Progress, Staging, copy};
 
-/// What the new model is called beside the old one, and in its files.
+/// The suffix of the new model's name and of its files.
 pub(crate) const VARIANT: &str = "int8";
 
-/// A model of which it is known what will be quantized.
+/// A model whose products to quantize are known.
 #[derive(Debug)]
 pub(crate) struct Plan {
     name: String,
@@ -46,7 +47,7 @@ pub(crate) struct Plan {
     pub fingerprint: Fingerprint,
 }
 
-/// What became of a graph.
+/// The outcome for a graph.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// Its path in the new model.

@@ -1,4 +1,4 @@
-//! What the embedder answers.
+//! The embedder's answers.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub type Fingerprint = [u8; 32];
 pub enum Answer {
     /// To a `Hello`: the embedder's protocol and its release.
     Welcome { protocol: u16, version: String },
-    /// To an `EmbedText` or `EmbedImage`: an L2-normalised vector, which model made it, and what that took.
+    /// To an `EmbedText` or `EmbedImage`: an L2-normalised vector, which model made it, and the times that it took.
     Embedding { id: u32, fingerprint: Fingerprint, work: Work, vector: Vec<f32> },
     /// To an `EmbedText`, `EmbedImage` or `Describe` that could not be answered. The connection stays usable.
     Failed { id: u32, failure: Failure },
@@ -23,7 +23,7 @@ pub enum Answer {
     Description { id: u32, fingerprint: Fingerprint, dimensions: u16 },
 }
 
-/// What an embedding took, in microseconds.
+/// The times of an embedding, in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
     preparation_us: u32,

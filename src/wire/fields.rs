@@ -2,7 +2,7 @@
 
 use crate::{Kind, WireError};
 
-/// What is left to read of a body.
+/// The rest of a body.
 pub(crate) struct Fields<'a> {
     kind: Kind,
     rest: &'a [u8],

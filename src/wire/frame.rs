@@ -1,8 +1,8 @@
-//! The head of a frame, and what can be wrong with one.
+//! The head of a frame, and its errors.
 
 use crate::{MAX_DIMENSIONS, MAX_IMAGE_BYTES, MAX_MODEL_NAME, MAX_STATUS_BYTES, MAX_TEXT_BYTES};
 
-/// What a frame carries. Requests are below 16, answers from 16.
+/// The kind of a frame. Requests are below 16, answers from 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {

@@ -34,7 +34,7 @@ pub const MAGIC: [u8; 8] = *b"pg_clip\0";
 /// The longest text, in bytes: far beyond any model's context, so that a whole document is refused and not cut.
 pub const MAX_TEXT_BYTES: usize = 1 << 16;
 
-/// The largest image, in bytes: what PostgreSQL can hold in one `bytea`.
+/// The largest image, in bytes: the most that PostgreSQL can hold in one `bytea`.
 pub const MAX_IMAGE_BYTES: usize = 1 << 30;
 
 /// The highest dimension of an embedding: pgvector's `VECTOR_MAX_DIM`.

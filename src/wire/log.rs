@@ -1,6 +1,6 @@
 //! The lines that the embedder writes for the server log.
 
-/// The longest line that is passed on, in bytes: what follows is cut off.
+/// The longest line that is passed on, in bytes: the rest is cut off.
 pub const MAX_LOG_LINE: usize = 8 << 10;
 
 /// Puts the lines together that come in pieces, and keeps no more than one of them.

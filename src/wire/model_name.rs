@@ -1,4 +1,4 @@
-//! What a model may be called: a folder in the folder of the models, and never a path.
+//! The names that a model may have: a folder in the folder of the models, and never a path.
 
 /// The longest name, in bytes.
 pub const MAX_MODEL_NAME: usize = 63;

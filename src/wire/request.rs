@@ -1,4 +1,4 @@
-//! What a backend asks.
+//! A backend's requests.
 
 use crate::fields::{Fields, put_short_str};
 use crate::{FrameHeader, Kind, MAGIC, MAX_MODEL_NAME, PROTOCOL, WireError};
@@ -19,7 +19,7 @@ pub enum Request<'a> {
     Describe { id: u32, model: &'a str },
 }
 
-/// On whose behalf a connection asks: the embedder shares itself out between parties first, then between their
+/// The party that a connection asks for: the embedder shares itself out between parties first, then between their
 /// connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Party {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use pg_clip_tests::hostile::attack;
 
-/// A run that breaks more is stopped: what comes then tells nothing new.
+/// A run that breaks more is stopped: further failures tell nothing new.
 const MOST_BROKEN: usize = 20;
 
 fn main() -> ExitCode {

@@ -115,7 +115,7 @@ test("a picture that is dropped, picked or pasted is searched with, and words ta
   await page.close();
 });
 
-test("a project filters what is found, and a photo finds its like within it", async () => {
+test("a project filters the found photos, and a photo finds its like within it", async () => {
   const { page, shown, names, status, complaints } = await visit(PHONE);
   await page.getByRole("radio", { name: "garden" }).check();
   await status("The newest 24 photos in garden");

@@ -43,7 +43,7 @@ test("a photo of the gallery finds itself, and then its like", async () => {
   assert.deepEqual(names([bus, next]), ["bus", "bus"]);
 });
 
-test("a project keeps all others out", async () => {
+test("a project keeps photos of other projects out", async () => {
   const { answer: projects } = await get("/projects");
   assert.deepEqual(projects, ["garden", "kitchen", "travel"]);
   for (const path of ["/search?", "/search?words=a%20snail&"]) {
@@ -101,7 +101,7 @@ test("a file that is too large is refused, also where it does not say how large 
   assert.equal(response.status, 413);
 });
 
-test("what is not there, or not meant to be asked for, is said", async () => {
+test("a page that is missing or forbidden is an error", async () => {
   const other = ["/photos/0", "/photos/1;", "/photos/999999999999999999999", "/server.js", "/..%2fserver.js", "/.npmrc", "/package.json"];
   for (const path of other) {
     assert.equal((await get(path)).status, 404, path);

@@ -15,10 +15,10 @@ use super::related::related;
 use super::rows;
 use crate::database::TestDatabase;
 
-/// Statements of one batch, about; with so many a batch that fails can be read.
+/// About so many statements in one batch: a batch that fails can still be read.
 const BATCH: usize = 100;
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Default)]
 pub struct Outcome {
     pub statements: u64,
@@ -32,7 +32,7 @@ pub struct Outcome {
 pub struct Broken {
     pub seed: u64,
     pub what: Vec<String>,
-    /// The statements of the batch, each with the role that sent it and what came of it.
+    /// The statements of the batch, each with the role that sent it and its outcome.
     pub statements: Vec<String>,
 }
 
@@ -84,14 +84,14 @@ struct Batch {
     what: Vec<String>,
 }
 
-/// Waiting is what others do; a statement that waits tells nothing.
+/// Waiting is the other sessions' business; a statement that waits tells nothing.
 const SESSION: &str =
     "SET statement_timeout = '600ms'; SET lock_timeout = '100ms'; SET client_min_messages = error;
     SET idle_in_transaction_session_timeout = '5s'";
 
 const STRANGERS_PATH: &str = "stranger, public";
 
-/// What a session of the ordinary role begins with.
+/// The statements that a session of the ordinary role begins with.
 pub(super) fn strangers_session() -> String {
     format!("{SESSION}; SET search_path = {STRANGERS_PATH}")
 }
@@ -139,7 +139,7 @@ impl Batch {
         });
         let error = client.batch_execute(&statement).err();
         let state = state_of(error.as_ref());
-        // A statement of several may have left a transaction behind. What is no transaction is a warning.
+        // A statement of several may have left a transaction behind. Where there is none, ROLLBACK only warns.
         if error.is_some() && client.batch_execute("ROLLBACK").is_err() {
             self.sessions[index] = None;
         }
@@ -150,7 +150,7 @@ impl Batch {
         state
     }
 
-    /// Whether the superuser's session is its own still. One that was lost is complained of elsewhere.
+    /// Whether the superuser's session is its own still. Another check reports a lost one.
     fn check_session(&mut self) {
         let Some(client) = &mut self.sessions[0] else { return };
         let query =
@@ -177,7 +177,7 @@ pub(super) fn state_of(error: Option<&postgres::Error>) -> String {
 /// Stands for an SQLSTATE where the server gave none.
 const LOST: &str = "lost connection";
 
-/// What a batch sends: it follows from the seed and from what the extension has.
+/// The statements of a batch: they follow from the seed and from the extension's objects.
 pub(super) fn statements(seed: u64, catalog: &Catalog) -> Vec<(Role, String)> {
     let mut random = Random::new(seed);
     let (mut su, mut stranger) = (Owned::new(Role::Superuser), Owned::new(Role::Stranger));

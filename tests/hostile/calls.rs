@@ -1,4 +1,4 @@
-//! Calls of what the extension offers and of what it keeps for itself, and triggers written by hand.
+//! Calls of the extension's public and private functions, and triggers written by hand.
 
 use postgres::Client;
 
@@ -15,7 +15,7 @@ pub(super) struct Function {
     defaults: usize,
 }
 
-/// What the extension has: read from the catalogs, so that a new object cannot be forgotten.
+/// The extension's objects: read from the catalogs, so that a new object cannot be forgotten.
 pub(super) struct Catalog {
     pub(super) functions: Vec<Function>,
     pub(super) views: Vec<String>,
@@ -56,8 +56,8 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// A table for a call: one's own, one of the other role, or something that is no table at all. The superuser names
-    /// none that the checks stand on: it may do with them as it likes, and would.
+    /// A table for a call: one's own, one of the other role, or something that is no table at all. The superuser
+    /// names no table that the checks rely on: it may do with them as it likes, and would.
     pub(super) fn regclass(&self, random: &mut Random) -> String {
         let foreign = match self.own.role {
             Role::Superuser => "pg_catalog.pg_proc",
@@ -274,7 +274,7 @@ impl Place<'_> {
             ),
             _ => "DROP EXTENSION vector CASCADE".to_owned(),
         };
-        // What the superuser writes into the extension's tables stays: what reads it must bear it.
+        // Rows that the superuser writes into the extension's tables stay: their readers must bear them.
         let stays = statement.starts_with("INSERT INTO public.clip_queue") || statement.starts_with("UPDATE");
         if self.own.role == Role::Superuser && !stays {
             format!("BEGIN; {statement}; ROLLBACK")

@@ -1,11 +1,12 @@
-//! Tables of references: who may feed them, what a feeder claims and sends, and what becomes of the table meanwhile.
+//! Tables of references: the roles that may feed them, a feeder's claims and calls, and changes of the table
+//! meanwhile.
 
 use super::objects::{Owned, Role};
 use super::random::Random;
 use super::values::{self, TYPES};
 use super::{planted, rows};
 
-/// A table of one of the roles, and what both roles do with it then.
+/// A table of one of the roles, and both roles' statements about it.
 pub(super) fn feeding(
     random: &mut Random,
     own: &Owned,
@@ -158,7 +159,7 @@ fn claim(random: &mut Random, table: &str) -> String {
     }
 }
 
-/// Sends what was claimed, as it was or not quite.
+/// Sends the claimed photos, as they were or not quite.
 fn feed(random: &mut Random, table: &str) -> String {
     if random.chance(30) {
         let texts = |random: &mut Random| {

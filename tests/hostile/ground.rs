@@ -1,4 +1,4 @@
-//! Where a run takes place: a cluster, a database that each batch gets a copy of, and what is looked at afterwards.
+//! The place of a run: a cluster, a database that each batch gets a copy of, and the checks afterwards.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -97,7 +97,7 @@ impl Ground {
         lines.map(str::to_owned).collect()
     }
 
-    /// What the ordinary role has gained in the cluster, or in this database; it is taken away again.
+    /// The rights that the ordinary role has gained in the cluster, or in this database; they are taken away again.
     pub(super) fn gains(&self, database: &TestDatabase) -> Option<String> {
         let mut client =
             connected("the inspector", || database.try_connect(), "SET search_path = pg_catalog");
@@ -110,8 +110,8 @@ impl Ground {
         gained
     }
 
-    /// Whether the tables of the third role embed what they are given, in both modes and rightly. `round` differs
-    /// from call to call.
+    /// Whether the tables of the third role embed their photos, in both modes and rightly. `round` differs from
+    /// call to call.
     pub(super) fn embeds(&self, database: &TestDatabase, round: i32) -> Result<(), String> {
         // Nothing of the ordinary role's is found by its name.
         let set = "SET search_path = pg_catalog; SET ROLE neighbour";
@@ -122,7 +122,7 @@ impl Ground {
             );
             client.batch_execute(&insert).map_err(|error| format!("neighbour.{table}: {error:?}"))?;
         }
-        // A query may fail while the server recovers from what this is to find.
+        // A query may fail while the server recovers from a crash that this is to find.
         let is_empty = || {
             let row = client.query_one(NEIGHBOURS_QUEUED, &[]).ok()?;
             (row.get::<_, i64>(0) == 0).then_some(())
@@ -137,7 +137,7 @@ impl Ground {
     }
 }
 
-/// A connection on which this was set, also where the server has just crashed and recovers.
+/// A connection with these settings, also where the server has just crashed and recovers.
 pub(super) fn connected(role: &str, connect: impl Fn() -> Result<Client, Error>, set: &str) -> Client {
     wait_for(&format!("{role} connects"), PATIENCE, || {
         let mut client = connect().ok()?;
@@ -180,7 +180,7 @@ SELECT clip_watch('neighbour.async_photos', target => 'neighbour.async_embedding
 RESET ROLE;
 ";
 
-/// What the ordinary role has that it did not have; no row where all is as it was.
+/// The rights that the ordinary role has gained; no row where all is as it was.
 const GAINS: &str = "
 SELECT concat_ws(', ',
     CASE WHEN rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls THEN 'attributes' END,

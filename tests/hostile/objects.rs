@@ -1,4 +1,4 @@
-//! The tables, views and other relations that the statements are about, and what ALTER does to them.
+//! The tables, views and other relations that the statements are about, and the ALTER statements on them.
 
 use super::planted;
 use super::random::Random;
@@ -11,7 +11,7 @@ pub(super) enum Role {
     Stranger,
 }
 
-/// A table of photos as it was meant to become; a statement that failed or came later may have made it another.
+/// A table of photos as it was meant; a failed or a later statement may have changed it.
 #[derive(Clone)]
 pub(super) struct Source {
     pub(super) table: String,
@@ -31,7 +31,7 @@ pub(super) struct Target {
     pub(super) types: [String; 5],
 }
 
-/// What one of the roles has.
+/// The objects of one of the roles.
 pub(super) struct Owned {
     pub(super) role: Role,
     pub(super) schema: &'static str,

@@ -1,4 +1,4 @@
-//! What the ordinary role plants: code wherever PostgreSQL lets a role attach code to its objects.
+//! The code that the ordinary role plants, wherever PostgreSQL lets a role attach code to its objects.
 //!
 //! The code is harmless to its own role. Run by another one, or in a session of another one that it can take over, it
 //! writes a line to the server's log, which no rollback takes away.

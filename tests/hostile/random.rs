@@ -32,6 +32,6 @@ impl Random {
             }
             left -= weight;
         }
-        unreachable!("the weights add up to more than what is left")
+        unreachable!("the weights add up to more than the rest")
     }
 }

@@ -21,7 +21,7 @@ enum Odd {
     TargetProject,
 }
 
-/// Tables of one of the roles, a watch on them, and what both roles do then.
+/// Tables of one of the roles, a watch on them, and both roles' statements then.
 pub(super) fn related(
     random: &mut Random,
     own: &mut Owned,

@@ -1,4 +1,4 @@
-//! Writing rows, reading views, and changing what a session is set to.
+//! Writing rows, reading views, and changing the settings of a session.
 
 use super::calls::{Catalog, Place};
 use super::objects::{Owned, Source};
@@ -82,7 +82,7 @@ fn write_target(random: &mut Random, owned: &Owned) -> String {
     }
 }
 
-/// A statement that reads what the extension reports.
+/// A statement that reads the extension's views.
 pub(super) fn monitor(random: &mut Random, catalog: &Catalog) -> String {
     let view = &catalog.views[random.below(catalog.views.len())];
     match random.below(6) {
@@ -93,7 +93,7 @@ pub(super) fn monitor(random: &mut Random, catalog: &Catalog) -> String {
     }
 }
 
-/// A setting. Which schemas and rights a session has stays as it is: the checks look at them.
+/// A setting. The schemas and rights of a session stay as they are: the checks look at them.
 pub(super) fn set(random: &mut Random) -> String {
     let settings = [
         "SET DateStyle = 'SQL, DMY'",

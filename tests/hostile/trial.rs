@@ -26,7 +26,8 @@ struct InternalError {
     context: Option<String>,
 }
 
-/// What PostgreSQL says where two sessions change or drop one object at the same time, without an SQLSTATE of its own.
+/// The messages of PostgreSQL where two sessions change or drop one object at the same time, without an SQLSTATE of
+/// its own.
 const RACES_OF_POSTGRESQL: [&str; 3] =
     ["tuple concurrently updated", "tuple concurrently deleted", "could not find tuple for constraint "];
 
@@ -85,7 +86,7 @@ impl Trial {
         states
     }
 
-    /// What the role has broken or gained so far; nothing, where all holds.
+    /// The checks that the role has broken, and the rights that it has gained so far; nothing, where all holds.
     pub fn broken(&mut self, round: i32) -> Vec<String> {
         let mut broken: Vec<String> = self.ground.embeds(&self.database, round).err().into_iter().collect();
         let gained = self.ground.gains(&self.database);

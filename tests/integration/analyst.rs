@@ -36,7 +36,7 @@ fn an_analyst_searches_in_psql() {
     let expected =
         String::from_utf8(repository_file("tests/psql/photo-search.out")).expect("a text in UTF-8");
     assert_eq!(said, expected, "{said}");
-    let found = fs::read_to_string(folder.join("found.csv")).expect("what was found");
+    let found = fs::read_to_string(folder.join("found.csv")).expect("the found photos");
     assert_eq!(found.lines().next(), Some("file"));
     assert!(found.lines().skip(1).all(|file| file.starts_with("guitar-")), "{found}");
     fs::remove_dir_all(folder).expect("the folder goes");

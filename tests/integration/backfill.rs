@@ -1,4 +1,4 @@
-//! Photos that have no embedding get one, whatever goes on beside.
+//! Photos that have no embedding get one, beside other work.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -131,7 +131,7 @@ fn a_table_in_sync_mode_is_filled_in_and_verified() {
 
 #[test]
 fn a_killed_backend_loses_nothing() {
-    // Or the crash would take what was committed just before.
+    // Otherwise the crash would take the last commits.
     let cluster = TestCluster::preloaded_with(&[("synchronous_commit", "on")]);
     let (database, mut client) = unfilled(&cluster, "async", 300);
     let mut filling = database.connect();
@@ -150,7 +150,7 @@ fn a_killed_backend_loses_nothing() {
     assert_eq!(embedded(&mut client), 300);
 }
 
-/// What the call has counted and what is embedded, both as one statement sees them.
+/// The call's count and the number of embeddings, both as one statement sees them.
 fn progress(client: &mut Client, embedded_before: i64) -> Option<(i64, i64, i64)> {
     let query = "SELECT done, total, (SELECT count(*) FROM image_embeddings) FROM clip_backfills";
     let row = client.query_opt(query, &[]).expect("a query")?;
@@ -202,7 +202,7 @@ const VERIFIED: &str =
     "SELECT ARRAY[photos, embedded, missing, stale, orphaned, other_project] FROM clip_verify('photos')";
 
 #[test]
-fn verify_counts_and_mends_what_is_wrong() {
+fn verify_counts_and_mends_wrong_rows() {
     let cluster = TestCluster::preloaded();
     for mode in ["sync", "async"] {
         let (_database, mut client) = watched(&cluster, mode);

@@ -48,14 +48,14 @@ fn welcome() -> Vec<u8> {
     welcome_of(env!("CARGO_PKG_VERSION"))
 }
 
-/// What an embedder of this version says first.
+/// The first frame of an embedder of this version.
 pub(crate) fn welcome_of(version: &str) -> Vec<u8> {
     let length = u8::try_from(version.len()).expect("a short text");
     let body = [&pg_clip_protocol().to_le_bytes(), [length].as_slice(), version.as_bytes()].concat();
     frame(body.len(), 16, &body)
 }
 
-/// What the library speaks, as its source says.
+/// The library's protocol, as its source says.
 fn pg_clip_protocol() -> u16 {
     let source = pg_clip_tests::repository_file("src/wire/lib.rs");
     let source = String::from_utf8(source).expect("UTF-8");

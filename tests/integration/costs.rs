@@ -1,4 +1,4 @@
-//! What a statement on a watched table costs, counted in blocks and not in time.
+//! The cost of a statement on a watched table, counted in blocks and not in time.
 
 use pg_clip_tests::{TestCluster, demo_photo, run, value, wait_for_the_queue};
 use postgres::Client;
@@ -13,7 +13,7 @@ fn toast_blocks(client: &mut Client) -> i64 {
 }
 
 #[test]
-fn what_does_not_touch_an_image_reads_none() {
+fn statements_that_touch_no_image_read_none() {
     let cluster = TestCluster::shared();
     for mode in ["sync", "async"] {
         let database = cluster.database();

@@ -9,7 +9,7 @@ use pg_clip_tests::{
 };
 use postgres::Client;
 
-/// Below `clip.request_timeout`, and far above what anything here takes: a test is no place to measure.
+/// Below `clip.request_timeout`, and far above the time of any call here: a test is no place to measure.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
@@ -59,7 +59,7 @@ fn a_killed_embedder_under_load_costs_no_connection_and_no_restart() {
     assert!(!cluster.log().contains("reinitializing"), "{}", cluster.log());
 }
 
-/// The pause before it is started again stays far below what a call waits for.
+/// The pause before it is started again stays far below the time that a call waits.
 #[test]
 fn an_embedder_that_works_is_soon_started_again_however_often_it_dies() {
     let cluster = TestCluster::preloaded();
@@ -103,7 +103,7 @@ fn a_stopped_embedder_holds_up_no_statement_and_no_server() {
 }
 
 #[test]
-fn a_late_answer_reaches_nobody() {
+fn a_late_answer_reaches_no_other_call() {
     let cluster = TestCluster::preloaded();
     let mut client = cluster.database().connect();
     let right: Vec<f32> = value(&mut client, "SELECT clip_embed_text('a dog')::real[]");

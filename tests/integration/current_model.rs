@@ -9,7 +9,7 @@ fn set_for(client: &mut Client, what: &str, model: &str) {
     run(client, &format!("ALTER {what} SET clip.model = '{model}'"));
 }
 
-/// The model that made a vector, and what `SHOW` says: they have to agree.
+/// The model that made a vector, and the one that `SHOW` names: they have to agree.
 #[track_caller]
 fn model(client: &mut Client) -> String {
     let query = "SELECT model FROM unnest(ARRAY['demo', 'other']) AS model
@@ -56,7 +56,7 @@ fn an_open_session_follows_its_database() {
         run(&mut client, "COMMIT");
     }
 
-    // Its own changes, and those that it takes back.
+    // Its own changes, and the changes that it takes back.
     set_for(&mut admin, &name, "demo");
     run(&mut admin, "BEGIN; SAVEPOINT before");
     set_for(&mut admin, &name, "other");
@@ -68,7 +68,7 @@ fn an_open_session_follows_its_database() {
 }
 
 #[test]
-fn what_session_role_client_and_function_set_comes_first() {
+fn settings_of_session_role_client_and_function_come_first() {
     let cluster = cluster_of_two_models();
     let (database, name) = database(&cluster);
     let (mut client, mut admin) = (database.connect(), database.connect());

@@ -1,5 +1,5 @@
-//! The documentation does what it says: every block of SQL runs as it is written, in order and from nothing, with psql
-//! in the folder of the checkout; so do the commands that a test can run. The others are looked up in
+//! The documentation is true: every block of SQL runs as it is written, in order and from nothing, with psql in the
+//! folder of the checkout; so do the commands that a test can run. The others are looked up in
 //! `documentation_commands`.
 //!
 //! A page of docs/ continues the README's section "Getting started", as its first line says.
@@ -191,7 +191,7 @@ fn runs(block: &Block) -> bool {
     block.language == "sql" || is_run(block)
 }
 
-/// One psql, which runs blocks one after the other, those of the shell in a shell of its own.
+/// One psql, which runs blocks one after the other, blocks of the shell in a shell of its own.
 pub(crate) struct Session {
     folder: PathBuf,
 }
@@ -219,7 +219,7 @@ impl Session {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it can be run");
     }
 
-    /// Runs the blocks; returns what each of them printed.
+    /// Runs the blocks; returns the output of each.
     pub(crate) fn run(
         &self,
         cluster: &TestCluster,

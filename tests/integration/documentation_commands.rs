@@ -1,15 +1,15 @@
-//! The commands in the documentation: those that a test can run are run, in `documentation`; of the others, the program
-//! says whether it has the subcommand and the options. A program that neither of them knows fails.
+//! The commands in the documentation: `documentation` runs the commands that a test can run. For the rest, the
+//! program says whether it has the subcommand and the options. A program that neither of them knows fails.
 
 use std::fs;
 use std::process::Command;
 
 use pg_clip_tests::{Block, Page, ServerCopy, repository, tested_postgres};
 
-/// What the embedder's command line does on any machine, with no model but the demo.
+/// The commands of the embedder's command line that run on any machine, with no model but the demo.
 const RUN: [&str; 7] = ["catalogue", "check", "embed", "list", "quantize", "remove", "sandbox"];
 
-/// Programs of others, and the shell's own commands.
+/// Other projects' programs, and the shell's own commands.
 const OTHERS: [&str; 10] =
     ["apt-get", "cd", "export", "git", "npm", "npx", "pg_basebackup", "pgxn", "podman", "skopeo"];
 
@@ -75,15 +75,15 @@ fn every_block_names_its_language() {
     }
 }
 
-/// The pages with commands of pg_clip. Those below tests/ and models/ call scripts of their own.
+/// The pages with commands of pg_clip. Pages below tests/ and models/ call scripts of their own.
 fn documentation() -> impl Iterator<Item = Page> {
     Page::all()
         .into_iter()
         .filter(|page| !page.path.starts_with("tests/") && !page.path.starts_with("models/"))
 }
 
-/// The words of each command of a block, without comments and what runs it as root. A text in quotes is no one word, but
-/// none of those looked up has one before its end.
+/// The words of each command of a block, without comments and without the program that runs it as root. A text in
+/// quotes is no one word, but no program that is looked up has one before its end.
 fn commands(block: &Block) -> Vec<Vec<String>> {
     let text = block.text.replace("\\\n", " ");
     let lines = text.lines().map(|line| line.split(" #").next().unwrap_or_default());

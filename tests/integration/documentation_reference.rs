@@ -58,9 +58,10 @@ fn each_function_is_documented() {
     assert_eq!(documented, there);
 }
 
-/// What is no interface is closed, but for what other roles than the extension's owner have to call: the functions of
-/// views, which run with the rights of the role that reads; trigger functions, without which the owner of a table could not
-/// restore its triggers; and what the event trigger calls, which runs with the rights of the role that alters a table.
+/// A function that is no interface is closed, unless other roles than the extension's owner have to call it: the
+/// functions of views, which run with the rights of the role that reads; trigger functions, without which the owner
+/// of a table could not restore its triggers; and the functions that the event trigger calls, which run with the
+/// rights of the role that alters a table.
 #[test]
 fn private_functions_are_open_only_where_other_roles_need_them() {
     const ROLES: &str = "SELECT proname::text,
@@ -105,7 +106,7 @@ fn every_name_is_that_of_an_object() {
     let mut there = functions(&mut client);
     let rows = client.query(RELATIONS, &[]).expect("the relations are read");
     there.extend(rows.iter().map(|row| row.get::<_, String>(0)));
-    // The change log tells of what was there once.
+    // The change log names objects of earlier releases.
     for page in Page::all().into_iter().filter(|page| page.path != "CHANGELOG.md") {
         for name in names(page.text()) {
             assert!(there.contains(&name), "{}: there is no {name}", page.path);

@@ -1,5 +1,5 @@
-//! Photos that are done cost nothing: what pg_clip keeps in its own tables, and what it reads for the next photo, is the
-//! same beside ten times as many of them.
+//! Photos that are done cost nothing: the size of pg_clip's own tables, and the blocks read for the next photo, are
+//! the same beside ten times as many of them.
 
 use std::collections::BTreeMap;
 
@@ -98,9 +98,9 @@ fn the_next_photo_costs_as_much_beside_ten_times_as_many_that_are_done() {
 /// Numbers of blocks.
 #[derive(Debug)]
 struct Cost {
-    /// What the INSERT reads of pg_clip's tables and the target: the rest is PostgreSQL's.
+    /// The blocks of pg_clip's tables and the target that the INSERT reads: the rest is PostgreSQL's.
     enqueued: i64,
-    /// What backend and worker read of source, target and queue, from the INSERT to the last vector.
+    /// The blocks of source, target and queue that backend and worker read, from the INSERT to the last vector.
     all: i64,
     /// The part of it that is of pg_clip's tables.
     own: i64,
@@ -108,7 +108,7 @@ struct Cost {
     failures: i64,
 }
 
-/// A watched table with a photo of the demo, whose bytes all others have.
+/// A watched table with a photo of the demo, whose bytes all other photos have.
 fn made_up(cluster: &TestCluster) -> (TestDatabase, Client) {
     let database = cluster.database();
     let mut client = database.connect();
@@ -142,7 +142,7 @@ fn grow_to(client: &mut Client, photos: i64) {
     }
 }
 
-/// Has more photos of the same bytes embedded; returns what the INSERT read.
+/// Has more photos of the same bytes embedded; returns the blocks that the INSERT read.
 fn step(client: &mut Client, photos: i64) -> i64 {
     const FETCHED: &str = "SELECT sum(pg_stat_get_xact_blocks_fetched(oid))::bigint FROM pg_class
         WHERE relname LIKE 'clip\\_%' OR relname LIKE 'embeddings%'";

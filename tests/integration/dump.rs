@@ -66,7 +66,7 @@ fn a_restored_database_is_searched_with_the_model_of_its_vectors() {
     assert!(value::<f64>(&mut client, distance) < 1e-4);
     client.execute(INSERT, &[&&photos[5..6]]).expect("a photo is inserted");
 
-    // What is set counts, and what is refused then says what to set.
+    // The setting counts, and the error of a refused photo then says what to set.
     run(&mut client, "SET clip.model = 'demo'");
     let error = client.execute(INSERT, &[&&photos[6..7]]).expect_err("another model");
     let hint = error.as_db_error().and_then(|error| error.hint()).unwrap_or_default().to_owned();
@@ -212,7 +212,8 @@ fn the_partitions_of_a_replicated_watch_are_restored_as_they_were() {
     assert!(!destination.log().contains("did not follow"), "{}", destination.log());
 }
 
-/// The watch of 50 restored photos embeds new ones, copies the vectors of those that are there, and forgets.
+/// Panics unless the watch of 50 restored photos embeds new photos, copies the vectors of known bytes, and deletes the
+/// vectors of deleted photos.
 #[track_caller]
 fn assert_watches(client: &mut Client, photos: &[Vec<u8>], inferences_before: i64) {
     client.execute(INSERT, &[&&photos[49..52]]).expect("photos are inserted");
@@ -238,7 +239,7 @@ fn pg_dump(cluster: &TestCluster, database: &TestDatabase, user: &str, options: 
     output.stdout
 }
 
-/// Restores a dump; an error is what the program complained about.
+/// Restores a dump; an error is the program's message.
 fn restore(
     cluster: &TestCluster,
     database: &TestDatabase,

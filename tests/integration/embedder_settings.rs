@@ -1,4 +1,4 @@
-//! Settings that the embedder reads, and what it has of PostgreSQL's.
+//! Settings that the embedder reads, and the parts of PostgreSQL that it inherits.
 
 use std::fs;
 

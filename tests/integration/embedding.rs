@@ -1,4 +1,4 @@
-//! What the embedding functions return.
+//! The results of the embedding functions.
 
 use pg_clip_tests::{TestCluster, demo_photo, demo_photos, prefer_workers, run, value, wait_for_workers};
 

@@ -61,7 +61,7 @@ impl Nodes {
         nodes
     }
 
-    /// Waits until what was written to the application server has come back.
+    /// Waits until the vectors of all photos have come back to the application server.
     #[track_caller]
     pub(crate) fn settle(&self, shop: &mut Client, copy: &mut Client) {
         wait_until_equal(shop, copy, "photos");
@@ -83,7 +83,7 @@ pub(crate) fn inferences(client: &mut Client) -> i64 {
 }
 
 #[test]
-fn a_node_embeds_what_is_written_elsewhere_and_sends_the_vectors_back() {
+fn a_node_embeds_replicated_photos_and_sends_the_vectors_back() {
     let nodes = Nodes::start();
     nodes.watch();
     let (mut shop, mut copy) = (nodes.shop.connect(), nodes.copy.connect());
@@ -136,7 +136,7 @@ fn a_node_embeds_what_is_written_elsewhere_and_sends_the_vectors_back() {
     );
 }
 
-/// What the apply worker does not have to look at makes no job, and reads no photo.
+/// A row that the apply worker does not have to look at makes no job, and its photo is not read.
 #[test]
 fn an_applied_row_whose_photo_stays_makes_no_job() {
     let nodes = Nodes::all();

@@ -1,4 +1,4 @@
-//! What goes wrong with an embedding node: deaths, a wrong order of the set-up, writers on both sides, other owners.
+//! Faults of an embedding node: deaths, a wrong order of the set-up, writers on both sides, other owners.
 
 use pg_clip_tests::{
     PATIENCE, Signal, TestCluster, demo_photos, embedder, is_alive, run, send, value, wait_for_the_queue,
@@ -99,7 +99,7 @@ fn a_watch_that_comes_after_the_photos_is_filled_in() {
     insert(&mut shop, 1, 10);
     nodes.subscribe_to_photos();
     wait_until_equal(&mut shop, &mut copy, "photos");
-    // A watch without `replicated` sees nothing of what comes.
+    // A watch without `replicated` ignores replicated rows.
     run(&mut copy, "SELECT clip_watch('photos', mode => 'async')");
     insert(&mut shop, 11, 20);
     wait_until_equal(&mut shop, &mut copy, "photos");
@@ -113,7 +113,7 @@ fn a_watch_that_comes_after_the_photos_is_filled_in() {
     nodes.settle(&mut shop, &mut copy);
     assert_eq!(value::<i64>(&mut shop, "SELECT count(*) FROM image_embeddings"), 30);
     assert_eq!(inferences(&mut shop), 0);
-    // Watched again without it, it sees nothing again.
+    // Watched again without it, it ignores them again.
     run(&mut copy, "SELECT clip_watch('photos', mode => 'async')");
     insert(&mut shop, 31, 32);
     wait_until_equal(&mut shop, &mut copy, "photos");
@@ -203,7 +203,7 @@ fn writers_on_the_application_server_make_no_second_vector() {
     assert_eq!(value::<i64>(&mut copy, APPLY_ERRORS), 0);
 }
 
-/// What is wrong with the target makes the vectors wait, and no photo: the publisher keeps no WAL for it.
+/// An error of the target makes the vectors wait, and no photo: the publisher keeps no WAL for it.
 #[test]
 fn a_target_of_another_owner_makes_vectors_wait_and_no_photo() {
     let nodes = Nodes::all();
@@ -236,7 +236,7 @@ fn a_target_of_another_owner_makes_vectors_wait_and_no_photo() {
 
 /// A table that an ordinary role owns, with triggers that tell as whom they run.
 #[test]
-fn what_a_node_does_with_a_table_runs_as_its_owner() {
+fn a_node_works_on_a_table_as_its_owner() {
     let nodes = Nodes::start();
     let (mut shop, mut copy) = (nodes.shop.connect(), nodes.copy.connect());
     run(&mut shop, &format!("{PHOTOS}; SELECT clip_watch('photos', mode => 'async')"));
@@ -292,9 +292,9 @@ fn replace(client: &mut Client, id: i64) {
     client.execute("UPDATE photos SET image = $1 WHERE id = $2", &[photo, &id]).expect("other bytes");
 }
 
-/// What needs no inference does not wait behind a backlog.
+/// A job that needs no inference does not wait behind a backlog.
 #[test]
-fn a_deleted_photo_does_not_wait_for_those_that_came_before() {
+fn a_deleted_photo_does_not_wait_for_earlier_photos() {
     let nodes = Nodes::all();
     let (mut shop, mut copy) = (nodes.shop.connect(), nodes.copy.connect());
     insert(&mut shop, 1, 2);

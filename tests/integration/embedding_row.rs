@@ -47,7 +47,7 @@ fn the_row_is_that_of_a_watch_and_the_same_bytes_are_embedded_once() {
 }
 
 #[test]
-fn what_a_row_cannot_be_made_of_is_refused() {
+fn arguments_that_make_no_row_are_refused() {
     let cluster = TestCluster::preloaded();
     let database = cluster.database();
     let mut client = database.connect();

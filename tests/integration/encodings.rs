@@ -78,7 +78,7 @@ fn errors_and_notices_are_in_the_encoding_of_the_database() {
         assert_eq!(error.code().code(), "22P03", "{encoding}");
         let detail = error.detail().unwrap_or_default();
         assert!(detail.contains(&format!("The photo is that of key {key} in table")), "{encoding}: {detail}");
-        // What the encoding of the database lacks, a client in UTF-8 can name all the same.
+        // A client in UTF-8 can name characters that the encoding of the database lacks.
         let error = refusal(&mut client, &format!("SELECT clip_embed_text('x', '{key}')"));
         assert_eq!(error.code().code(), "22023", "{encoding}");
         assert_eq!(error.message(), format!("\"{key}\" is not the name of a model"), "{encoding}");

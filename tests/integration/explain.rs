@@ -66,7 +66,7 @@ fn photos_that_a_trigger_embeds_count_too() {
 }
 
 #[test]
-fn what_embeds_nothing_says_nothing() {
+fn explain_says_nothing_where_nothing_is_embedded() {
     let cluster = TestCluster::preloaded();
     let mut client = cluster.database().connect();
     for (options, statement) in [
@@ -129,7 +129,7 @@ fn structured_formats_stay_whole() {
     }
 }
 
-/// Before release 17 PostgreSQL has no function for what a hook replaces.
+/// Before release 17 PostgreSQL has no function for the work that a hook replaces.
 #[test]
 fn plans_are_explained_as_without_the_extension() {
     let cluster = TestCluster::preloaded();

@@ -87,7 +87,7 @@ fn a_sleeping_trigger_delays_its_own_table_only() {
         wait_until("the prompt table's photos", PATIENCE, || embedded(&mut client, "prompt") == expected);
         assert_eq!(embedded(&mut client, "stubborn"), 0);
     }
-    // The server never restarted, and what is slow is embedded as well.
+    // The server never restarted, and slow tables are embedded as well.
     assert!(!cluster.log().contains("reinitializing"));
     run(&mut client, "DROP TABLE stubborn.photos");
     wait_until("the sleepy table's photos", PATIENCE, || embedded(&mut client, "sleepy") == 4);
@@ -161,7 +161,7 @@ fn locked_rows_jobs_and_tables_delay_no_other_table() {
     }
     store(&mut client, "free", &photos[..40]);
     wait_until("the free table's photos", PATIENCE, || embedded(&mut client, "free") == 40);
-    // The owner of a table sees what its photos wait for. The pauses grow, and until then the worker has not looked at
+    // The owner of a table sees why its photos wait. The pauses grow, and until then the worker has not looked at
     // the queue without end.
     wait_until("a long pause", PATIENCE, || {
         let long = "SELECT count(*) FROM clip_queue_pauses JOIN clip_coverage USING (source)
@@ -236,7 +236,7 @@ fn a_table_whose_photos_take_long_only_together_is_not_slow() {
 
 /// In the slow lane, tables take turns by the time that they take.
 #[test]
-fn a_slower_table_leaves_the_slow_lane_to_the_others() {
+fn a_slower_table_leaves_the_slow_lane_to_other_tables() {
     let cluster = TestCluster::preloaded();
     let database = cluster.database();
     let mut client = database.connect();
@@ -264,7 +264,7 @@ fn a_slower_table_leaves_the_slow_lane_to_the_others() {
     run(&mut client, "DROP TABLE slower.photos");
 }
 
-/// The clock goes on while a machine stands still. What a worker is at work on then is not lost, nor is its table slow.
+/// The clock goes on while a machine stands still. The worker's photos are not lost then, nor is their table slow.
 #[test]
 fn a_worker_that_stood_still_goes_on() {
     let cluster = TestCluster::preloaded();

@@ -30,7 +30,7 @@ fn keys(photos: &[(String, Vec<u8>)]) -> Vec<&str> {
 }
 
 #[test]
-fn photos_in_a_folder_are_embedded_as_those_in_a_table_are() {
+fn photos_in_a_folder_are_embedded_like_photos_in_a_table() {
     let cluster = TestCluster::preloaded();
     let (database, mut client) = watched_by_reference(&cluster);
     let folder = PhotoFolder::new();
@@ -76,7 +76,7 @@ fn embeddings_follow_updates_and_deletes() {
     feed();
     assert_eq!(wrong(&mut client, &[photos[5].clone(), photos[3].clone(), photos[4].clone()]), 0);
 
-    // What is not there any more has no vector of what was there before.
+    // A photo that is not there any more loses its vector.
     run(&mut client, "UPDATE photos SET storage_path = '2026/none.jpg' WHERE id = 4");
     feed();
     assert_eq!(value::<String>(&mut client, ids), "1 5");
@@ -151,7 +151,7 @@ fn a_migration_reads_the_store_again() {
 }
 
 #[test]
-fn what_cannot_be_watched_by_reference_is_refused() {
+fn a_table_that_cannot_be_watched_by_reference_is_refused() {
     let cluster = TestCluster::shared();
     let mut client = cluster.database().connect();
     run(

@@ -1,4 +1,4 @@
-//! What a feeder's role may try, and what may become of a table between a claim and what the feeder brings.
+//! The attempts of a feeder's role, and changes of a table between a claim and the feeder's call.
 
 use pg_clip_tests::{
     FEEDER, TestCluster, TestDatabase, demo_photos, failure, refer, run, sqlstate, value,
@@ -22,7 +22,7 @@ fn claim(client: &mut Client) -> Vec<Claimed> {
         .collect()
 }
 
-/// Brings a photo for what was claimed of a table; returns what became of it.
+/// Brings a photo for a claim of a table; returns the outcome.
 fn feed_to(client: &mut Client, table: &str, claimed: &Claimed, photo: &[u8]) -> Result<String, Error> {
     let call = format!(
         "CALL clip_feed('{table}', ARRAY[$1]::text[], ARRAY[$2]::text[], ARRAY[$3]::text[], ARRAY[$4]::bytea[], \
@@ -47,7 +47,7 @@ fn claimed(cluster: &TestCluster) -> (TestDatabase, Client, Client, Claimed) {
 }
 
 #[test]
-fn what_changes_between_claim_and_feed_decides() {
+fn a_change_between_claim_and_feed_decides() {
     let cluster = TestCluster::preloaded();
     let mut others = Vec::new();
     for (change, came_of_it) in [
@@ -83,7 +83,7 @@ fn what_changes_between_claim_and_feed_decides() {
 }
 
 #[test]
-fn what_changed_is_fed_once_it_fits_again() {
+fn a_changed_table_is_fed_once_it_fits_again() {
     let cluster = TestCluster::preloaded();
     let (_database, mut owner, mut feeder, first) = claimed(&cluster);
     run(&mut owner, "ALTER TABLE photos RENAME storage_path TO path");
@@ -94,7 +94,7 @@ fn what_changed_is_fed_once_it_fits_again() {
         "SELECT clip_watch('photos', reference_column => 'path'); SELECT clip_grant_feeder('photos', 'feeder');
         SELECT clip_retry('photos')",
     );
-    // What the table could not be read for has been forgotten, or its end is near.
+    // Ends the pause of the table that could not be read.
     run(&mut owner, "UPDATE clip_queue SET run_at = now(); DELETE FROM clip_queue_pauses");
     let again = claim(&mut feeder).remove(0);
     assert_eq!(again.reference.as_deref(), Some("a.jpg"));

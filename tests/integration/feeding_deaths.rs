@@ -1,4 +1,4 @@
-//! Feeders that end, and claims that outlive them: no photo is lost, and none is embedded from what it was before.
+//! Feeders that end, and claims that outlive them: no photo is lost, and none is embedded from its earlier bytes.
 
 use pg_clip_tests::{
     PATIENCE, PhotoFolder, RunningFeeder, Signal, TestCluster, demo_photos, drain, feeder, refer, run, send,
@@ -95,7 +95,7 @@ fn a_feeder_outlives_the_server_and_ends_when_it_is_told_to() {
     assert!(running.wait());
 }
 
-/// Claims what is due, for so many seconds: keys, generations and references.
+/// Claims the jobs that are due, for so many seconds: keys, generations and references.
 fn claim(client: &mut Client, seconds: f64) -> [Vec<Option<String>>; 3] {
     let query = "SELECT key, generation, reference FROM clip_claim_references('photos', 10, $1) ORDER BY key";
     let rows = client.query(query, &[&seconds]).expect("a claim");

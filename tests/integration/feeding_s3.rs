@@ -1,4 +1,5 @@
-//! Photos in an S3-compatible store: what becomes of missing, forbidden and broken ones, and what is asked for.
+//! Photos in an S3-compatible store: the outcome of missing, forbidden and broken ones, and the requests to the
+//! store.
 
 use pg_clip_tests::{
     S3Server, TestCluster, demo_photos, drain, feeder, refer, run, value, watched_by_reference,

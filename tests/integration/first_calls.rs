@@ -87,7 +87,7 @@ fn at_once(database: &TestDatabase, act: impl Fn(&mut Client) + Sync) {
     });
 }
 
-/// Takes what the kernel gives the user of this thread.
+/// Takes all that the kernel gives the user of this thread.
 fn every_inotify_instance() -> Vec<OwnedFd> {
     let mut all = Vec::new();
     loop {

@@ -7,7 +7,7 @@ use xtask::places::Places;
 use xtask::{gallery, node_package};
 
 #[test]
-fn the_gallery_serves_searches_and_refuses_what_is_no_picture() {
+fn the_gallery_serves_searches_and_refuses_files_that_are_no_picture() {
     let cluster = TestCluster::preloaded();
     node_tests(&mut in_the_gallery(&cluster, "test"), 12);
 
@@ -27,7 +27,7 @@ fn a_browser_searches_the_gallery() {
     node_tests(&mut npm, 10);
 }
 
-/// A script of the tests' package, with what it needs to start the gallery on the demo's database.
+/// A script of the tests' package, with the variables that it needs to start the gallery on the demo's database.
 fn in_the_gallery(cluster: &TestCluster, script: &str) -> Command {
     let places = Places::find().expect("the target folder is found");
     let tests = node_package::installed(&places, "tests/gallery").expect("the tests are installed");

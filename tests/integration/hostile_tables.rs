@@ -67,8 +67,8 @@ impl Stage {
         self.mallory.execute(&insert, &[&&demo_jpegs()[..count]]).expect("photos are stored");
     }
 
-    /// All that a superuser and a monitor do with tables of others: none of it may run the canary as another role than the
-    /// owner.
+    /// All calls of a superuser and a monitor on other roles' tables: none of them may run the canary as another
+    /// role than the owner.
     #[track_caller]
     fn maintain(&mut self) {
         for view in
@@ -111,7 +111,7 @@ impl Stage {
         assert!(!value::<bool>(&mut self.superuser, gained));
     }
 
-    /// What `clip_coverage` counts.
+    /// The counts of `clip_coverage`.
     #[track_caller]
     fn counts(&mut self) -> Vec<i64> {
         value(&mut self.superuser, "SELECT ARRAY[photos, embedded, missing, stale] FROM clip_coverage")
@@ -183,7 +183,7 @@ const TRAPS: [(&str, &str); 9] = [
 ];
 
 #[test]
-fn what_a_table_carries_runs_as_its_owner() {
+fn code_of_a_table_runs_as_its_owner() {
     let cluster = cluster_of_two_models();
     for (name, trap) in TRAPS {
         let mut stage = Stage::set(&cluster);
@@ -329,7 +329,7 @@ fn a_target_belongs_to_the_owner_of_the_source() {
 }
 
 #[test]
-fn a_target_that_is_made_anew_gets_nobodys_rights() {
+fn a_target_that_is_made_anew_gets_no_rights_of_another_role() {
     let cluster = TestCluster::preloaded();
     let mut stage = Stage::set(&cluster);
     run(
@@ -424,7 +424,7 @@ fn strangers_are_told_nothing() {
 }
 
 #[test]
-fn a_superuser_migrates_tables_and_database_of_others() {
+fn a_superuser_migrates_tables_and_database_of_other_roles() {
     let cluster = cluster_of_two_models();
     let mut stage = Stage::set(&cluster);
     run(
@@ -443,7 +443,7 @@ fn a_superuser_migrates_tables_and_database_of_others() {
 }
 
 #[test]
-fn a_view_of_broken_and_locked_tables_shows_the_others() {
+fn a_view_of_broken_and_locked_tables_shows_the_other_tables() {
     let cluster = TestCluster::preloaded();
     let mut stage = Stage::set(&cluster);
     for name in ["broken", "locked", "sound"] {

@@ -1,4 +1,4 @@
-//! Sessions beside one another: whatever the order of their steps, each photo ends with the vector of its bytes.
+//! Sessions beside one another: in any order of their steps, each photo ends with the vector of its bytes.
 
 mod keys;
 mod neighbours;

@@ -1,4 +1,4 @@
-//! Plans that a session and the queue worker keep follow what changes in the catalogs.
+//! Plans that a session and the queue worker keep follow changes of the catalogs.
 
 use pg_clip_tests::{
     PATIENCE, Signal, TestCluster, WRONG, demo_photo, demo_photos, embedder, run, send, value,

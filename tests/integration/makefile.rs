@@ -49,14 +49,15 @@ fn make_installs_into_a_folder_and_uninstalls() {
     let script = format!("extension/pg_clip--{}.sql", version.expect("it names a version").0);
     assert!(scripts.contains(&share.join(script)), "{scripts:?}");
 
-    // The links lead to what is in the folder, so that the program works from there.
+    // The links lead into the folder, so that the program works from there.
     let program = beneath(&folder.0, &postgres.bindir).join("pg_clip_embedder");
     for arguments in [&["check", "demo"][..], &["list"]] {
         let said = Command::new(&program).args(arguments).env_clear().output().expect("the program runs");
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     }
 
-    // Once more over what is there, as root does it without a cargo; then out, but for a model that was added.
+    // Once more over the installed files, as root does it without a cargo; then out, but for a model that was
+    // added.
     make_with("install", &folder.0, &["CARGO=/nowhere/cargo"]);
     let added = beneath(&folder.0, &share.join("pg_clip/models/own/config.json"));
     fs::create_dir_all(added.parent().expect("a file has a folder")).expect("a folder is made");

@@ -1,4 +1,4 @@
-//! What many connections of one role cost, and what they get.
+//! The costs of many connections of one role, and their answers.
 
 use std::sync::Barrier;
 
@@ -13,7 +13,7 @@ fn a_connection_that_has_embedded_takes_less_than_2_mb_more() {
 
 /// Of 4,096 requests that may wait, a role has half at most.
 #[test]
-fn what_a_role_asks_for_beyond_its_share_waits() {
+fn requests_beyond_a_roles_share_wait() {
     const CONNECTIONS: usize = 60;
     let cluster = TestCluster::preloaded();
     let database = cluster.database();

@@ -15,7 +15,7 @@ const WRONG: &str = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON i
     WHERE checksum IS DISTINCT FROM sha256(image) OR embedding IS DISTINCT FROM clip_embed_image(image)
         OR split_part(model, '@', 1) IS DISTINCT FROM current_setting('clip.model')";
 
-/// What a migration must leave as it was.
+/// The shape of a table that a migration must leave as it was.
 const SHAPE: &str = "SELECT string_agg(line, E'\\n' ORDER BY line) FROM (
     SELECT format('%s %s %s %s', attname, format_type(atttypid, atttypmod), attnotnull, attstorage)
         || coalesce(' ' || col_description(attrelid, attnum), '') || coalesce(' ' || attacl::text, '') AS line
@@ -67,7 +67,7 @@ fn a_table_moves_with_everything_that_its_columns_have() {
 }
 
 #[test]
-fn what_cannot_be_migrated_is_refused_with_a_reason() {
+fn a_table_that_cannot_be_migrated_is_refused_with_a_reason() {
     let cluster = cluster_of_two_models();
     let (_database, mut client) = watched_with(&cluster, &demo_photos()[..3]);
     let mut refused = |call: &str| failure(&mut client, call, &[]);

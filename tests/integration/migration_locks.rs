@@ -28,7 +28,7 @@ const KEEPING_AWAY: &str =
     "mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')";
 
 #[test]
-fn no_row_is_read_while_others_wait() {
+fn no_row_is_read_while_other_sessions_wait() {
     let cluster = cluster_of_two_models();
     let pictures = demo_jpegs();
     let photos: Vec<Vec<u8>> =
@@ -43,7 +43,7 @@ fn no_row_is_read_while_others_wait() {
         let before: Vec<String> = value(&mut client, indexes);
         run(&mut client, WATCH_LOCKS);
         run(&mut client, "CALL clip_migrate('image_embeddings', 'other')");
-        // The transactions with such locks, and those that have read so many rows under them.
+        // The transactions with such locks, and the transactions that have read so many rows under them.
         let count = |locks: &str, rows: u32| {
             format!(
                 "SELECT count(*) FROM (
@@ -54,7 +54,7 @@ fn no_row_is_read_while_others_wait() {
         let alone: i64 = value(&mut client, &count(KEEPING_AWAY, 0));
         assert!(alone >= 3, "the column, the indexes and the switch: {alone}");
         assert_eq!(value::<i64>(&mut client, &count(KEEPING_AWAY, 1)), 0);
-        // What has to be read is, while others write.
+        // The rows are read while other sessions write, where that is needed.
         let beside = count("mode = 'ShareUpdateExclusiveLock'", PHOTOS);
         assert_eq!(value::<i64>(&mut client, &beside), i64::from(required));
 

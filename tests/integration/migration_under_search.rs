@@ -65,7 +65,7 @@ impl Stage {
             .expect("photos");
     }
 
-    /// Panics unless the rows are what one of the two models finds. Returns whether it is the new one.
+    /// Panics unless one of the two models finds these rows. Returns whether it is the new one.
     #[track_caller]
     fn check(&self, query: usize, rows: &[(i32, f64)], exact: bool) -> bool {
         assert_eq!(rows.len(), 10, "{rows:?}");
@@ -77,7 +77,7 @@ impl Stage {
     }
 }
 
-/// The ways in which applications search. Each begins with what it keeps and returns a search.
+/// The ways in which applications search. Each begins with the state that it keeps, and returns a search.
 type Search = fn(&mut Client, &str) -> Vec<(i32, f64)>;
 
 fn simply(client: &mut Client, words: &str) -> Vec<(i32, f64)> {
@@ -197,7 +197,7 @@ fn searches_go_on_and_never_mix_models() {
 }
 
 #[test]
-fn a_transaction_that_began_before_finds_what_it_found_then() {
+fn a_transaction_that_began_before_finds_the_same_photos_as_then() {
     let cluster = cluster_of_two_models();
     let stage = Stage::set(&cluster, 12);
     let mut reader = stage.database.connect();

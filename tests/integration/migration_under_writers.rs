@@ -1,4 +1,4 @@
-//! A migration ends while others write without a pause, and none of their transactions fails.
+//! A migration ends while other sessions write without a pause, and none of their transactions fails.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ const WRONG: &str = "SELECT count(*) FROM photos FULL JOIN image_embeddings ON i
     WHERE checksum IS DISTINCT FROM sha256(image) OR embedding IS DISTINCT FROM clip_embed_image(image, 'other')";
 const PHOTOS: i32 = 60;
 
-/// What a session writes over and over, with numbers that differ each time.
+/// A statement that a session writes over and over, with numbers that differ each time.
 type Write = fn(&mut Client, i32, &[Vec<u8>]);
 
 fn insert(client: &mut Client, number: i32, pictures: &[Vec<u8>]) {
@@ -30,7 +30,7 @@ fn update(client: &mut Client, number: i32, pictures: &[Vec<u8>]) {
     client.execute(update, &[&photo, &i64::from(number % PHOTOS + 1)]).expect("a photo is changed");
 }
 
-/// Reads the target first: a transaction that holds a lock on it when it waits for another.
+/// Reads the target first: the transaction holds a lock on it while it waits for another one.
 fn read_and_update(client: &mut Client, number: i32, pictures: &[Vec<u8>]) {
     let mut transaction = client.transaction().expect("a transaction");
     transaction.query("SELECT count(*) FROM image_embeddings", &[]).expect("a look at the target");
@@ -43,7 +43,7 @@ fn read_and_update(client: &mut Client, number: i32, pictures: &[Vec<u8>]) {
     transaction.commit().expect("a commit");
 }
 
-/// Runs a migration while sessions write, and checks what it leaves.
+/// Runs a migration while sessions write, and checks its result.
 #[track_caller]
 fn migrate_while(database: &TestDatabase, client: &mut Client, writes: &[Write]) {
     let pictures = &demo_jpegs();
@@ -77,7 +77,7 @@ fn migrate_while(database: &TestDatabase, client: &mut Client, writes: &[Write])
 }
 
 #[test]
-fn a_migration_ends_while_others_write_without_a_pause() {
+fn a_migration_ends_while_sessions_write_without_a_pause() {
     let cluster = cluster_of_two_models();
     let pictures = demo_jpegs();
     let photo = |number: u32| variant(&pictures[number as usize % pictures.len()], number);
@@ -102,7 +102,7 @@ fn a_migration_ends_while_others_write_without_a_pause() {
 }
 
 #[test]
-fn whatever_writes_a_vector_writes_that_of_the_new_model_too() {
+fn each_writer_of_a_vector_writes_the_new_models_too() {
     let cluster = cluster_of_two_models();
     let pictures = demo_jpegs();
     for mode in ["sync", "async"] {
@@ -137,7 +137,7 @@ fn whatever_writes_a_vector_writes_that_of_the_new_model_too() {
                 value::<i64>(&mut client, &count)
             });
             assert_eq!(counts, [0, 0], "{mode}");
-            // What a user writes to a row has no vector of the new model.
+            // A vector that a user writes to a row has none of the new model beside it.
             run(
                 &mut client,
                 "UPDATE image_embeddings SET embedding = clip_embed_text('x') WHERE image_id = 2",

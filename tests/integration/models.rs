@@ -1,6 +1,6 @@
 //! Several models in one cluster: by name, each with its own dimensions, a few of them loaded.
 //!
-//! The models are the tiny ones of `tests/data/models`; what PyTorch computes with them is in the golden file.
+//! The models are the tiny ones of `tests/data/models`; PyTorch's vectors of them are in the golden file.
 
 use std::fs;
 use std::process::Command;
@@ -28,7 +28,7 @@ fn connect(cluster: &TestCluster) -> Client {
     cluster.database().connect()
 }
 
-/// What the reference says of a model: its inputs of one kind and their vectors.
+/// The reference for a model: its inputs of one kind and their vectors.
 fn golden(model: &str, kind: &str, input: &str) -> Vec<(String, Vec<f64>)> {
     let golden: Value =
         serde_json::from_slice(&repository_file("tests/data/golden/layouts.json")).expect("JSON");

@@ -78,7 +78,7 @@ fn a_monitor_sees_counts_of_all_tables_and_no_row_of_any() {
 }
 
 #[test]
-fn what_a_users_code_says_is_hidden_from_a_monitor() {
+fn messages_of_a_users_code_are_hidden_from_a_monitor() {
     let cluster = TestCluster::preloaded();
     let (database, mut owner) = sellers_photos(&cluster);
     run(

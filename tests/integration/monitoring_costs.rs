@@ -1,4 +1,4 @@
-//! What looking at a watched table costs, counted in blocks: no more for a table that is larger.
+//! The cost of looking at a watched table, counted in blocks: no more for a table that is larger.
 
 use pg_clip_tests::{TestCluster, TestDatabase, blocks_of, run, value};
 use postgres::Client;

@@ -43,7 +43,7 @@ fn it_runs_from_a_read_only_folder() {
 }
 
 #[test]
-fn a_setting_comes_before_what_lies_beside_the_library() {
+fn a_setting_comes_before_the_folder_beside_the_library() {
     let copy = ServerCopy::of_the_tested("chosen-program");
     let chosen = copy.copy_program();
     let program = chosen.to_str().expect("a path in UTF-8");

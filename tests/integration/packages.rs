@@ -10,7 +10,7 @@ use serde_json::Value;
 use xtask::package::unpack_image;
 
 #[test]
-fn packages_hold_what_a_server_needs() {
+fn packages_hold_all_files_that_a_server_needs() {
     let mut package = cargo_of_the_checkout("cargo");
     let pg_config = &tested_postgres().pg_config;
     succeed(package.args(["xtask", "package", "--pg-config"]).arg(pg_config));
@@ -68,7 +68,7 @@ fn packages_hold_what_a_server_needs() {
         it_runs(&copy, &volume.join("lib"), &volume.join("share/extension"));
     }
 
-    bill_names_what_is_linked(&package_ending(&folder, ".cdx.json"), &unpacked.join("licences/crates.txt"));
+    bill_names_linked_crates(&package_ending(&folder, ".cdx.json"), &unpacked.join("licences/crates.txt"));
     sources_are_as_pgxn_has_them(&package_ending(&folder, ".zip"));
 }
 
@@ -96,8 +96,9 @@ fn it_runs_as_a_volume(copy: &ServerCopy, volume: &Path) {
     assert_eq!(value::<String>(&mut client, "SELECT state FROM clip_status"), "ready");
 }
 
-/// The bill of materials and the file of licences name each crate that cargo links, and what is no crate.
-fn bill_names_what_is_linked(bill: &Path, licences: &Path) {
+/// The bill of materials and the file of licences name each crate that cargo links, and the parts that are no
+/// crates.
+fn bill_names_linked_crates(bill: &Path, licences: &Path) {
     let bill: Value = serde_json::from_slice(&fs::read(bill).expect("the bill is read")).expect("JSON");
     let licences = fs::read_to_string(licences).expect("the licences are read");
     let components = bill["components"].as_array().expect("components");
@@ -126,7 +127,7 @@ fn bill_names_what_is_linked(bill: &Path, licences: &Path) {
     }
     assert!(named.iter().any(|name| name.starts_with("onnxruntime ")), "{named:?}");
     assert!(named.iter().any(|name| name.starts_with("pgrx ")), "{named:?}");
-    // What is referred to is there.
+    // Each reference leads to a component.
     let references: BTreeSet<&str> =
         components.iter().map(|component| component["bom-ref"].as_str().expect("a reference")).collect();
     assert_eq!(references.len(), components.len());

@@ -26,7 +26,7 @@ fn insert(client: &mut Client, table: &str, first: i32, photos: &[Vec<u8>]) {
 }
 
 #[test]
-fn a_table_that_is_partitioned_by_another_column_than_its_key_is_refused_with_what_can_be_done() {
+fn a_table_that_is_partitioned_by_another_column_than_its_key_is_refused_with_a_remedy() {
     let cluster = TestCluster::shared();
     let mut client = cluster.database().connect();
     run(

@@ -11,7 +11,7 @@ use postgres::Client;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// As [`adopting`] does it, without a namespace: what the kernel does for PID 1, it does for a subreaper.
+/// As in [`adopting`], without a namespace: a subreaper gets orphans from the kernel as PID 1 does.
 #[test]
 fn deaths_below_a_postmaster_that_adopts_orphans_restart_nothing() {
     let cluster = TestCluster::preloaded();

@@ -1,6 +1,6 @@
 //! Behind pgbouncer in transaction mode, where a connection to the server changes hands after each transaction.
 //!
-//! Statements are not prepared by name: pgbouncer carries those from 1.21 on only.
+//! Statements are not prepared by name: pgbouncer carries prepared statements from 1.21 on only.
 
 use std::fs;
 use std::process::Child;
@@ -65,7 +65,7 @@ fn many_clients_share_two_connections_to(photos: &str) {
 }
 
 #[test]
-fn what_a_client_sets_in_its_transaction_ends_with_it() {
+fn settings_of_a_clients_transaction_end_with_it() {
     let cluster = TestCluster::preloaded();
     let database = cluster.database();
     let mut direct = database.connect();

@@ -48,7 +48,7 @@ fn the_tests_of_a_shop_written_with_prisma_pass() {
 }
 
 #[test]
-fn prisma_migrate_leaves_alone_what_the_extension_made() {
+fn prisma_migrate_leaves_the_extensions_objects_alone() {
     let folder = shop();
     // Shadow databases are copies of template1, which no other test may be using.
     let cluster = TestCluster::preloaded();

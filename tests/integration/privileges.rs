@@ -4,7 +4,7 @@
 use pg_clip_tests::{TestCluster, repository_file};
 
 #[test]
-fn objects_and_their_privileges_are_those_written_down() {
+fn objects_and_their_privileges_are_as_written_down() {
     let cluster = TestCluster::shared();
     let query = String::from_utf8(repository_file("tests/data/privileges.sql")).expect("a query in UTF-8");
     let written = String::from_utf8(repository_file("tests/data/privileges.txt")).expect("lines in UTF-8");

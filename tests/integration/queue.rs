@@ -70,7 +70,7 @@ fn embeddings_follow_updates_and_deletes() {
 }
 
 #[test]
-fn what_changes_while_it_is_embedded_is_embedded_as_it_is_in_the_end() {
+fn a_photo_that_changes_while_it_is_embedded_gets_the_vector_of_its_last_bytes() {
     let cluster = TestCluster::preloaded();
     let (_database, mut client) = watched_async(&cluster);
     let photos = demo_photos();
@@ -106,7 +106,7 @@ fn what_changes_while_it_is_embedded_is_embedded_as_it_is_in_the_end() {
 }
 
 #[test]
-fn only_what_is_committed_is_embedded() {
+fn only_committed_photos_are_embedded() {
     let settings = [("max_prepared_transactions", "5"), ("clip.queue_poll_interval", "1s")];
     let cluster = TestCluster::preloaded_with(&settings);
     let (database, mut client) = watched_async(&cluster);
@@ -172,7 +172,7 @@ fn the_same_bytes_cost_one_inference() {
 }
 
 #[test]
-fn the_next_photos_are_read_while_the_embedder_has_others() {
+fn the_next_photos_are_read_while_the_embedder_has_a_batch() {
     /// The photos that the worker claims at once.
     const BATCH: i64 = 32;
     let cluster = TestCluster::preloaded();
@@ -291,7 +291,7 @@ fn another_mode_or_no_watch_ends_the_queue() {
 }
 
 #[test]
-fn coverage_counts_what_is_there_and_what_waits() {
+fn coverage_counts_embedded_and_waiting_photos() {
     let cluster = TestCluster::preloaded();
     let (_database, mut client) = watched_async(&cluster);
     let coverage = |client: &mut Client| -> Vec<i64> {

@@ -1,4 +1,4 @@
-//! Whatever dies while photos are embedded: none is lost, and no vector is left without its photo.
+//! A process that dies while photos are embedded: no photo is lost, and no vector is left without its photo.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -96,7 +96,7 @@ fn a_launcher_that_is_terminated_comes_back() {
 
 #[test]
 fn a_killed_worker_or_backend_restarts_the_server_and_the_queue_goes_on() {
-    // Or the crash would take what the clients have committed.
+    // Otherwise the crash would take the clients' commits.
     let cluster = TestCluster::preloaded_with(&[("synchronous_commit", "on")]);
     let (database, mut client) = watched_async(&cluster);
     store(&mut client, &demo_photos()[..1]);

@@ -1,4 +1,4 @@
-//! What cannot be embedded is set aside with its reason, and holds up nothing else.
+//! A photo that cannot be embedded is set aside with its reason, and holds up nothing else.
 
 use pg_clip_tests::{
     PATIENCE, TestCluster, WRONG, demo_photos, failure, pixel_flood, run, store, value, wait_for,
@@ -38,7 +38,7 @@ fn poison_among_photos_is_set_aside_and_can_be_repaired() {
     wait_for_the_queue(&mut client);
     assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM clip_failures"), 9);
 
-    // Repaired behind the trigger's back.
+    // Repaired without firing the trigger.
     run(&mut client, "SET session_replication_role = replica");
     client
         .execute(
@@ -92,7 +92,7 @@ fn a_target_that_is_gone_or_refuses_is_reported_and_tried_again() {
 
     run(&mut client, "ALTER TABLE image_embeddings RENAME checksum TO digest");
     store(&mut client, &demo_photos()[3..4]);
-    // What is wrong with the table is no photo's fault: it waits, its owner sees why, and it goes on by itself.
+    // An error of the table is no photo's fault: the photo waits, its owner sees why, and it goes on by itself.
     wait_until("the reason is shown", PATIENCE, || {
         let query =
             "SELECT count(*) FROM clip_failures WHERE sqlstate = '42703' AND NOT dead AND attempts = 0

@@ -1,9 +1,9 @@
-//! What each role may do with the queue, and as which role its worker acts.
+//! The rights of each role on the queue, and the role that its worker acts as.
 
 use pg_clip_tests::{TestCluster, WRONG, demo_photo, demo_photos, failure, run, value, wait_for_the_queue};
 
 #[test]
-fn everybody_sees_their_own_and_touches_nothing() {
+fn each_role_sees_its_own_rows_and_changes_none() {
     let cluster = TestCluster::preloaded();
     let database = cluster.database();
     let mut superuser = database.connect();

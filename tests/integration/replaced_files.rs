@@ -1,5 +1,5 @@
-//! The files of a later release, put in place while the server runs: what goes on, what says that the server has to be
-//! restarted, and that all goes on after it.
+//! The files of a later release, put in place while the server runs: the running processes go on, a message says
+//! that the server has to be restarted, and all goes on after the restart.
 
 use std::path::PathBuf;
 
@@ -63,7 +63,7 @@ fn a_server_with_the_library_in_its_memory_goes_on_until_an_embedder_of_the_new_
 }
 
 #[test]
-fn new_sessions_say_what_to_do_where_each_loads_the_library() {
+fn new_sessions_name_the_remedy_where_each_loads_the_library() {
     let copy = linked("replaced-not-preloaded");
     let cluster = TestCluster::on(&copy.postgres, &[("clip.queue_poll_interval", "1s")]);
     let (database, mut before) = watched_async(&cluster);

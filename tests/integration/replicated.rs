@@ -1,5 +1,5 @@
-//! The triggers for what logical replication applies, on one server: a session that applies rows itself stands for a
-//! subscription.
+//! The triggers for rows that logical replication applies, on one server: a session that applies rows itself stands
+//! for a subscription.
 
 use pg_clip_tests::{
     OTHER_MODEL, PATIENCE, TestCluster, WRONG, cluster_of_two_models, demo_photos, failure, run, value,
@@ -7,7 +7,7 @@ use pg_clip_tests::{
 };
 use postgres::Client;
 
-/// What a subscription applies fires the triggers that this session fires from here on.
+/// From here on, this session fires the triggers that a subscription's rows fire.
 pub(crate) const APPLY: &str = "SET session_replication_role = replica";
 
 /// The triggers of pg_clip, and when they are fired.
@@ -33,10 +33,10 @@ fn scans(client: &mut Client, statement: &str) -> i64 {
     value::<i64>(client, query) - before
 }
 
-/// The triggers of each partition are made once, and the photos that are there are left to `clip_backfill`: as in a watch
-/// of what is written here alone.
+/// The triggers of each partition are made once, and the photos that are there are left to `clip_backfill`, as in a
+/// watch without `replicated`.
 #[test]
-fn what_a_watch_of_many_partitions_costs_grows_with_their_number() {
+fn the_cost_of_a_watch_grows_with_the_number_of_partitions() {
     const PARTITIONS: i64 = 60;
     let cluster = TestCluster::preloaded();
     let database = cluster.database();
@@ -121,7 +121,7 @@ fn triggers_that_were_disabled_are_fired_for_replication_again() {
             assert_eq!(value::<String>(client, ENABLED), enabled, "{which} of {table}");
         }
     }
-    // What is enabled in words of its own is left alone.
+    // A trigger that was enabled in another way is left alone.
     run(&mut client, "ALTER TABLE low ENABLE ALWAYS TRIGGER clip_watch_applied");
     assert_eq!(
         value::<String>(&mut client, ENABLED),
@@ -142,7 +142,7 @@ fn triggers_that_were_disabled_are_fired_for_replication_again() {
     run(&mut superuser, &format!("DROP OWNED BY {keeper} CASCADE; DROP ROLE {keeper}"));
 }
 
-/// They keep the second vectors true also for what a subscription applies.
+/// They keep the second vectors true also for rows that a subscription applies.
 #[test]
 fn triggers_of_a_migration_that_were_disabled_are_always_fired_again() {
     let cluster = cluster_of_two_models();
@@ -188,9 +188,9 @@ fn triggers_of_a_migration_that_were_disabled_are_always_fired_again() {
     assert_eq!(value::<i64>(&mut client, WRONG), 0);
 }
 
-/// A TRUNCATE names no key. What it leaves where the target cannot be read is found later.
+/// A TRUNCATE names no key. Vectors that it leaves where the target cannot be read are found later.
 #[test]
-fn whatever_is_wrong_with_the_target_stops_no_truncate_that_is_applied() {
+fn no_error_of_the_target_stops_an_applied_truncate() {
     let cluster = TestCluster::preloaded();
     let photos = demo_photos();
     run(&mut cluster.existing_database("postgres").connect(), "CREATE ROLE other");

@@ -1,7 +1,7 @@
-//! Logical replication: what a subscriber has, and that nothing is embedded a second time there.
+//! Logical replication: a subscriber has the vectors, and nothing is embedded a second time there.
 //!
-//! What a subscriber applies fires no ordinary trigger, and no statement-level trigger of any kind: it has the embeddings
-//! that it is sent, and those that it fills in itself.
+//! The rows that a subscriber applies fire no ordinary trigger, and no statement-level trigger of any kind: the
+//! subscriber has the embeddings that it is sent, and those that it fills in itself.
 
 use std::time::Duration;
 
@@ -152,7 +152,7 @@ fn clusters() -> (TestCluster, TestCluster) {
     (TestCluster::preloaded_with(&[("wal_level", "logical")]), TestCluster::preloaded())
 }
 
-/// Brings the tables of a database, those of the extension included, to a subscriber.
+/// Brings the tables of a database, and of the extension, to a subscriber.
 fn restore_schema(
     publisher: &TestCluster,
     source: &TestDatabase,

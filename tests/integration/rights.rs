@@ -1,9 +1,9 @@
-//! What each role may do.
+//! The rights of each role.
 
 use pg_clip_tests::{TestCluster, demo_photo, failure, run, value};
 
 #[test]
-fn who_inserts_a_photo_needs_no_right_on_the_embeddings() {
+fn a_role_that_inserts_a_photo_needs_no_right_on_the_embeddings() {
     let cluster = TestCluster::shared();
     let database = cluster.database();
     let mut owner = database.connect();
@@ -24,7 +24,7 @@ fn who_inserts_a_photo_needs_no_right_on_the_embeddings() {
 }
 
 #[test]
-fn a_table_is_watched_by_its_owner_into_a_table_of_theirs() {
+fn a_table_is_watched_by_its_owner_into_a_table_of_the_same_owner() {
     let cluster = TestCluster::shared();
     let database = cluster.database();
     let mut superuser = database.connect();

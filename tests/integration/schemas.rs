@@ -31,7 +31,7 @@ fn everything_works_when_called_by_its_schema() {
 }
 
 #[test]
-fn a_search_path_cannot_change_what_a_trigger_does() {
+fn a_search_path_cannot_change_the_work_of_a_trigger() {
     let cluster = TestCluster::shared();
     let mut client = cluster.database().connect();
     run(

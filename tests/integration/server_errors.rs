@@ -38,7 +38,7 @@ fn an_error_keeps_its_sqlstate_its_constraint_and_its_context() {
     assert_eq!((refused.code().code(), refused.constraint()), ("23514", Some("few")));
     assert_eq!((refused.schema(), refused.table()), (Some("public"), Some("image_embeddings")));
 
-    // What a block catches is what was raised.
+    // The block catches the error as it was raised.
     run(
         &mut client,
         "ALTER TABLE image_embeddings DROP CONSTRAINT few;
@@ -54,7 +54,7 @@ fn an_error_keeps_its_sqlstate_its_constraint_and_its_context() {
     for _ in 0..3 {
         run(&mut client, &caught.replace('%', &hex));
     }
-    // An error of pg_clip's after one that it got over is its own.
+    // An error of pg_clip's after one that was caught is its own.
     let own = "INSERT INTO photos (image) VALUES (substr($1::bytea, 1, 50))";
     run(&mut client, "DROP TRIGGER refuse ON image_embeddings");
     let refused = error(&mut client, own);

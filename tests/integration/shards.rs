@@ -92,7 +92,7 @@ fn plan(client: &mut Client, query: &str) -> String {
 }
 
 #[test]
-fn the_shards_find_what_one_server_finds() {
+fn the_shards_find_the_same_photos_as_one_server() {
     let single = TestCluster::shared();
     let (_database, mut one) = watched_async(&single);
     let insert = "INSERT INTO photos (image) SELECT unnest($1::bytea[])";

@@ -77,7 +77,7 @@ fn without_preloading_the_first_call_on_a_standby_starts_its_embedder() {
 }
 
 #[test]
-fn a_promoted_standby_embeds_what_the_primary_left_in_the_queue() {
+fn a_promoted_standby_embeds_the_photos_that_the_primary_left_in_the_queue() {
     let primary = TestCluster::preloaded();
     let (database, mut writer) = watched_async(&primary);
     let standby = primary.standby();

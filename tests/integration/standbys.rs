@@ -1,4 +1,4 @@
-//! Several standbys search at once, show what the views show, and one of them goes on where a dead primary stopped.
+//! Several standbys search at once, have the views' rows, and one of them goes on where a dead primary stopped.
 
 use pg_clip_tests::{
     PATIENCE, Signal, TestCluster, WRONG, catch_up, demo_photos, embedder, failure, is_alive,

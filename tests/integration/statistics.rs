@@ -1,4 +1,4 @@
-//! `clip_stats` counts what was done.
+//! `clip_stats` counts the work that was done.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -40,7 +40,7 @@ fn a_new_target_keeps_whole_rows_and_has_an_index_on_the_project() {
 }
 
 #[test]
-fn a_target_of_halves_is_filled_and_searched_as_others() {
+fn a_target_of_halves_is_filled_and_searched_as_other_targets() {
     let cluster = TestCluster::preloaded();
     for mode in ["sync", "async"] {
         let (_database, mut client) = halves(&cluster, mode);
@@ -99,7 +99,7 @@ fn a_target_moves_between_storages_without_an_inference() {
     }
     assert_eq!(value::<i64>(&mut client, inferences), before);
     assert_eq!(value::<i64>(&mut client, FAR), 0);
-    // Model and storage at once; what is written later follows.
+    // Model and storage at once; later photos follow.
     run(&mut client, &format!("CALL clip_migrate('image_embeddings', '{OTHER_MODEL}', storage => 'vector')"));
     let mut client = database.connect();
     store(&mut client, &demo_jpegs()[30..40]);
@@ -108,7 +108,7 @@ fn a_target_moves_between_storages_without_an_inference() {
 }
 
 #[test]
-fn a_storage_that_is_none_or_another_one_is_refused() {
+fn an_unknown_or_another_storage_is_refused() {
     let cluster = TestCluster::shared();
     let (_database, mut client) = watched(&cluster, "sync");
     assert_eq!(failure(&mut client, "SELECT clip_watch('photos', storage => 'bit')", &[]), "22023");

@@ -43,7 +43,7 @@ fn a_threshold_is_estimated_for_any_table() {
     check(&mut client, words, images);
 }
 
-/// Holds both estimates against the pairs of which it is known whether they belong together.
+/// Compares both estimates with the pairs that are known to belong together or not.
 fn check(client: &mut Client, words: &str, images: &str) {
     let above = |client: &mut Client, pairs: &str, threshold: f64, belong: bool| -> f64 {
         let query = format!(
@@ -73,7 +73,7 @@ fn check(client: &mut Client, words: &str, images: &str) {
 }
 
 #[test]
-fn several_captions_find_what_one_of_them_may_miss() {
+fn several_captions_find_photos_that_one_of_them_may_miss() {
     let cluster = TestCluster::shared();
     let (_database, mut client) = photos_of_the_demo(&cluster);
     let [query] = blocks("## Several captions, one query")[..] else { panic!("one query") };

@@ -1,4 +1,4 @@
-//! What is embedded is exactly what committed.
+//! The embedded photos are exactly the committed ones.
 
 use pg_clip_tests::{TestCluster, demo_photo, demo_photos, run, value};
 
@@ -39,7 +39,7 @@ fn two_sessions_insert_the_same_bytes_at_once() {
     run(&mut first, "CREATE TABLE photos (id int PRIMARY KEY, image bytea); SELECT clip_watch('photos')");
     let photo = demo_photo();
     let insert = "INSERT INTO photos VALUES ($1, $2)";
-    // The very first photo decides whose vectors the table holds, and others wait for it.
+    // The very first photo decides whose vectors the table holds, and other photos wait for it.
     first.execute(insert, &[&0, &demo_photos()[1]]).expect("the first photo of all");
     let mut one = first.transaction().expect("a transaction");
     let mut two = second.transaction().expect("a transaction");

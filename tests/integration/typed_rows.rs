@@ -6,7 +6,7 @@ use pg_clip_tests::{
 };
 use postgres::Client;
 
-/// A value that a server which took it for an address would read.
+/// A value that would crash a server that read it as an address.
 const ADDRESS: &str = "4096";
 
 #[test]

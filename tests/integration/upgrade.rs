@@ -24,7 +24,7 @@ fn an_updated_database_has_the_catalogs_of_a_new_one() {
     let mut client = updated.connect();
     run(&mut client, UPDATE);
 
-    // What an administrator granted and took away is kept, and is not taken for what the extension says itself.
+    // Privileges that an administrator granted and revoked are kept, and do not count as the extension's own.
     let queue = "SELECT has_table_privilege('archivist', 'clip_queue', 'SELECT')";
     assert!(value::<bool>(&mut client, queue));
     let classify =
@@ -87,9 +87,9 @@ fn an_updated_database_has_the_watches_and_migrations_of_a_new_one() {
     assert!(missing.is_empty() && more.is_empty(), "missing: {missing:#?}\nleft over: {more:#?}");
 }
 
-/// The triggers of watches and of a migration, the columns and indexes of their targets, and what is written down of them. An
-/// update builds no index: `clip_watch` makes that on the project for new targets, and a migration builds those of new vectors
-/// at its end.
+/// The triggers of watches and of a migration, the columns and indexes of their targets, and their rows in the
+/// extension's tables. An update builds no index: `clip_watch` makes the one on the project for new targets, and a
+/// migration builds the indexes of new vectors at its end.
 const WATCHES: &str = "
     SELECT line FROM (
         SELECT pg_get_triggerdef(oid) || tgenabled::text AS line, tgrelid AS relation FROM pg_trigger WHERE NOT tgisinternal
@@ -110,7 +110,7 @@ const WATCHES: &str = "
         image_embeddings, upload_embeddings, moved_embeddings, album_embeddings}')";
 
 #[test]
-fn what_0_1_0_made_goes_on_after_the_update() {
+fn watches_of_0_1_0_go_on_after_the_update() {
     let cluster = cluster_of_two_models();
     let database = made_by_0_1_0(&cluster);
     let mut client = database.connect();
@@ -135,7 +135,7 @@ fn what_0_1_0_made_goes_on_after_the_update() {
     }
     assert_eq!(told.matches("WARNING").count(), 8, "{told}");
 
-    // What fits is embedded at once; what does not, once it has been done what was told.
+    // A watch that fits is embedded at once; any other, once the hint has been followed.
     run(
         &mut client,
         "ALTER TABLE public.portrait_embeddings OWNER TO photographer;
@@ -184,12 +184,12 @@ fn what_0_1_0_made_goes_on_after_the_update() {
     let models = "SELECT DISTINCT split_part(model, '@', 1) FROM moved_embeddings";
     assert_eq!(texts(&mut client, models), [OTHER_MODEL]);
 
-    // What users built on views, and a generated column.
+    // Users' objects on views, and a generated column.
     run(&mut client, "TABLE dashboard; TABLE latencies; TABLE fills; TABLE moves; TABLE phrases");
     assert_eq!(value::<String>(&mut client, "SHOW clip.model"), "demo");
 }
 
-/// Between the installation of the files and the update, every call says what to do, and photos wait.
+/// Between the installation of the files and the update, the error of every call names the remedy, and photos wait.
 fn assert_waits_for_the_update(client: &mut Client) {
     for statement in [
         "INSERT INTO photos (image) VALUES ('x')",
@@ -211,8 +211,8 @@ fn assert_waits_for_the_update(client: &mut Client) {
     run(client, "SELECT clip_embed_text('a cat', 'demo')");
 }
 
-/// Photos without the vector of their bytes, and vectors of no photo. Those of the dump were computed by another processor,
-/// whose last digits differ: 1e-6 is far below the distance of two photos, and of one photo in two models.
+/// Photos without the vector of their bytes, and vectors of no photo. Another processor computed the vectors of the
+/// dump, whose last digits differ: 1e-6 is far below the distance of two photos, and of one photo in two models.
 fn wrong(client: &mut Client, source: &str, target: &str) -> i64 {
     let query = format!(
         "SELECT count(*) FROM (SELECT id, image FROM {source} WHERE image <> 'no photo') AS s

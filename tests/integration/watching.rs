@@ -1,4 +1,4 @@
-//! What `clip_watch` makes, and what it refuses in words instead of failing later.
+//! The objects that `clip_watch` makes, and the calls that it refuses in words instead of failing later.
 
 use pg_clip_tests::{Signal, TestCluster, demo_jpegs, embedder, run, send, value};
 
@@ -83,7 +83,7 @@ const REFUSED: [(&str, &str, &str); 19] = [
 ];
 
 #[test]
-fn what_cannot_work_is_refused_with_a_reason() {
+fn a_watch_that_cannot_work_is_refused_with_a_reason() {
     let cluster = TestCluster::shared();
     let database = cluster.database();
     let mut client = database.connect();

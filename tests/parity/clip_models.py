@@ -67,7 +67,7 @@ def siglip(size: Size, vocabulary: int, seed: int, pad: int = 1) -> SiglipModel:
     )
     model = spread(SiglipModel._from_config(config, attn_implementation="eager"), seed)
     with torch.no_grad():
-        # What is pooled stands at the last position: this makes the other tokens count there.
+        # The pooled token stands at the last position: this makes the other tokens count there.
         for layer in model.text_model.encoder.layers:
             layer.self_attn.out_proj.weight.mul_(8)
     return model
@@ -166,7 +166,7 @@ def siglip_tokenizer() -> Tokenizer:
 
 
 def merges(words: list[str]) -> list[tuple[str, str]]:
-    """What makes each word one token, from the left."""
+    """The merges that make each word one token, from the left."""
     found: list[tuple[str, str]] = []
     for word in words:
         parts = [*word[:-1], word[-1] + "</w>"]

@@ -1,6 +1,6 @@
-"""Writes tests/data/images/damage.json: damage to the files of images.py, and what may come of it.
+"""Writes tests/data/images/damage.json: damage to the files of images.py, and the outcomes that are right.
 
-Each entry names a file and the edits to it: at a place some bytes are taken away and others put there, so many times. `refused` are pictures that
+Each entry names a file and the edits to it: at a place some bytes are taken away and other bytes put there, so many times. `refused` are pictures that
 are not whole, `harmless` are files whose picture is untouched, and `chance` are edits at random: where libjpeg reads a JPEG without a warning, or
 Pillow another file without an error, `seen` has what it shows as means of 8 x 8 fields, and where not, it is null.
 """
@@ -78,7 +78,7 @@ def pixels(data: bytes) -> numpy.ndarray:
 
 
 def warning(data: bytes) -> str | None:
-    """What libjpeg has against a JPEG."""
+    """The warning of libjpeg about a JPEG."""
     try:
         kind = {"L": "GRAY", "CMYK": "CMYK"}.get(Image.open(io.BytesIO(data)).mode, "RGB")
         simplejpeg.decode_jpeg(data, kind, strict=True)
@@ -265,7 +265,7 @@ def seen(data: bytes, is_jpeg: bool, reference) -> str | None:
         return None
     try:
         picture = numpy.asarray(reference(data)).astype(float)
-    except Exception:  # Whatever Pillow has against it.
+    except Exception:  # Any error of Pillow.
         return None
     side = len(picture) // FIELDS
     fields = picture.reshape(FIELDS, side, FIELDS, side, 3).mean(axis=(1, 3))

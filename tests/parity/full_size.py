@@ -59,7 +59,7 @@ class Psql:
         return [json.loads(line) for line in self(query)]
 
     def milliseconds(self, setup: str, query: str) -> float:
-        """What psql measures for one query."""
+        """The time that psql measures for one query."""
         lines = self(f"{setup}\n\\o /dev/null\n\\timing on\n{query}\n")
         return float(lines[-1].split()[1])
 

@@ -1,4 +1,4 @@
-"""Makes tests/data/images: an image file of each kind that pg_clip decodes, and what Pillow and torchvision make of it.
+"""Makes tests/data/images: an image file of each kind that pg_clip decodes, and the picture of Pillow and torchvision.
 
 For each file there is a golden PNG of 224 x 224 pixels in 8-bit RGB, the network's input before mean and deviation: Pillow decodes the same
 bytes, turns them upright, converts them to RGB, and torchvision resizes and crops. manifest.json says what each file shows, how far
@@ -105,7 +105,7 @@ def entry(case: Case, golden: Image.Image) -> dict:
 
 
 def reference(data: bytes) -> Image.Image:
-    """Upright, to RGB, resize, crop: what pg_clip promises."""
+    """Upright, to RGB, resize, crop: the picture that pg_clip promises."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode.startswith("I"):
         # 16 bits of grey. Pillow's own conversion to RGB clips at 255, which makes nearly every such image white.
@@ -119,7 +119,7 @@ def openai(data: bytes) -> Image.Image:
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------------
-# What is seen
+# Pictures
 
 
 def scene(width: int, height: int) -> Image.Image:

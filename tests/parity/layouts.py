@@ -3,7 +3,7 @@
     python layouts.py                    the tiny ones that are in the repository, with their golden vectors
     python layouts.py --out DIR          somewhere else
 
-What an exporter does is in `LAYOUTS`, one function each; `REFUSED` holds graphs that are no CLIP towers. full_size.py
+The work of each exporter is a function in `LAYOUTS`; `REFUSED` holds graphs that are no CLIP towers. full_size.py
 uses the same functions for models of ViT-B/32's size.
 
 SentencePiece is imported where it is used: the bench of peers makes models without it.
@@ -42,7 +42,7 @@ PHOTOS, TEXTS = 4, (
 
 @dataclass
 class Reference:
-    """What the original library computes, from a Pillow image and from token ids of equally long texts."""
+    """The vectors of the original library, from a Pillow image and from token ids of equally long texts."""
 
     see: Callable[[Image.Image], torch.Tensor]
     read: Callable[[torch.Tensor], torch.Tensor]
@@ -208,7 +208,7 @@ def half_weights(work: Work) -> Reference:
     reference = transformers_js(work)
     for path in (work.folder / "onnx").glob("*.onnx"):
         half(path)
-    # The reference has the rounded weights: what is compared is the loader, not the rounding.
+    # The reference has the rounded weights: the loader is compared, not the rounding.
     with torch.no_grad():
         for weights in reference.model.parameters():
             weights.copy_(weights.half().float())
@@ -222,7 +222,7 @@ def int8(work: Work) -> Reference:
         quantized = path.with_name(path.stem + "_quantized.onnx")
         quantize_dynamic(path, quantized, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
         path.unlink()
-    # What quantization costs, not what a loader may: of random weights, which have no slack.
+    # The loss by quantization, not the one that a loader may have: of random weights, which have no slack.
     reference.least_cosine = (0.98, 0.98)
     return reference
 

@@ -1,7 +1,7 @@
 """Strings that were picked by hand, because each of them is easy to get wrong."""
 
 NASTY = (
-    # Nothing, and what becomes nothing.
+    # Nothing, and texts that become nothing.
     "", " ", "\n", "\t \r\n", "\0", "\x01\x02", "\ufeff", "\x7f", "\x1b[0m", "&nbsp;", "&#32;", "&#1;", "&#xFFFE;", "\u3000", "\ufffc", "\u206a",
     "\x0b", "\x0c", "\u200b", "\u2060", "\xad", "\ufe0f", "\u200d",
     # Lone marks.
@@ -14,10 +14,10 @@ NASTY = (
     "&#0;", "&#9;", "&#10;", "&#13;", "&#27;[31m", "&#128;", "&#129;", "&#133;", "&#146;", "&#150;", "&#160;", "&#xD800;", "&#x110000;", "&#99999999999999;", "&#xFFFFFFFFFF;",
     "&#233", "&#233a", "&#xe9g", "&#xE9;", "&#XE9;", "&#x37e;", "&amp&#x37e;", "&#xff1b;", "&amp&#xff1b;", "&#xFF06;amp;", "&#x212A;", "&NotEqualTilde;", "&fjlig;",
     "&CounterClockwiseContourIntegral;", "&ThisIsNoEntityThatAnybodyKnows;", "&1234567890123456789012345;", "&Jscr;ohn", "&zwj;", "&zwnj;", "&shy;", "&InvisibleTimes;",
-    # What looks like HTML keeps its references in ftfy, and loses two levels afterwards.
+    # A text that looks like HTML keeps its references in ftfy, and loses two levels afterwards.
     "<b>&amp;</b>", "<b>&amp;amp;</b>", "<b>&amp;amp;amp;</b>", "< &amp;amp;amp;", "&amp;amp;amp;\n<b>\n&amp;amp;amp;", "a < b &eacute", "<p>e&#769;</p>", "<i>&rsquo;s</i>", "< &#xff21;", "< &EACUTE;",
     "&lt;script&gt;alert(1)&lt;/script&gt;", "<!-- &#8217; -->", "＜b＞ &amp;amp;amp;", "\u226e &amp;",
-    # Quotes and what follows an apostrophe.
+    # Quotes and the endings behind an apostrophe.
     "it’s", "IT’S", "‘tis", "“a”", "„a“", "«a»", "‚a‛", "ʼn", "ŉ", "don't", "DON'T", "we'll've", "'s", "''s", "'S", "'re're", "'m'll'd", "rock'n'roll", "o'clock", "'", "''''", "`s", "´s", "′s", "＇s", "'ſ", "a'ſ b", "ſ", "ſt", "ﬅ",
     # Lower case.
     "ΟΔΟΣ", "ΟΔΟΣ.", "Σ", "ΣΣ", "ΑΣ΄", "Α.Σ.", "ΑΣ\u0301", "ΑΣ\xadΑ", "ΑΣ'Α", "ΑΣ’Α", "1Σ", "ΟΔΟΣ&nbsp;Α", "İ", "İSTANBUL", "I\u0307", "ẞ", "STRASSE", "ǅ", "Ǆ", "ᾳ", "ᾼ", "\u1fbc\u0301", "Ω", "Ω", "K", "Å", "Å", "Ა", "Ꭰ", "ꭰ", "𐐀", "𞤀", "Ⅷ", "Ⓐ", "𝐀", "ℋ",
@@ -34,7 +34,7 @@ NASTY = (
     # Long words, long texts, many numbers.
     "x" * 300, "ab" * 200, "é" * 120, "字" * 100, "9" * 100, "! " * 90, "a " * 74, "a " * 75, "a " * 76, "a " * 77, "supercalifragilisticexpialidocious" * 8, "\u0301" * 90, "&amp;" * 90, "&" + "amp;" * 90, "&semi" * 60 + ";", "<" + "&amp;" * 40,
     "👍" * 60, "\x1b[0m" * 60 + "a", " " * 400 + "a", "0123456789" * 9,
-    # Mojibake, and what looks like it.
+    # Mojibake, and texts that look like it.
     "cafÃ©", "â€™s", "Ã ", "Ã la mode", "Â£5", "ï¬\x81", "schÃ¶n", "Ð¿Ñ€Ð¸Ð²ÐµÑ‚", "ðŸ˜€", "Ã", "Ã©tÃ©", "L&AMP;AMP;ATILDE;&AMP;AMP;SUP3;PEZ", "voilÃ le travail", "Æ’", "ÅÄÖ", "l’humanité", "–", "Â", "\xe9\x80", "вЂ™", "├⌐",
     # Plain.
     "a photo of a cat", "A Photo, of: a CAT!", "hello   world", "Ünïcödé", "3.14159", "1,000,000", "C++", "C#", "#hashtag", "@mention", "foo_bar", "foo-bar", "e-mail@example.com", "http://example.com/?a=b&c=d", "100%", "$5", "5€", "№5", "(a)[b]{c}", "\\n", "\\u00e9", "a/b", "a|b", "~", "日本語のテキスト", "中文字符", "한국어", "עברית", "العربية", "हिन्दी", "ไทย", "ქართული", "ᏣᎳᎩ", "አማርኛ",

@@ -118,7 +118,7 @@ class Reference:
 
 
 def difference(reference: Reference, text: str, ids: list[int]) -> tuple[str | None, list[int]]:
-    """What pg_clip gives instead of OpenAI's ids, and why, if it differs."""
+    """The ids that pg_clip gives instead of OpenAI's, and why, if they differ."""
     lacks = {"mojibake": "repairs_encoding", "special token": "special_tokens"}
     ours = reference.ids(text, **dict.fromkeys(lacks.values(), False))
     if ours == ids:

@@ -32,7 +32,7 @@ mod tests {
     use super::maker;
 
     #[test]
-    fn reads_who_made_a_temporary_cluster() {
+    fn reads_the_process_that_made_a_temporary_cluster() {
         assert_eq!(maker("temporary-123-0"), Some("123"));
         assert_eq!(maker("cluster-18-0a1b2c3d"), None);
     }

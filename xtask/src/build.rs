@@ -13,11 +13,11 @@ use crate::environment::Environment;
 use crate::postgres::Postgres;
 use crate::workspace::Workspace;
 
-/// What a build made, where cargo says it put it.
+/// The files that a build made, where cargo says it put them.
 pub struct Built {
     pub library: PathBuf,
     pub embedder: PathBuf,
-    /// What installs models, and lies beside the embedder.
+    /// The program that installs models, which lies beside the embedder.
     pub models: PathBuf,
     /// Where it was wanted.
     pub feeder: Option<PathBuf>,
@@ -29,7 +29,8 @@ pub fn build(workspace: &Workspace, environment: &Environment, postgres: &Postgr
     Ok(Built { feeder: Some(artifact(&messages, "pg_clip_feeder", "bin")?), ..built })
 }
 
-/// What a server needs: without the feeder, whose clients of HTTP and of PostgreSQL nothing else is built of.
+/// The parts that a server needs: without the feeder, whose clients of HTTP and of PostgreSQL no other part is
+/// built of.
 pub fn build_without_feeder(
     workspace: &Workspace,
     environment: &Environment,
@@ -73,7 +74,7 @@ pub fn for_extension(cargo: &mut Command, environment: &Environment, postgres: &
     Ok(())
 }
 
-/// Runs a cargo build, whose progress goes to standard error, and returns what it says of each file that it made.
+/// Runs a cargo build, whose progress goes to standard error, and returns its message about each file that it made.
 fn messages(cargo: &mut Command) -> Result<String> {
     cargo.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = cargo.output().context("cannot run cargo")?;

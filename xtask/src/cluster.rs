@@ -21,7 +21,7 @@ pub const PORT: u16 = 5432;
 /// How the name of a temporary cluster's folder begins; its maker's process id follows.
 pub(crate) const TEMPORARY: &str = "temporary-";
 
-/// What a Unix socket's path can hold, less the name that PostgreSQL gives it.
+/// The most bytes of a Unix socket's path, less the name that PostgreSQL gives it.
 const LONGEST_SOCKET_FOLDER: usize = 107 - "/.s.PGSQL.5432".len();
 
 /// A setting's name and value.
@@ -98,7 +98,7 @@ impl Cluster {
         Cluster { postgres: postgres.clone(), account: places.account, directory, sockets, temporary: false }
     }
 
-    /// Gives it a fresh data directory; whatever was in its folder is gone.
+    /// Gives it a fresh data directory, in place of all files in its folder.
     pub fn create(&self, places: &Places) -> Result<()> {
         self.remove()?;
         self.make_directory()?;
@@ -183,7 +183,7 @@ impl Cluster {
         pid.context("postmaster.pid holds no process id")
     }
 
-    /// What the server has logged so far.
+    /// The server's log so far.
     pub fn log(&self) -> Result<String> {
         let log = fs::read(self.directory.join("log")).context("cannot read the server's log")?;
         Ok(String::from_utf8_lossy(&log).into_owned())

@@ -1,4 +1,4 @@
-//! Running a program to its end, with an error that says what it said.
+//! Running a program to its end, with an error that quotes its output.
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Runs the command and returns its standard output; what it wrote to standard error becomes the error.
+/// Runs the command and returns its standard output; its standard error becomes the error.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = name(command);
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {name}"))?;

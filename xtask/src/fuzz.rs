@@ -34,13 +34,14 @@ pub fn sql(
     Ok(())
 }
 
-/// Runs a target of `fuzz/` for so many seconds, on the seeds of the repository and what earlier runs found.
+/// Runs a target of `fuzz/` for so many seconds, on the seeds of the repository and the inputs that earlier runs
+/// found.
 pub fn target(places: &Places, name: &str, seconds: u64) -> Result<()> {
     if command::status_if_present(Command::new("cargo-fuzz").arg("--version"))?.is_none() {
         bail!("cargo-fuzz is not on the PATH: install it with cargo install cargo-fuzz --locked");
     }
     let fuzz = places.workspace.root.join("fuzz");
-    // What is found is kept beside the builds, the seeds stay as they are.
+    // New inputs are kept beside the builds, the seeds stay as they are.
     let corpus = places.workspace.target.join("fuzz").join(name);
     std::fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
     say("building the target with the address sanitizer: the first time takes minutes");

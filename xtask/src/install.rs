@@ -17,7 +17,7 @@ use crate::layout::{self, Content, Entry, Layout};
 use crate::postgres::Postgres;
 use crate::workspace::Workspace;
 
-/// What is installed.
+/// The state of the installed files.
 pub struct Installed {
     /// Changes when any file does.
     pub files: String,

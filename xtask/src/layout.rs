@@ -1,7 +1,8 @@
 //! Which files make pg_clip, and where each goes.
 //!
-//! The programs, ONNX Runtime and the models lie in the folder `pg_clip` beside the library, or are linked there: that is
-//! where both the library and the program look. All links are relative, so that a tree can be staged, packed and moved.
+//! The programs, ONNX Runtime and the models lie in the folder `pg_clip` beside the library, or are linked there:
+//! both the library and the program look there. All links are relative, so that a tree can be staged, packed and
+//! moved.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -21,7 +22,7 @@ pub struct Layout {
     pub library: PathBuf,
     /// Of the control file and the SQL.
     pub extension: PathBuf,
-    /// Of the embedder's program, that which installs models, and ONNX Runtime.
+    /// Of the embedder's program, of the one that installs models, and of ONNX Runtime.
     pub programs: PathBuf,
     pub models: PathBuf,
     pub licences: PathBuf,

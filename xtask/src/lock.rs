@@ -1,4 +1,4 @@
-//! One task at a time changes what lies in the base folder, each concern under a lock of its own.
+//! One task at a time changes the files in the base folder, each concern under a lock of its own.
 
 use std::fs::{File, TryLockError};
 

@@ -61,7 +61,7 @@ enum Task {
         #[arg(long)]
         all: bool,
     },
-    /// Measure what pg_clip costs and stands: all of it but the peers, or the bench NAME
+    /// Measure the costs and the limits of pg_clip: all benches but the peers, or the bench NAME
     Bench {
         name: Option<String>,
         /// For the bench of the queue: the folder of a model, instead of the demo model; for the peers: a part of that bench
@@ -99,7 +99,7 @@ enum Task {
         #[arg(long = "try", requires = "debian")]
         tried: bool,
     },
-    /// Move a cluster with watches and photos in the queue from PostgreSQL 16 to 18, and check what becomes of it
+    /// Move a cluster with watches and photos in the queue from PostgreSQL 16 to 18, and check the result
     PgUpgrade,
     /// Check formatting and run clippy on every crate
     Lint,

@@ -14,7 +14,8 @@ use crate::lock::Lock;
 use crate::places::Places;
 use crate::progress::step;
 
-/// Copies the program in a folder of the checkout, and fetches what it needs unless that is there; returns the copy.
+/// Copies the program in a folder of the checkout, and fetches its packages unless they are there; returns the
+/// copy.
 pub fn installed(places: &Places, source: &str) -> Result<PathBuf> {
     if !clients::has_node()? {
         bail!(
@@ -26,7 +27,7 @@ pub fn installed(places: &Places, source: &str) -> Result<PathBuf> {
     let _lock = Lock::take(places, &name)?;
     let folder = places.base.join(&name);
     copy(&places.workspace.root.join(source), &folder)?;
-    // Written last: packages without it are half installed, or those of another lock file.
+    // Written last: packages without it are half installed, or of another lock file.
     let stamp = folder.join("installed");
     let wanted = fs::read(folder.join("package-lock.json")).context("cannot read package-lock.json")?;
     if !fs::read(&stamp).is_ok_and(|present| present == wanted) {
@@ -49,7 +50,7 @@ fn copy(source: &Path, folder: &Path) -> Result<()> {
         let to = folder.join(from.file_name().context("a file has a name")?);
         if !from.is_dir() {
             let wanted = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
-            // Another process may be running what is there.
+            // Another process may be running the copy.
             if !fs::read(&to).is_ok_and(|present| present == wanted) {
                 fs::write(&to, wanted).with_context(|| format!("cannot write {}", to.display()))?;
             }

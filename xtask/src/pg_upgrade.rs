@@ -1,8 +1,8 @@
 //! pg_upgrade from PostgreSQL 16 to 18, of a database with watches and photos that wait to be embedded.
 //!
-//! What is checked: the search works as soon as the new server runs, each vector is what it was, the photos that waited
-//! are embedded, and none twice; and a database in which an earlier release was never updated comes along and can be
-//! updated then.
+//! Checks that the search works as soon as the new server runs, that each vector is unchanged, that the photos that
+//! waited are embedded, none twice, and that a database in which an earlier release was never updated comes along and
+//! can be updated then.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ const FROM: u32 = 16;
 const TO: u32 = 18;
 
 const PRELOADED: [Setting; 1] = [("shared_preload_libraries", "pg_clip")];
-/// Photos then wait: what stores them needs no embedder.
+/// Photos then wait: a session that stores them needs no embedder.
 const WITHOUT_EMBEDDER: [Setting; 2] =
     [("shared_preload_libraries", "pg_clip"), ("clip.embedder_program", "/nowhere/pg_clip_embedder")];
 
@@ -131,7 +131,7 @@ fn fill(cluster: &Cluster, photos: &[Vec<u8>], root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs pg_upgrade; what it wrote to its logs becomes the error.
+/// Runs pg_upgrade; its logs become the error.
 fn move_over(places: &Places, old: &Cluster, new: &Cluster) -> Result<()> {
     let mut upgrade = places.account.command(new.postgres().program("pg_upgrade"));
     upgrade

@@ -1,6 +1,6 @@
 //! Where things lie.
 //!
-//! The base folder is `<target>/pg_clip`. Root's servers run as another user, which must be able to read what is there:
+//! The base folder is `<target>/pg_clip`. Root's servers run as another user, which must be able to read its files:
 //! in a clone that is closed to others, a folder in /var/tmp stands in.
 
 use std::fs;

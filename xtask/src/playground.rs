@@ -1,4 +1,4 @@
-//! The throwaway cluster behind `cargo xtask psql` and the demo: it stays, with what the user put there, until the
+//! The throwaway cluster behind `cargo xtask psql` and the demo: it stays, with the user's tables, until the
 //! extension's SQL changes or the target folder is removed.
 //!
 //! Two stamps lie beside its data: `schema`, written once the extension has been created, says with which SQL;

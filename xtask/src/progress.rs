@@ -1,4 +1,4 @@
-//! What a task says while it works: always on standard error, so that standard output holds answers only.
+//! A task's messages while it works: always on standard error, so that standard output holds answers only.
 
 use std::time::Duration;
 

@@ -42,7 +42,7 @@ pub struct Database<'a> {
 }
 
 impl Database<'_> {
-    /// Runs the SQL, each statement for itself, up to the first error; returns what psql prints of it.
+    /// Runs the SQL, each statement for itself, up to the first error; returns psql's output.
     pub fn run(&self, sql: &str) -> Result<String> {
         self.psql(&["--quiet"], sql)
     }

@@ -193,7 +193,7 @@ mod tests {
         names.filter(|name| name.starts_with("pg_clip--")).collect()
     }
 
-    /// Databases of that release have what the script made. A change goes into a new one.
+    /// Databases of that release have the script's objects. A change goes into a new one.
     #[test]
     fn the_scripts_of_releases_are_never_edited() {
         let sql = root().join("sql");

@@ -5,11 +5,12 @@
 pub(crate) struct Statement {
     /// As the script has it, without the comments before it and without the semicolon.
     pub(crate) text: String,
-    /// The words: what it means, whatever its comments and line breaks. Quoted text is one word.
+    /// The words: its meaning, without its comments and line breaks. Quoted text is one word.
     pub(crate) words: Vec<String>,
 }
 
-/// A statement of a script, by what has to become of it in a script that brings another release to this one.
+/// The kinds of statements of a script, by the way in which a script that brings another release to this one treats
+/// them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kind<'a> {
     /// Creates a function, procedure or view: it can be replaced.
@@ -108,7 +109,7 @@ fn dollar_tag(text: &str) -> Option<&str> {
 }
 
 impl Statement {
-    /// What it does, and to which object: the name without arguments and columns.
+    /// Its action, and the object of it: the name without arguments and columns.
     pub(crate) fn kind(&self) -> Kind<'_> {
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
         match words.as_slice() {
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_is_known_by_what_it_is_about() {
+    fn a_statement_is_known_by_its_action_and_object() {
         let kind_of = |script: &str, expected: Kind| assert_eq!(statements(script)[0].kind(), expected);
         kind_of("CREATE FUNCTION clip_a(b int) RETURNS int;", Kind::Replaceable("clip_a"));
         kind_of("CREATE UNIQUE INDEX clip_i ON clip_t (a);", Kind::Lasting("clip_i"));

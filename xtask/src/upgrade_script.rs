@@ -1,11 +1,12 @@
 //! The script that brings the last release's SQL to the one that is being made.
 //!
-//! What an object of the last release has to become is seen by comparing the two install scripts:
+//! The changes to the last release's objects are found by comparing the two install scripts:
 //!
-//! * functions, procedures and views are replaced in place where they differ, so that what depends on them stays;
+//! * functions, procedures and views are replaced in place where they differ, so that objects that depend on them
+//!   stay;
 //! * a table, index or event trigger that the last release did not have is created;
-//! * comments, privileges and marks for dumps are repeated only where they are not those of the last release: what an
-//!   administrator has granted since stays.
+//! * comments, privileges and marks for dumps are repeated only where they differ from those of the last release:
+//!   an administrator's later grants stay.
 //!
 //! The rest is written by hand, in `sql/upgrade/`: `before.sql` changes tables and drops what stands in the way,
 //! `after.sql` drops what is left over and brings the users' own objects to the new rules. `sql/README.md` says what a
@@ -17,7 +18,7 @@ use anyhow::{Result, bail};
 
 use crate::sql_statement::{Kind, Statement, statements};
 
-/// `last` and `next` are install scripts, `before` and `after` what is written by hand.
+/// `last` and `next` are install scripts, `before` and `after` the statements that are written by hand.
 pub(crate) fn upgrade_script(last: &str, next: &str, before: &str, after: &str) -> Result<String> {
     let last = statements(last);
     let by_hand = statements(before);
@@ -42,7 +43,7 @@ fn names_dropped(statement: &Statement) -> Vec<&str> {
     }
 }
 
-/// What a statement of the next release's install script becomes, where it is needed.
+/// The statement of the upgrade script for one of the next release's install script, where one is needed.
 fn step(next: &Statement, last: &[Statement], dropped: &HashSet<&str>) -> Result<Option<String>> {
     let stands = last.iter().any(|statement| statement.words == next.words);
     let text = || next.text.clone();
@@ -82,12 +83,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_is_left_out() {
+    fn objects_that_stay_the_same_are_left_out() {
         assert_eq!(upgrade(LAST, "-- first"), ["-- first\n\n-- the end"]);
     }
 
     #[test]
-    fn what_changed_is_replaced_and_what_is_new_created() {
+    fn changed_objects_are_replaced_and_new_ones_created() {
         let next = "
             CREATE TABLE clip_t (a int, b int);
             GRANT SELECT ON clip_t TO PUBLIC;
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_by_hand_is_made_anew() {
+    fn objects_that_are_dropped_by_hand_are_made_anew() {
         let expected = [
             "DROP INDEX clip_i",
             "CREATE INDEX clip_i ON clip_t (a)",

@@ -44,8 +44,8 @@ impl Workspace {
     /// The target folder is passed on, for a relative CARGO_TARGET_DIR would mean another folder there.
     pub fn cargo(&self) -> Command {
         let mut command = Command::new(cargo());
-        // What cargo tells a program that it runs about its package is no setting; a build script that watches these
-        // variables would run again for each package that runs it.
+        // The variables by which cargo tells a program about its package are no settings; a build script that
+        // watches these variables would run again for each package that runs it.
         for (name, _) in env::vars_os() {
             let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
             if told.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {

@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def make_queries(concepts: list[dict], chosen: list[int]) -> list[dict]:
-    """Each with its text, the concepts that are right, and those that do not count."""
+    """Each with its text, the concepts that are right, and the concepts that do not count."""
     split, known = json.loads(prepare.SPLIT_FILE.read_text()), set(chosen)
     holders = {}
     for index in chosen:

@@ -79,7 +79,7 @@ def save(folder: Path, name: str, picture: int, glyph: np.ndarray, seed: int) ->
 
 
 def encode(image: Image.Image, kind: str) -> tuple[bytes, str]:
-    """The best quality that fits; what no palette fits becomes a JPEG, as it would have in a camera."""
+    """The best quality that fits; a picture that no palette fits becomes a JPEG, as it would have in a camera."""
     if kind == "png":
         attempts = [(image.quantize(colours, dither=Image.Dither.NONE), "PNG", {"optimize": True}) for colours in (160, 96, 64, 48)]
     else:

@@ -1,6 +1,6 @@
 """Trains the text tower a little longer, against pictures instead of prototypes.
 
-The prototypes are where the pictures of a concept ought to be; what a search meets is where new pictures are. So the picture tower
+The prototypes are where the pictures of a concept ought to be; a search meets new pictures where they are. So the picture tower
 is frozen, embeds a few pictures of every concept that it never saw, and each text learns to rank a gallery of them. That costs little, and it is
 what broad words need most: "music" has to find pictures of twenty things before any picture of another.
 

@@ -97,7 +97,7 @@ NEVER_HELD_OUT = {
     "music", "food", "animal", "slice", "pizza", "apple", "dog", "cat", "fruit", "sport", "weather", "vehicle", "drink", "tool",
     "instrument", "bird", "flower", "building", "face", "person", "clothing", "game", "love", "happy", "car", "tree",
 }
-# What people try first must survive the look-alikes.
+# The words that people try first must survive the look-alikes.
 PROMISED = {
     "red apple", "green apple", "tomato", "dog", "cat", "pizza", "guitar", "bicycle", "automobile", "banana", "strawberry", "lemon",
     "horse", "elephant", "rose", "sun", "rainbow", "airplane", "piano", "musical keyboard", "violin", "trumpet", "soccer ball", "basketball",
@@ -125,7 +125,7 @@ def load(work: Path) -> tuple[list[dict], np.ndarray]:
 
 
 def kept(concepts: list[dict]) -> list[int]:
-    """The concepts that prune.py left: what the figures are over."""
+    """The concepts that prune.py left, over which the figures are."""
     pruned = set(json.loads(PRUNED_FILE.read_text())) if PRUNED_FILE.exists() else set()
     return [index for index, concept in enumerate(concepts) if concept["name"] not in pruned]
 
@@ -214,7 +214,7 @@ def add_words(concepts: list[dict], tree: Path) -> None:
 
 
 def split(concepts: list[dict]) -> dict:
-    """What the training never says, drawn by lot: whole keywords, and (concept, keyword) pairs whose keyword others still carry."""
+    """The words that the training never says, drawn by lot: whole keywords, and (concept, keyword) pairs whose keyword other concepts still carry."""
     lot = random.Random(20261123)
     holders: dict[str, list[str]] = {}
     for concept in concepts:

@@ -1,4 +1,4 @@
-"""What is said about a concept: its name, its keywords, broader words, captions around them, and its emoji.
+"""The texts about a concept: its name, its keywords, broader words, captions around them, and its emoji.
 
 A text stands for every concept that it describes: "pizza" for one, "cheese" for two, "food" for a hundred. What `split.json` holds
 out is never said, neither alone nor inside a caption.
@@ -82,7 +82,7 @@ class Texts:
         return {index: share / total for index, share in shares.items()}
 
     def corpus(self, lot: random.Random) -> list[str]:
-        """What the tokenizer is made from."""
+        """The texts that the tokenizer is made from."""
         return [self.of(index, lot)[0] for index in range(len(self.concepts)) for _ in range(20)] + [
             text for concept in self.concepts for text in (concept["name"], concept["emoji"])
         ] + list(self.holders)

@@ -1,7 +1,8 @@
 //! A queue in which parties and connections take turns.
 //!
-//! Parties take turns, and within a party its connections; the requests of one connection stay in their order. So what
-//! a request waits for grows with the number of others that wait, and not with how much they have asked for.
+//! Parties take turns, and within a party its connections; the requests of one connection stay in their order. So
+//! the wait of a request grows with the number of parties and connections that wait, and not with the number of
+//! their requests.
 
 use std::collections::VecDeque;
 
@@ -15,7 +16,8 @@ pub(crate) struct Source {
     pub connection: u64,
 }
 
-/// What waits, by party and connection. None of the inner queues is empty; whose turn is next stands first.
+/// The waiting requests, by party and connection. None of the inner queues is empty; the one with the next turn
+/// stands first.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     parties: Lines<Party, Lines<u64, VecDeque<T>>>,
@@ -50,7 +52,7 @@ impl<T> FairQueue<T> {
         self.take(|_| true)
     }
 
-    /// Takes the next one and those that are the `same` as it, in turn, as many as the `limit` of that one allows.
+    /// Takes the next one, and in turn more that are the `same` as it, up to the `limit` of the first.
     pub(super) fn pop_batch(
         &mut self,
         limit: impl FnOnce(&T) -> usize,
@@ -66,8 +68,8 @@ impl<T> FairQueue<T> {
         batch
     }
 
-    /// Takes the first one that fits of the first connection that has one, which ends the turn of both the connection
-    /// and its party.
+    /// Takes the first fitting one of the first connection that has one. That ends the turn of the connection and
+    /// of its party.
     fn take(&mut self, fits: impl Fn(&T) -> bool) -> Option<T> {
         let find = |connection: &Line<u64, VecDeque<T>>| connection.waiting.iter().position(&fits);
         let (party, connection, place) = self.parties.iter().enumerate().find_map(|(party, line)| {
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_has_what_is_the_same_in_its_order() {
+    fn a_batch_has_equal_work_in_its_order() {
         let mut queue = FairQueue::default();
         for image in ["x1", "y1", "x2", "x3", "x4", "y2"] {
             queue.push(source(1, 1), image);

@@ -1,7 +1,8 @@
 //! Free memory goes back to the system once no image has come for a while.
 //!
-//! The allocator keeps what was freed, for each thread apart: after a bulk of ViT-B/32 in fp32, a third of the size of its
-//! weights. It is not given back between two images, for each page of it would be made anew for the next one.
+//! The allocator keeps freed memory, for each thread apart: after a bulk of ViT-B/32 in fp32, a third of the size
+//! of its weights. It is not given back between two images, for each page of it would be made anew for the next
+//! one.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ pub(super) struct IdleMemory {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Nothing where what was freed since is given back.
+    /// Nothing where the memory that was freed since is given back.
     last_use: Option<Instant>,
     closed: bool,
 }

@@ -47,7 +47,7 @@ pub(crate) struct ImageJob {
 #[derive(Debug)]
 pub(crate) struct ImageLane(Arc<Lane>);
 
-/// What the threads of the lane share.
+/// The state that the threads of the lane share.
 #[derive(Debug)]
 struct Lane {
     queue: Queue,
@@ -67,7 +67,7 @@ const BULK_RUN: Duration = Duration::from_millis(250);
 /// The most interactive images of one run: a search beside an INSERT of many photos waits for no more than such a run.
 const INTERACTIVE_BATCH: usize = 8;
 
-/// How many images are kept ready for the network, besides those that are being decoded.
+/// How many images are kept ready for the network, besides the images that are being decoded.
 const AHEAD: usize = 16;
 
 /// For how long no image has come when free memory is given back: far longer than the pauses between an uploader's photos.

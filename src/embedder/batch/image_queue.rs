@@ -1,10 +1,10 @@
 //! The queue of the image lane, in front of its two stages: images that wait for a decoder, then images that are
 //! decoded and wait for the network.
 //!
-//! Interactive images overtake bulk ones in front of both stages; among those of one priority, parties and connections
-//! take turns, see [`super::fair_queue`]. A decoder takes an image only where there will be room
-//! for what it makes of it, so that prepared images never fill the memory and no decoder is held up by an image that it
-//! cannot put down. Each priority has room of its own: a backlog of bulk images leaves that of interactive ones free.
+//! Interactive images overtake bulk ones in front of both stages; among images of one priority, parties and
+//! connections take turns, see [`super::fair_queue`]. A decoder takes an image only where there will be room for
+//! the decoded one, so that prepared images never fill the memory and no decoder has to wait with a decoded image.
+//! Each priority has room of its own: a backlog of bulk images leaves that of interactive ones free.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -60,7 +60,8 @@ struct Waiting<Raw, Ready> {
     ready: FairQueue<Ready>,
 }
 
-/// Whose turn it is at a stage: that of interactive work, but that of bulk work after it has given so many turns to others.
+/// The turns of a stage: interactive work goes first, but bulk work gets a turn after so many turns of interactive
+/// work.
 #[derive(Debug, Default)]
 struct Turns {
     turns_given: u32,
@@ -121,8 +122,8 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
     /// Waits for the network's next batch: images of one priority that are the `same` as the first, as many as the
     /// `limit` of that one allows. None when the queue is closed.
     ///
-    /// An interactive image is left to the thread that takes no others while that one is idle: it comes after
-    /// nothing.
+    /// An interactive image is left to the thread that takes interactive images only while that thread is idle: it
+    /// comes after nothing.
     pub(super) fn next_batch(
         &self,
         takes: Takes,
@@ -160,7 +161,7 @@ impl<Raw, Ready> ImageQueue<Raw, Ready> {
         }
     }
 
-    /// Drops what waits and ends all waits.
+    /// Drops the images that wait, and ends all waits.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         (state.interactive, state.bulk) = (Waiting::default(), Waiting::default());
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_house_of_bulk_images_leaves_room_for_an_interactive_one() {
+    fn a_queue_full_of_bulk_images_leaves_room_for_an_interactive_one() {
         let queue = Queue::new(2);
         for image in ["1", "2", "3"] {
             queue.submit(Priority::Bulk, source(1), image);
@@ -300,7 +301,8 @@ mod tests {
         decode(&queue);
         decode(&queue);
         thread::scope(|scope| {
-            // There is no room for the third bulk image: the decoder waits, and takes what may be taken.
+            // There is no room for the third bulk image: the decoder waits until the interactive one comes, and
+            // takes it.
             let waiting = scope.spawn(|| decode(&queue));
             queue.submit(Priority::Interactive, source(1), "now");
             assert_eq!(waiting.join().unwrap(), (Priority::Interactive, "now"));
@@ -323,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interactive_image_is_left_to_the_idle_thread_that_takes_no_others() {
+    fn an_interactive_image_is_left_to_the_idle_thread_for_interactive_images() {
         let queue = Queue::new(8);
         let network = |takes| queue.next_batch(takes, |_, _| 1, |_, _| true);
         thread::scope(|scope| {
@@ -362,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn bulk_work_gets_a_turn_after_it_has_given_16_to_others() {
+    fn bulk_work_gets_a_turn_after_16_turns_of_interactive_work() {
         let mut turns = Turns::default();
         for _ in 0..2 {
             for _ in 0..16 {

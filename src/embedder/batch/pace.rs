@@ -11,7 +11,7 @@ pub(crate) struct Pace(AtomicU64);
 const REMEMBERED_RUNS: u64 = 8;
 
 impl Pace {
-    /// A run over so many inputs took so long. Runs that end together may count as one.
+    /// Notes that a run over so many inputs took so long. Runs that end together may count as one.
     pub(crate) fn ran(&self, inputs: usize, time: Duration) {
         let each = nanoseconds(time) / (inputs as u64).max(1);
         let before = self.0.load(Ordering::Relaxed);

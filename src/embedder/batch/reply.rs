@@ -10,7 +10,7 @@ use super::Embedding;
 use crate::error::Error;
 use crate::stats::Meter;
 
-/// The end of a request that answers it. It is answered in any case: one that is dropped was lost in a panic.
+/// The end of a request that answers it. It is answered in any case: a reply that is dropped was lost in a panic.
 #[derive(Debug)]
 pub(crate) struct Reply {
     /// None once it has answered.
@@ -21,7 +21,7 @@ pub(crate) struct Reply {
 
 type Sender = oneshot::Sender<Answered>;
 
-/// What a request is answered with.
+/// The answer to a request.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub outcome: Result<Embedding, Failure>,
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_nobody_waits_for_is_counted_as_abandoned() {
+    fn a_reply_without_a_waiting_client_is_counted_as_abandoned() {
         let stats = Stats::default();
         for answers in [true, false] {
             let (sender, answer) = oneshot::channel();

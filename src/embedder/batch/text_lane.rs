@@ -36,7 +36,7 @@ pub(crate) struct TextJob {
 #[derive(Debug)]
 pub(crate) struct TextLane(Arc<Lane>);
 
-/// What the threads of the lane share.
+/// The state that the threads of the lane share.
 #[derive(Debug)]
 struct Lane {
     threads: NonZeroUsize,
@@ -55,7 +55,7 @@ struct Queue {
     closed: bool,
 }
 
-/// What was computed, and the requests that wait for what is being computed.
+/// The computed vectors, and the requests that wait for a vector that is being computed.
 #[derive(Debug)]
 struct Known {
     vectors: Cache,
@@ -109,7 +109,7 @@ impl Lane {
             let keys: Vec<_> = group.iter().map(Asked::key).collect();
             // A panic drops the replies, which answers them.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| self.run(group)));
-            // What is left of these was lost in a panic, and so are the requests that waited for them.
+            // The texts that are left were lost in a panic, and so are the requests that waited for them.
             let mut known = lock(&self.known);
             keys.iter().for_each(|key| drop(known.computing.remove(key)));
         }
@@ -140,7 +140,7 @@ impl Lane {
         }
     }
 
-    /// Answers what is known, and makes groups of the rest.
+    /// Answers requests whose vectors are known, and makes groups of the rest.
     fn groups(&self, jobs: Vec<TextJob>) -> Vec<Vec<Asked>> {
         // A panic drops the reply, which answers it.
         let ask = |job| panic::catch_unwind(AssertUnwindSafe(|| self.ask(job))).ok().flatten();
@@ -155,7 +155,7 @@ impl Lane {
         groups
     }
 
-    /// What is to be computed for a request; None where it is answered, or waits for an equal text.
+    /// The text of a request that is to be computed; None where it is answered, or waits for an equal text.
     fn ask(&self, job: TextJob) -> Option<Asked> {
         let TextJob { model, text, reply, memory } = job;
         if reply.is_abandoned() {

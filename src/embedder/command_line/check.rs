@@ -1,4 +1,4 @@
-//! `check`: whether a model can be used, and what was recognised in it.
+//! `check`: whether a model can be used, and the parts that were recognised.
 
 use std::process::ExitCode;
 use std::time::Instant;

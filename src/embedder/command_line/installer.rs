@@ -1,6 +1,6 @@
-//! The commands that install models are those of another program, `pg_clip_models`, which lies beside this one.
+//! The commands that install models belong to another program, `pg_clip_models`, which lies beside this one.
 //!
-//! This program parses what strangers wrote, and so links nothing that speaks to a network.
+//! This program parses strangers' files, and so links nothing that speaks to a network.
 
 use std::env;
 use std::ffi::OsString;
@@ -10,14 +10,14 @@ use std::process::{Command, ExitCode};
 use super::failure::fail;
 use crate::error::Error;
 
-/// The commands of `pg_clip_models`, and what each does.
+/// The commands of `pg_clip_models`, each with its purpose.
 pub const INSTALLER_COMMANDS: [(&str, &str); 6] = [
     ("fetch", "Install a model from a hub"),
     ("import", "Install a model from a folder"),
     ("quantize", "Make an 8-bit model out of an installed one, and install it"),
     (
         "catalogue",
-        "List published models, by the short names that `fetch` takes: figures, licences, hashes, and which one is for what",
+        "List published models, by the short names that `fetch` takes: figures, licences, hashes, and advice",
     ),
     ("list", "List the installed models"),
     ("remove", "Remove an installed model"),

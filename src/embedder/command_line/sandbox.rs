@@ -1,4 +1,4 @@
-//! `sandbox`: what the server could not do on this machine if it were taken over.
+//! `sandbox`: the acts that the server could not do on this machine if it were taken over.
 //!
 //! The acts are tried from inside, with arguments that would do no harm where they are allowed. A kernel that refuses an
 //! act for another reason refuses it all the same.

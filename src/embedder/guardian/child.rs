@@ -20,7 +20,7 @@ pub(super) fn start(options: &ServeOptions) -> io::Result<Pid> {
     let guardian = getpid();
     let mut command = Command::new("/proc/self/exe");
     command.arg0("pg_clip_embedder").arg("serve").args(options.to_arguments()).env(DISABLE_TELEMETRY, "1");
-    // SAFETY: the guardian has one thread, so that its copy may do in `prepare` whatever it could do before.
+    // SAFETY: the guardian has one thread, so that its copy may do in `prepare` all that it could do before.
     unsafe { command.pre_exec(move || prepare(guardian)) };
     let child = command.spawn()?;
     let process = i32::try_from(child.id()).map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! The children of the guardian: the server, and what it may have left behind.
+//! The children of the guardian: the server, and the processes that it may have left behind.
 
 use std::fs;
 

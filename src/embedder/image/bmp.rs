@@ -1,8 +1,9 @@
 //! A BMP before it is decoded.
 //!
-//! The decoder leaves black what run lengths do not reach: a picture that ends early, or whose header says more rows than it
-//! has, would be embedded as if it were whole. So they are counted. Deltas, which skip pixels, are refused: readers do not
-//! agree on what is there, and Pillow 11.3 reads their offsets wrong. Source: MS-WMF 3.1.6.
+//! The decoder leaves pixels black that no run length reaches: a picture that ends early, or with fewer rows than
+//! its header says, would be embedded as if it were whole. So the pixels are counted. Deltas, which skip pixels,
+//! are refused: readers do not agree on the pixels there, and Pillow 11.3 reads their offsets wrong. Source: MS-WMF
+//! 3.1.6.
 
 use std::borrow::Cow;
 
@@ -19,8 +20,8 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
     Ok(memory::bmp(u64::from(width) * u64::from(height)) + copy)
 }
 
-/// Refuses a BMP in run lengths in which a row is not filled to its end. Returns what the decoder reads right: the file, or
-/// one that says where the pixels are in place of one that says that they are the palette.
+/// Refuses a BMP in run lengths in which a row is not filled to its end. Returns the bytes for the
+/// decoder: the file, or a copy with the right place of the pixels.
 pub(super) fn whole(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
     let mut bytes = Cow::Borrowed(bytes);
     if let Some(place) = place_of_pixels(&bytes) {
@@ -30,8 +31,8 @@ pub(super) fn whole(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
     Ok(bytes)
 }
 
-/// Where the pixels are of a file that does not say it, or says that they come right behind its header, where its palette
-/// is. Pillow reads such files.
+/// The place of the pixels in a file that does not name it, or names the place right behind its header, where its
+/// palette is. Pillow reads such files.
 fn place_of_pixels(bytes: &[u8]) -> Option<u32> {
     let header = u32_le(bytes, 14)?;
     let (place, end) = (u32_le(bytes, 10)?, header.checked_add(14)?);
@@ -111,7 +112,7 @@ fn check_runs(bytes: &[u8]) -> Result<(), Error> {
 const RLE_8: u32 = 1;
 const RLE_4: u32 = 2;
 
-/// What a value says where the length of a run is 0.
+/// The values where the length of a run is 0.
 const END_OF_ROW: u8 = 0;
 const END_OF_PICTURE: u8 = 1;
 const SKIP: u8 = 2;

@@ -1,6 +1,6 @@
 //! Damaged files: the picture is that of the reference, or there is an error.
 //!
-//! The damage, and what Pillow and libjpeg make of it, is written by `tests/parity/damage.py`.
+//! `tests/parity/damage.py` writes the damaged files, and the pictures that Pillow and libjpeg make of them.
 
 use std::collections::HashMap;
 
@@ -31,7 +31,7 @@ fn a_picture_that_is_not_whole_is_refused() {
 }
 
 #[test]
-fn what_lies_outside_of_a_picture_changes_nothing() {
+fn damage_outside_of_a_picture_changes_nothing() {
     let mut whole = HashMap::new();
     let mut changed = Vec::new();
     for entry in entries("harmless") {
@@ -112,7 +112,7 @@ impl Entry {
         let (picture, peak) = peak_of(|| prepare(&self.bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
         let format = format::recognise(&self.bytes);
         let reckoned = format.and_then(|format| header::needed_memory(format, &self.bytes, MAX_PIXELS));
-        // The input, and what the resize has between its passes.
+        // Room for the input, and for the values between the passes of the resize.
         let allowed = reckoned.unwrap_or(0) + self.bytes.len() as u64 + (1 << 20);
         assert!(peak <= allowed, "{}: {peak} bytes, {allowed} allowed", self.name);
         picture

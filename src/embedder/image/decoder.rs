@@ -1,4 +1,4 @@
-//! What the decoders of the crate `image` may take, and what their refusals mean.
+//! The limits of the decoders of the crate `image`, and the meaning of their refusals.
 
 use image::{ImageError, Limits};
 
@@ -12,7 +12,7 @@ pub(super) fn limits(bytes: u64) -> Limits {
     limits
 }
 
-/// The error that a decoder's is to an application.
+/// The decoder's error, as an application sees it.
 pub(super) fn refusal(format: &'static str, error: ImageError) -> Error {
     match error {
         ImageError::Limits(_) => Error::DecoderMemory { limit: MAX_DECODER_MEMORY },

@@ -7,7 +7,7 @@ const ORIENTATION: u16 = 0x0112;
 /// Pillow raises an error.
 pub(super) struct Unreadable;
 
-/// The orientation, 0 where it is none that there is; nothing where the directory does not say it.
+/// The orientation, 0 where there is none of that number; nothing where the directory has none.
 pub(super) fn orientation(mut data: &[u8]) -> Result<Option<u8>, Unreadable> {
     while let Some(rest) = data.strip_prefix(b"Exif\0\0") {
         data = rest;
@@ -62,7 +62,7 @@ impl<'a> Directory<'a> {
         (0..count.min(most)).map(number).collect()
     }
 
-    /// What there is of a text, or of other bytes.
+    /// The bytes of a text, or of an undefined type, as far as they are there.
     pub(super) fn text(&self, tag: u16) -> Option<&'a [u8]> {
         let at = self.entry(tag)?;
         let count = self.tiff.number(at + 4, 4)?;
@@ -152,7 +152,7 @@ const LONG_LONG: u64 = 16;
 /// The bytes of a value; nothing for a type that is passed over.
 fn width(kind: u64) -> Option<u64> {
     match kind {
-        // Bytes, text and whatever has no type.
+        // Bytes, text and undefined values.
         1 | 2 | 7 | SIGNED_BYTE => Some(1),
         SHORT | SIGNED_SHORT => Some(2),
         LONG | SIGNED_LONG | FLOAT | DIRECTORY => Some(4),
@@ -173,7 +173,7 @@ fn ratio(number: i64, of: i64) -> Option<i64> {
 mod tests {
     use super::*;
 
-    /// What a directory of one entry says.
+    /// The orientation of a directory of one entry.
     fn read(kind: u64, count: u8, value: [u8; 4]) -> Option<Option<u8>> {
         let entry = [&[1, 0x12, 0, kind as u8, 0, 0, 0, count], value.as_slice()].concat();
         orientation(&[b"MM\0*\0\0\0\x08\0\x01", entry.as_slice()].concat()).ok()
@@ -191,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_without_a_meaning_is_there() {
+    fn an_orientation_without_a_meaning_counts_as_present() {
         assert_eq!(read(1, 1, [6, 0, 0, 0]), Some(Some(0)));
         assert_eq!(read(99, 1, [0, 6, 0, 0]), Some(None));
         assert_eq!(read(SHORT, 0, [0, 6, 0, 0]), Some(None));
     }
 
     #[test]
-    fn what_is_cut_is_not_there_and_what_is_no_directory_is_unreadable() {
+    fn a_cut_entry_is_absent_and_other_bytes_are_unreadable() {
         assert!(matches!(orientation(b"Exif\0\0"), Ok(None)));
         assert!(matches!(orientation(b"Exif\0\0Exif\0\0MM\0*\0\0\0\x08\0\x01"), Ok(None)));
         assert!(orientation(b"MM\0*\0\0").is_err());

@@ -15,7 +15,7 @@ use super::{JpegScaling, jpeg_scaled, prepare};
 const MAX_PIXELS: u64 = 100_000_000;
 const LEAST_COSINE: f32 = 0.9995;
 
-/// Sizes of cameras, and such that no scale divides; with what they are divided by.
+/// Sizes of cameras, and sizes that no scale divides, each with its divisor.
 const SIZES: [(u32, u32, u32); 5] =
     [(4032, 3024, 4), (3024, 4032, 4), (4031, 3023, 4), (2049, 1365, 2), (6000, 5400, 8)];
 

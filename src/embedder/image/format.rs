@@ -1,8 +1,8 @@
-//! What an image says it is, in its first bytes.
+//! The format that an image names in its first bytes.
 //!
-//! A format that is known and refused gets its name in the error, so that a user learns what to convert. File
-//! signatures: the formats' own specifications, as gathered in the IANA media type registrations and the WHATWG MIME
-//! Sniffing standard.
+//! A format that is known and refused gets its name in the error, so that a user knows which format to convert.
+//! File signatures: the formats' own specifications, as gathered in the IANA media type registrations and the
+//! WHATWG MIME Sniffing standard.
 
 use super::exif::Directory;
 use super::text;
@@ -17,7 +17,7 @@ pub(super) enum Format {
     Gif,
     Bmp,
     Tiff,
-    /// Of HEVC, or of what its brand leaves open.
+    /// Coded as HEVC, or in a way that its brand leaves open.
     Heic,
     Avif,
 }
@@ -90,8 +90,8 @@ const REFUSED: [(&[u8], &str); 15] = [
     (b"v/1\x01", "OpenEXR"),
 ];
 
-/// A raw photo in the form of a TIFF: with a version of DNG, or with the name of a maker and further directories, which have
-/// the data of the sensor. What is in the first one is a small preview.
+/// A raw photo in the form of a TIFF: with a version of DNG, or with the name of a maker and further directories,
+/// which have the data of the sensor. The picture in the first one is a small preview.
 fn raw_photo(bytes: &[u8]) -> Option<&'static str> {
     if !bytes.starts_with(b"II*\0") && !bytes.starts_with(b"MM\0*") {
         return None;
@@ -114,8 +114,8 @@ const RAW_PHOTOS: [(&[u8], &str); 3] = [
     (b"PENTAX", "PEF (Pentax's raw photo)"),
 ];
 
-/// HEIC and AVIF are boxes of the ISO base media file format, of which the first names its brand and those that it is
-/// compatible with. The brands of HEIF itself leave open how the picture is coded.
+/// HEIC and AVIF are boxes of the ISO base media file format. The first box names the file's brand, and the brands
+/// that it is compatible with. The brands of HEIF itself leave open how the picture is coded.
 fn iso_media(bytes: &[u8]) -> Option<Result<Format, &'static str>> {
     if bytes.get(4..8) != Some(b"ftyp") {
         return None;

@@ -14,7 +14,7 @@ use crate::error::Error;
 
 /// Refuses a GIF whose canvas is of a size that `admit` refuses. Returns the memory that its decoding takes, in bytes.
 pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>) -> Result<u64, Error> {
-    // What is said to be too large is refused as such, whatever follows.
+    // A canvas that is too large is refused as such, whatever follows.
     let screen = screen(bytes)?;
     admit(screen.0, screen.1)?;
     let place = first_frame(bytes)?;
@@ -162,7 +162,7 @@ mod tests {
     const TRANSPARENT: &[u8] = b"!\xf9\x04\x01\0\0\x01\0";
 
     #[test]
-    fn what_a_frame_leaves_free_has_the_first_colour_or_the_transparent_one() {
+    fn pixels_outside_of_the_frame_have_the_first_or_the_transparent_colour() {
         let (first, second) = (Rgb([10, 20, 30]), Rgb([200, 210, 220]));
         let picture = decode(&gif(&[PIXEL])).unwrap();
         assert_eq!(picture.dimensions(), (4, 3));

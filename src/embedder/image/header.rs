@@ -7,11 +7,11 @@ use super::format::Format;
 use super::{bmp, gif, heif, jpeg, memory, png, tiff, webp};
 use crate::error::Error;
 
-/// The most pixels a side, whatever the number of pixels: what JPEG can say.
+/// The most pixels a side, for any number of pixels: the largest side of a JPEG.
 const MAX_SIDE: u32 = 65_535;
 
-/// Refuses an image whose header is broken, or claims no pixels, more than `max_pixels`, more than 65,535 a side, or what
-/// takes too much memory.
+/// Refuses an image whose header is broken, or claims no pixels, more than `max_pixels` or more than 65,535 a side,
+/// or whose decoding takes too much memory.
 pub(super) fn check(format: Format, bytes: &[u8], max_pixels: u64) -> Result<(), Error> {
     memory::admit(needed_memory(format, bytes, max_pixels)?)
 }

@@ -1,9 +1,10 @@
 //! Still pictures of HEIF: HEIC, as phones write it, and AVIF.
 //!
-//! The container says how large a picture is, of which tiles it is put together, and how it is turned; what is in the tiles
-//! is a frame of HEVC or AV1. All sizes are held against each other before a frame is decoded, a frame may have no more
-//! pixels than its tile says, and there is one frame in memory at a time. Alpha channels, depth maps and thumbnails are
-//! items of their own, which are not decoded. Source: ISO/IEC 23008-12 and the AV1 Image File Format.
+//! The container says how large a picture is, of which tiles it is put together, and how it is turned; the data of
+//! a tile is a frame of HEVC or AV1. All sizes are held against each other before a frame is decoded, a frame may
+//! have no more pixels than its tile says, and there is one frame in memory at a time. Alpha channels, depth maps
+//! and thumbnails are items of their own, which are not decoded. Source: ISO/IEC 23008-12 and the AV1 Image File
+//! Format.
 
 mod av1;
 mod container;
@@ -30,7 +31,7 @@ pub(super) fn check(
 ) -> Result<u64, Error> {
     let file = container::parse(format, bytes)?;
     let picture = Picture::of(format, &file, &admit)?;
-    // The data of a tile is copied a few times, without what its coding adds and with it.
+    // The data of a tile is copied a few times, without the bytes that its coding adds and with them.
     let [canvas, tile] =
         [picture.size, picture.tile].map(|(width, height)| u64::from(width) * u64::from(height));
     Ok(memory::heif(canvas, picture.crop.is_some()) + picture.tile_memory(tile) + 8 * bytes.len() as u64)

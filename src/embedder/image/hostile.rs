@@ -16,7 +16,7 @@ use crate::error::Error;
 
 const MAX_PIXELS: u64 = 50_000_000;
 
-/// Besides the decoder: the input, and what the resize has between its passes.
+/// The memory besides the decoder's: the input, and the values between the passes of the resize.
 const BESIDES: u64 = 1 << 20;
 
 fn prepare_clip(bytes: &[u8]) -> Result<Vec<f32>, Error> {
@@ -217,7 +217,7 @@ fn png(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     bytes
 }
 
-/// 100 MB of zeros as zlib, which is what the data of a black PNG is.
+/// 100 MB of zeros as zlib: the data of a black PNG.
 fn zeros() -> Vec<u8> {
     let (width, height) = (50_000, 2_000);
     let mut encoded = Vec::new();

@@ -1,9 +1,9 @@
 //! A JPEG before it is decoded.
 //!
-//! The decoder fills what is missing with grey, passes over data that it cannot read, and takes as many scans as there are:
-//! a damaged upload would be embedded as if it were whole, and a small file could take minutes. So the markers are walked
-//! for the size ([`check`]), and then the scans, code by code, for whether the picture is whole ([`whole`]).
-//! Source: ITU-T T.81, annex B.
+//! The decoder fills missing parts with grey, passes over data that it cannot read, and takes as many scans as
+//! there are: a damaged upload would be embedded as if it were whole, and a small file could take minutes. So the
+//! markers are walked for the size ([`check`]), and then the scans, code by code, for whether the picture is whole
+//! ([`whole`]). Source: ITU-T T.81, annex B.
 
 mod bits;
 mod first_bits;
@@ -40,9 +40,9 @@ use crate::error::Error;
 /// The most scans of a progressive JPEG. Encoders write about ten.
 const MAX_SCANS: usize = 100;
 
-/// Refuses a JPEG that is incomplete, of a kind that the decoder does not know, or of a size that `admit` refuses. The
-/// size is looked at as soon as it is there: what is too large is refused as such, and not for what follows. Returns the
-/// memory that its decoding takes, in bytes.
+/// Refuses a JPEG that is incomplete, of a kind that the decoder does not know, or of a size that `admit` refuses.
+/// The size is checked as soon as it is read: an image that is too large is refused as such, and not for later
+/// errors. Returns the memory that its decoding takes, in bytes.
 pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>) -> Result<u64, Error> {
     let mut seen: Option<Frame> = None;
     let mut scans = 0;
@@ -78,8 +78,8 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
     Err(broken("it ends early"))
 }
 
-/// What the segments before the first scan say beside the picture. A directory of EXIF may be in several of them, and of
-/// XMP packets the last one counts.
+/// The metadata in the segments before the first scan. A directory of EXIF may be in several of them, and of XMP
+/// packets the last one counts.
 pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
     let notes = || {
         let head = segments(bytes).take_while(|(marker, _)| *marker != START_OF_SCAN);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_otherwise_is_changed_in_a_copy() {
+    fn segments_that_the_decoder_reads_otherwise_are_changed_in_a_copy() {
         let memory = |parts: &[&[u8]]| {
             let bytes = jpeg(&[parts, &[SCAN, b"\xff\xd9"]].concat());
             (check(&bytes, any_size).unwrap() - memory::jpeg(640 * 480)) / bytes.len() as u64

@@ -1,9 +1,10 @@
 //! A large JPEG at an eighth, a quarter or a half of its size.
 //!
 //! Most pixels of a large photo are decoded only to be averaged away. libjpeg computes fewer of them from the same
-//! coefficients, as `Image.draft` of Pillow has it do. What is left has three times the model's size or more: from
-//! there on the vectors have a cosine of 0.9999 to those of the whole picture (`super::fidelity`), and below it they come
-//! apart where a picture is fine. The file was found to be whole before, and an unusual one is left to the other decoder.
+//! coefficients, as `Image.draft` of Pillow has it do. The scaled picture has three times the model's size or more:
+//! from there on the vectors have a cosine of 0.9999 to those of the whole picture (`super::fidelity`), and below
+//! it they come apart where a picture is fine. The file was found to be whole before, and an unusual one is left to
+//! the other decoder.
 
 use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};
@@ -14,7 +15,7 @@ const LEAST: u32 = 3;
 /// The divisors of the size, the largest first, and the numerators over 8 that libjpeg takes.
 const SCALES: [(u32, u8); 3] = [(8, 1), (4, 2), (2, 4)];
 
-/// By what the size is divided where the shorter side is resized to `side` pixels; 1 for an image that is not large.
+/// The divisor of the size where the shorter side is resized to `side` pixels; 1 for an image that is not large.
 pub(super) fn scale((width, height): (u32, u32), side: u32) -> u32 {
     let enough = |scale: &u32| width.min(height) / scale >= LEAST * side;
     SCALES.map(|(scale, _)| scale).into_iter().find(enough).unwrap_or(1)

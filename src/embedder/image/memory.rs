@@ -1,16 +1,16 @@
 //! How much memory the decoding of an image takes, reckoned from its header.
 //!
 //! The decoders have limits of their own, but none that counts everything: image's leave out the coefficients of a
-//! progressive JPEG, and do not exist for WebP. The figures are what the decoders were measured to allocate for a pixel at
-//! their peak, the pixels that come out and their conversion to RGB included; the tests hold them against an allocator
-//! that counts.
+//! progressive JPEG, and do not exist for WebP. The figures are measured: the memory that the decoders allocate for
+//! a pixel at their peak, the decoded pixels and their conversion to RGB included; the tests hold them against an
+//! allocator that counts.
 
 use crate::error::Error;
 
 /// The most memory that the decoding of one image may take, in bytes.
 pub(super) const MAX_DECODER_MEMORY: u64 = 512 << 20;
 
-/// The most memory for the metadata of a PNG, in bytes: what the crate png takes by default.
+/// The most memory for the metadata of a PNG, in bytes: the default of the crate png.
 pub(super) const MAX_PNG_METADATA: u64 = 64 << 20;
 
 /// Refuses an image whose decoding takes more than [`MAX_DECODER_MEMORY`].
@@ -51,8 +51,8 @@ pub(super) fn progressive_jpeg(pixels: u64, blocks: u64) -> u64 {
     jpeg(pixels) + blocks * 64 * 2
 }
 
-/// A sequential JPEG in several scans, which is written again: twice a file that usually has `length` bytes and may have
-/// twice as many, and `row` bytes for what is read at once.
+/// A sequential JPEG in several scans, which is written again: twice a file that usually has `length` bytes and may
+/// have twice as many, and `row` bytes for the blocks that are read at once.
 pub(super) fn jpeg_in_scans(pixels: u64, length: u64, row: u64) -> u64 {
     jpeg(pixels) + 4 * length + row
 }
@@ -68,8 +68,8 @@ pub(super) fn heif(pixels: u64, cut: bool) -> u64 {
     pixels * RGB * if cut { 2 } else { 1 }
 }
 
-/// A frame of HEVC: samples of two bytes, once more where its blocks reach beyond it, and what is known of its blocks, of
-/// which a frame may have one more a side.
+/// A frame of HEVC: samples of two bytes, once more where its blocks reach beyond it, and the notes on its blocks,
+/// of which a frame may have one more a side.
 pub(super) fn hevc(pixels: u64, (width, height): (u32, u32), chroma: u8) -> u64 {
     let blocks = pixels + 64 * (u64::from(width) + u64::from(height)) + 64 * 64;
     blocks
@@ -85,7 +85,7 @@ pub(super) fn av1(pixels: u64) -> u64 {
     pixels * 16
 }
 
-/// What the first chunk of a WebP says.
+/// The kind of a WebP, by its first chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WebP {
     Lossy,

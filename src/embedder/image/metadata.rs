@@ -1,8 +1,8 @@
-//! What a file holds beside its picture.
+//! The metadata of a file that may hold the orientation.
 
 use std::borrow::Cow;
 
-/// What may say how a picture is turned.
+/// The metadata that may say how a picture is turned.
 #[derive(Default)]
 pub(super) struct Metadata<'a> {
     pub(super) exif: Option<Cow<'a, [u8]>>,

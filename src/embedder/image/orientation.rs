@@ -1,7 +1,7 @@
 //! How a picture is turned, as Pillow's `ImageOps.exif_transpose` finds it.
 //!
-//! The EXIF directory says it, or the XMP packet where the directory does not. What cannot be read turns nothing: the
-//! picture itself may be whole. The tests hold this against Pillow 11.3.
+//! The EXIF directory says it, or the XMP packet where the directory does not. Metadata that cannot be read turns
+//! nothing: the picture itself may be whole. The tests hold this against Pillow 11.3.
 
 use image::metadata::Orientation;
 
@@ -15,7 +15,7 @@ pub(super) fn orientation(format: Format, bytes: &[u8]) -> Orientation {
         Format::Png => png::metadata(bytes),
         Format::WebP => webp::metadata(bytes),
         Format::Tiff => tiff::metadata(bytes),
-        // The container of HEIC and AVIF says it, and what EXIF says does not count.
+        // The container of HEIC and AVIF says it, and EXIF does not count.
         Format::Gif | Format::Bmp | Format::Heic | Format::Avif => Metadata::default(),
     };
     let directory = metadata.exif.map_or(Ok(None), |directory| exif::orientation(&directory));

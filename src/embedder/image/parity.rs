@@ -1,7 +1,7 @@
-//! Each kind of image file against what Pillow and torchvision make of it.
+//! Each kind of image file, compared with the pictures of Pillow and torchvision.
 //!
-//! The files, their golden pictures and the tolerances are written by `tests/parity/images.py`; what is printed here are
-//! the rows of `tests/parity/images.md`. These tests need the demo model, `models/demo`, and ONNX Runtime, whose library
+//! `tests/parity/images.py` writes the files, their golden pictures and the tolerances; these tests print the rows
+//! of `tests/parity/images.md`. They need the demo model, `models/demo`, and ONNX Runtime, whose library
 //! `PG_CLIP_ONNXRUNTIME` names.
 
 use std::env;
@@ -32,7 +32,7 @@ const MAX_PIXELS: u64 = 50_000_000;
 const LEAST_COSINE: f32 = 0.9995;
 
 #[test]
-fn every_file_is_what_pillow_and_torchvision_make_of_it() {
+fn every_file_becomes_the_picture_of_pillow_and_torchvision() {
     let model = demo_model();
     let mut too_far = Vec::new();
     println!("| file | shows | mean | max | PSNR | tolerance | cosine | OpenAI's order |");

@@ -1,8 +1,9 @@
 //! The pixels of a PNG, where Pillow shows them.
 //!
-//! Pillow does not look at the checksums of the chunks that hold the picture, because the packed picture ends with a
-//! checksum of its own, and it does not miss the last chunk. The decoder does, and leaves out the checksum within. So here
-//! the checksum within counts, and those of the header and of the palette, without which the picture would be another one.
+//! Pillow does not check the checksums of the chunks that hold the picture, because the packed picture ends with a
+//! checksum of its own, and it accepts a file without the last chunk. The decoder demands both, and does not check
+//! the checksum within. So this code checks the checksum within, and those of the header and of the palette,
+//! without which the picture would be another one.
 
 mod metadata;
 
@@ -71,7 +72,7 @@ fn to_rgb(samples: &[u8], channels: usize, grey: bool, wide: bool) -> Vec<u8> {
     pixels
 }
 
-/// Refuses a wrong checksum of what comes before the picture and decides how it is read.
+/// Refuses a wrong checksum of a chunk before the picture that decides how it is read.
 fn check_sums(bytes: &[u8]) -> Result<(), Error> {
     let mut rest = bytes.get(8..).unwrap_or_default();
     while let Some((name, data, after)) = chunk(rest).filter(|(name, ..)| *name != b"IDAT") {
@@ -115,18 +116,18 @@ fn end(bytes: &[u8]) -> Option<End> {
         }
         rest = after;
     }
-    // Within a chunk nothing is added: what is missing there is a part of the picture.
+    // Within a chunk nothing is added: the missing bytes are a part of the picture.
     (rest.len() < 8).then_some(End { at: bytes.len() - rest.len(), sum: true })
 }
 
-/// The name and data of the first chunk, and what follows it.
+/// The name and data of the first chunk, and the rest.
 fn chunk(bytes: &[u8]) -> Option<(&[u8; 4], &[u8], &[u8])> {
     let (name, length, rest) = chunk_head(bytes)?;
     let (data, rest) = rest.split_at_checked(length)?;
     Some((name, data, rest.get(4..).unwrap_or_default()))
 }
 
-/// The name of the first chunk and the length of its data, and what follows these.
+/// The name of the first chunk, the length of its data, and the rest.
 fn chunk_head(bytes: &[u8]) -> Option<(&[u8; 4], usize, &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     let (name, rest) = rest.split_first_chunk()?;

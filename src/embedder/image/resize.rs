@@ -59,8 +59,8 @@ struct Window {
 }
 
 impl Window {
-    /// What to do with an image of these axes: one pass along the rows of the upright image, then one along its columns.
-    /// The first one leaves out what the second does not read.
+    /// The passes over an image of these axes: one pass along the rows of the upright image, then one along its
+    /// columns. The first one leaves out the pixels that the second does not read.
     fn passes(&self, width: Axis, height: Axis) -> [Pass; 2] {
         let (x, y) = (self.x.source(width), self.y.source(height));
         let size = (self.x.length, self.y.length);
@@ -80,7 +80,7 @@ impl Window {
 struct Pass {
     x: Part,
     y: Part,
-    /// What the parts become: width and height in pixels. That of the other axis is its part's.
+    /// The size after the pass: width and height in pixels. The axis that is not resized keeps its part's length.
     size: (u32, u32),
 }
 
@@ -142,8 +142,8 @@ impl Span {
         Part { start, length: scale(self.start + self.length) - start }
     }
 
-    /// Start and length of what the filter reads of that axis: the bicubic one, which is the wider, goes two pixels
-    /// beyond the part, and where the axis shrinks two pixels of the resized one.
+    /// Start and length of the pixels that the filter reads of that axis: the bicubic one, which is the wider, goes
+    /// two pixels beyond the part, and where the axis shrinks two pixels of the resized one.
     fn read(self, axis: Axis) -> (u32, u32) {
         let Part { start, length } = self.source(axis);
         let shrunk = f64::from(axis.size) / (f64::from(self.resized) * f64::from(axis.scale));

@@ -1,6 +1,6 @@
-//! Text in the place of an image: what it is, and what went wrong on the way.
+//! Text in the place of an image: its kind, and the mistake that made it.
 //!
-//! These are the commonest mistakes of uploads, and of all of them an image decoder says the same.
+//! These are the commonest mistakes of uploads, and an image decoder gives the same error for all of them.
 
 /// A kind of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum Text {
 }
 
 impl Text {
-    /// What the bytes are, as in "the bytes are …".
+    /// The kind of the bytes, as in "the bytes are …".
     pub(crate) fn name(self) -> &'static str {
         match self {
             Text::Base64 => "text in base64",
@@ -43,7 +43,7 @@ impl Text {
     pub(crate) fn hint(self) -> &'static str {
         match self {
             Text::Base64 => "Decode it, as decode(…, 'base64') does.",
-            Text::DataUrl => "Decode what is behind its comma, as decode(…, 'base64') does.",
+            Text::DataUrl => "Decode the text behind its comma, as decode(…, 'base64') does.",
             Text::Bytea => "Cast the text to bytea.",
             Text::Hexadecimal => "Decode it, as decode(…, 'hex') does.",
             Text::Mangled => "Read the file as bytes: from text it cannot be restored.",
@@ -57,7 +57,7 @@ impl Text {
     }
 }
 
-/// Which text it is that `bytes` begin with.
+/// The kind of text that `bytes` begin with.
 pub(super) fn recognise(bytes: &[u8]) -> Option<Text> {
     if MANGLED.iter().any(|start| bytes.starts_with(start)) {
         return Some(Text::Mangled);

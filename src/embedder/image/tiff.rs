@@ -1,8 +1,8 @@
 //! The first picture of a TIFF.
 //!
-//! A TIFF may hold nearly anything. Here is what cameras, scanners and editors write and Pillow reads: grey of 1, 8 and 16
-//! bits, RGB and CMYK of 8 and 16, with an alpha channel or without, in strips or in tiles, packed without loss. The rest is
-//! refused by name, before a decoder sees it. Source: TIFF 6.0.
+//! A TIFF may hold nearly anything. This module reads the kinds that cameras, scanners and editors write and Pillow
+//! reads: grey of 1, 8 and 16 bits, RGB and CMYK of 8 and 16, with an alpha channel or without, in strips or in
+//! tiles, packed without loss. The rest is refused by name, before a decoder sees it. Source: TIFF 6.0.
 
 use std::io::Cursor;
 
@@ -63,7 +63,7 @@ pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
     Metadata { exif: Some(bytes.into()), xmp: xmp.map(Into::into) }
 }
 
-/// What a pixel has.
+/// The samples of a pixel.
 struct Samples {
     count: u64,
     bits: u64,
@@ -99,7 +99,7 @@ impl Samples {
             3 => return Err(unsupported("its colours are in a palette")),
             6 => return Err(unsupported("its colours are YCbCr")),
             8..=10 => return Err(unsupported("its colours are L*a*b*")),
-            _ => return Err(unsupported("what its colours mean is not said")),
+            _ => return Err(unsupported("it does not say what its colours mean")),
         };
         if !matches!(bits, 8 | 16) && (bits, colours) != (1, 1) {
             return Err(unsupported(&format!("its samples have {bits} bits")));
@@ -121,7 +121,7 @@ fn size(directory: &Directory) -> Result<(u32, u32), Error> {
     side(WIDTH).zip(side(HEIGHT)).ok_or_else(incomplete)
 }
 
-/// Refuses tiles of which one row takes much memory, whatever the size of the picture.
+/// Refuses tiles of which one row takes much memory, for any size of the picture.
 fn check_tiles(directory: &Directory) -> Result<(), Error> {
     for tag in [TILE_WIDTH, TILE_HEIGHT] {
         let side = directory.numbers(tag, 1).unwrap_or_default();

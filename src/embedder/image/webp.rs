@@ -1,8 +1,9 @@
 //! The chunks of a WebP, walked before it is decoded.
 //!
-//! The decoder allocates for the size that a frame says in its own header, and compares it with the canvas afterwards: a
-//! file of a few hundred bytes with a small canvas would take what 16,383 × 16,383 pixels need. And it takes what there is
-//! of a chunk that is cut: a file that ends early would be embedded as if it were whole. Source: RFC 9649.
+//! The decoder allocates for the size that a frame says in its own header, and compares it with the canvas
+//! afterwards: a file of a few hundred bytes with a small canvas would take the memory of 16,383 × 16,383 pixels.
+//! And it accepts a chunk that is cut: a file that ends early would be embedded as if it were whole. Source: RFC
+//! 9649.
 
 use std::borrow::Cow;
 
@@ -51,7 +52,7 @@ pub(super) fn check(bytes: &[u8], admit: impl Fn(u32, u32) -> Result<(), Error>)
     Ok(memory::webp(u64::from(width) * u64::from(height), kind))
 }
 
-/// What the chunks of a WebP that was checked say beside the picture: the first one of each kind, where the canvas says that
+/// The metadata in the chunks of a WebP that was checked: the first one of each kind, where the canvas says that
 /// there is one.
 pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
     let canvas = chunks(bytes).next().filter(|chunk| &chunk.name == b"VP8X");
@@ -81,7 +82,7 @@ fn chunks(bytes: &[u8]) -> Chunks<'_> {
 
 struct Chunk<'a> {
     name: [u8; 4],
-    /// What there is of it.
+    /// The payload, as far as it is there.
     payload: &'a [u8],
     /// Whether it is shorter than it says.
     cut: bool,

@@ -1,4 +1,4 @@
-//! What a model's JSON files say about the model: of which kind it is, its context, its dimensions, its padding.
+//! The facts in a model's JSON files: its kind, its context, its dimensions, its padding.
 //!
 //! Hugging Face's `config.json` is of the whole model or of one tower; OpenCLIP's configuration is a file of its own,
 //! or the part `model_cfg` of one. A value is looked for wherever one of them has it.
@@ -20,12 +20,12 @@ pub(super) struct Config {
     preprocessing: Option<Preprocessing>,
 }
 
-/// What a model is, where that changes how its graphs are read.
+/// The kind of a model, where it changes how the graphs are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Ends in projections into the space that images and texts share.
     Clip,
-    /// Has no projection of texts or images: what its towers pool is the embedding.
+    /// Has no projection of texts or images: the pooled output of its towers is the embedding.
     Siglip,
 }
 
@@ -91,7 +91,7 @@ impl Config {
         let token = &self.tokenizer["pad_token"];
         let named = token.as_str().or(token["content"].as_str()).and_then(|token| tokenizer.id_of(token));
         named.or_else(|| match self.kind() {
-            // What configurations of CLIP say here is the default of their library and not a token. CLIP's own
+            // In configurations of CLIP this value is the default of their library and not a token. CLIP's own
             // tokenizer has no token of this name.
             Kind::Clip => tokenizer.id_of("<pad>"),
             Kind::Siglip if is_gemma(tokenizer) => tokenizer.id_of("<pad>"),
@@ -103,8 +103,9 @@ impl Config {
         })
     }
 
-    /// What is done to a text before it is tokenized, where that is not the tokenizer's business. OpenCLIP says it of
-    /// models whose tokenizer is from elsewhere; of SigLIP 2 no file of transformers says that it learnt lower case.
+    /// The cleaning of a text before it is tokenized, where the tokenizer does not do it. OpenCLIP's configuration
+    /// has it for models whose tokenizer is from elsewhere; no file of transformers says that SigLIP 2 learnt lower
+    /// case.
     pub(super) fn cleaning(&self, tokenizer: &Tokenizer) -> Result<Option<Cleaning>, String> {
         let of_tokenizer = |key: &str| {
             self.find(&[&format!("/model_cfg/text_cfg/{key}"), &format!("/text_cfg/{key}")])
@@ -141,8 +142,8 @@ impl Config {
     }
 }
 
-/// Whether a tokenizer is Gemma's, which SigLIP 2 has. Those of SigLIP know neither token: they end a text with `</s>`,
-/// which to Gemma is a tag of HTML.
+/// Whether a tokenizer is Gemma's, which SigLIP 2 has. The tokenizers of SigLIP know neither token: they end a text
+/// with `</s>`, which to Gemma is a tag of HTML.
 fn is_gemma(tokenizer: &Tokenizer) -> bool {
     ["<bos>", "<eos>"].iter().all(|token| tokenizer.id_of(token).is_some())
 }
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_siglip_is_known_by_what_it_says() {
+    fn a_siglip_is_known_by_its_configuration() {
         for (json, kind) in [
             (json!({"model_type": "siglip2"}), Kind::Siglip),
             (json!({"model_type": "siglip_vision_model"}), Kind::Siglip),

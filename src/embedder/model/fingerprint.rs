@@ -1,7 +1,7 @@
 //! Which model made a vector.
 //!
 //! The fingerprint is the sha256 over one line for each file that the model was read from, `<sha256>  <name>\n` as
-//! `sha256sum` writes it, sorted by name. It changes where a file changes, and so does what the model answers.
+//! `sha256sum` writes it, sorted by name. It changes where a file changes, as the model's answers may.
 
 use std::fmt::Write;
 use std::fs::File;

@@ -1,9 +1,9 @@
 //! Where the files of a model are.
 //!
-//! A model's name is a folder in the models directory and never a path: it holds nothing that leads elsewhere. Exporters put
-//! everything in the folder itself, or the graphs in `onnx/` (transformers.js), or each half in a folder of its own
-//! (immich: `visual/` and `textual/`). Files are looked for in all of these; which graph is what is found by looking
-//! into it.
+//! A model's name is a folder in the models directory and never a path: it holds nothing that leads elsewhere.
+//! Exporters put everything in the folder itself, or the graphs in `onnx/` (transformers.js), or each half in a
+//! folder of its own (immich: `visual/` and `textual/`). Files are looked for in all of these; the code looks into
+//! a graph to find its purpose.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub struct Folder {
     pub tokenizer_config: Option<PathBuf>,
     /// The file that says how images are prepared, where it is not part of a file in `configs`.
     pub preprocessing: Option<PathBuf>,
-    /// What says something about the whole model or about one half of it.
+    /// The JSON files about the whole model or about one half of it.
     pub configs: Vec<PathBuf>,
 }
 
@@ -73,7 +73,7 @@ pub fn installed(models_directory: &Path) -> Vec<String> {
 /// Where exporters put files, in the order in which they count.
 const SUBFOLDERS: [&str; 7] = ["", "onnx", "visual", "textual", "vision", "text", "image"];
 
-/// All files of these names, those of the first name and of the first folder first.
+/// All files of these names, files of the first name and of the first folder first.
 fn find(folder: &Path, names: &[&str]) -> Vec<PathBuf> {
     let places = names.iter().flat_map(|name| SUBFOLDERS.map(|subfolder| folder.join(subfolder).join(name)));
     places.filter(|path| path.is_file()).collect()
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_that_is_not_there_is_answered_with_those_that_are() {
+    fn a_missing_model_is_answered_with_the_installed_ones() {
         let models = temp_dir::TempDir::new().unwrap();
         for name in ["two", "one", ".hidden"] {
             fs::create_dir(models.path().join(name)).unwrap();

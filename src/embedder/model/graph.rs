@@ -26,7 +26,7 @@ pub(super) struct Towers {
 }
 
 impl Towers {
-    /// Brings what the model's files say about images and what its graphs take together.
+    /// Brings the preprocessing of the model's files and the inputs of its graphs together.
     pub(super) fn reconcile(
         &mut self,
         preprocessing: Option<Preprocessing>,
@@ -84,7 +84,7 @@ pub(super) fn open_towers(
     Ok(Towers { image: images.remove(0), text: texts.remove(0) })
 }
 
-/// What a graph does.
+/// The half of a model that a graph is.
 enum Half {
     Image(ImageInput),
     Text(TextInput),

@@ -1,9 +1,9 @@
-//! What the bytes of an ONNX file tell without ONNX Runtime.
+//! The facts that the bytes of an ONNX file tell without ONNX Runtime.
 //!
-//! A graph above 2 GB, and many a smaller one, has its weights in files beside it and names them. ONNX Runtime reads
-//! them on its own; the fingerprint and a missing one are our business. Both facts that are wanted here stand in the
-//! file as short protobuf fields with a fixed beginning, which are searched for in all that is no large weight; small ones
-//! have no such bytes.
+//! A graph above 2 GB, and many a smaller one, has its weights in files beside it and names them. ONNX Runtime
+//! reads them on its own; this module finds their names for the fingerprint, and to report a missing one. Both
+//! facts that are wanted here stand in the file as short protobuf fields with a fixed beginning, which are searched
+//! for outside of large weights; small ones have no such bytes.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -17,7 +17,8 @@ pub(crate) struct GraphFile {
     pub path: PathBuf,
     /// The files that hold its weights, each in the folder of the graph or below it.
     pub external_data: Vec<PathBuf>,
-    /// Whether activations are quantized by the largest value of a whole batch, so that what shares a batch counts.
+    /// Whether activations are quantized by the largest value of a whole batch, so that a vector depends on its
+    /// batch.
     pub quantizes_dynamically: bool,
 }
 
@@ -69,7 +70,7 @@ fn look_through(mut file: File) -> io::Result<(Vec<String>, bool)> {
 /// The names of the files with weights, and whether activations are quantized by the largest value of a batch.
 pub(super) fn scan(mut file: impl Read) -> io::Result<(Vec<String>, bool)> {
     const CHUNK: usize = 1 << 20;
-    // What is searched for may begin in one chunk and end in the next.
+    // A match may begin in one chunk and end in the next.
     const OVERLAP: usize = LOCATION.len() + 2 + LONGEST_NAME;
     let (mut locations, mut dynamic) = (Vec::<String>::new(), false);
     let mut window = Vec::with_capacity(CHUNK + OVERLAP);

@@ -14,7 +14,7 @@ pub(super) struct ImageTower {
     file: String,
     pixels: Pixels,
     output: Output,
-    others: Vec<TensorInfo>,
+    text_inputs: Vec<TensorInfo>,
     quantizes_dynamically: bool,
     width: usize,
     height: usize,
@@ -65,16 +65,16 @@ impl Pixels {
 }
 
 impl ImageTower {
-    /// `others` are the inputs of the text tower that is in the same graph.
+    /// `text_inputs` are the inputs of the text tower that is in the same graph.
     pub(super) fn new(
         session: SharedSession,
         file: String,
         image_input: ImageInput,
-        others: Vec<TensorInfo>,
+        text_inputs: Vec<TensorInfo>,
         quantizes_dynamically: bool,
     ) -> ImageTower {
         let ImageInput { pixels, output } = image_input;
-        ImageTower { session, file, pixels, output, others, quantizes_dynamically, width: 0, height: 0 }
+        ImageTower { session, file, pixels, output, text_inputs, quantizes_dynamically, width: 0, height: 0 }
     }
 
     /// Brings the preprocessing of the model's files and the graph together: the graph's fixed size must be that of the
@@ -113,9 +113,9 @@ impl ImageTower {
         batch_limit(&self.pixels.input, self.quantizes_dynamically)
     }
 
-    /// What was recognised, in words.
+    /// The recognised graph, input and output, in words.
     pub(super) fn describe(&self) -> String {
-        let both = if self.others.is_empty() { "" } else { ", runs the text tower too" };
+        let both = if self.text_inputs.is_empty() { "" } else { ", runs the text tower too" };
         format!("{}: {} -> {}{both}", self.file, self.pixels.input, self.output.name)
     }
 
@@ -124,8 +124,8 @@ impl ImageTower {
     pub(super) fn run(&self, images: &[&[f32]], urgency: Urgency) -> Result<Vec<Vec<f32>>, String> {
         let batch = self.pixels.input.fixed(0).unwrap_or(images.len());
         let mut inputs = vec![(self.pixels.input.name.as_str(), self.tensor(images, batch)?)];
-        for other in &self.others {
-            inputs.push((other.name.as_str(), other.ones(&[1, 2])?));
+        for input in &self.text_inputs {
+            inputs.push((input.name.as_str(), input.ones(&[1, 2])?));
         }
         let output = self.session.run(&inputs, &self.output.name, urgency)?;
         self.output.rows(&output, batch, images.len())

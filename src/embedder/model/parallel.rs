@@ -2,7 +2,7 @@
 
 use std::{panic, thread};
 
-/// Does something with each item, all beside each other: what came of it, in the order of the items.
+/// Does something with each item, all beside each other. Returns the results in the order of the items.
 pub(super) fn beside_each_other<T: Sync, R: Send>(items: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let act = &act;
     thread::scope(|scope| {

@@ -1,8 +1,9 @@
 //! How an image becomes the input of an image tower, as a model's files say it.
 //!
-//! There are two families: Hugging Face's `preprocessor_config.json` (`size`, `crop_size`, `resample`, `image_mean`),
-//! and OpenCLIP's `preprocess_cfg`, a file or a part of one (`size`, `interpolation`, `resize_mode`, `mean`). What a
-//! file asks for and is not done here is refused: a vector made another way would look right and rank wrong.
+//! There are two families: Hugging Face's `preprocessor_config.json` (`size`, `crop_size`, `resample`,
+//! `image_mean`), and OpenCLIP's `preprocess_cfg`, a file or a part of one (`size`, `interpolation`, `resize_mode`,
+//! `mean`). A step that a file asks for and this code does not do is refused: a vector made another way would look
+//! right and rank wrong.
 
 use serde_json::Value;
 
@@ -24,7 +25,7 @@ pub(crate) struct Preprocessing {
 pub(crate) enum ResizeMode {
     /// The shorter side to this many pixels, then the middle: CLIP's own.
     Shortest(u32),
-    /// Both sides, whatever the aspect ratio: SigLIP's.
+    /// Both sides to this many pixels, for any aspect ratio: SigLIP's.
     Squash,
 }
 
@@ -45,7 +46,7 @@ const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 const CLIP_SIZES: [u32; 5] = [224, 288, 336, 384, 448];
 
 impl Preprocessing {
-    /// Reads a preprocessing of either family. `image_size` is what the model's configuration says beside it.
+    /// Reads a preprocessing of either family. `image_size` is the size in the model's configuration beside it.
     pub(super) fn read(json: &Value, image_size: Option<&Value>) -> Result<Preprocessing, String> {
         let is_open_clip = ["mean", "interpolation", "resize_mode"].iter().any(|key| json.get(key).is_some());
         let read = if is_open_clip { open_clip(json, image_size)? } else { hugging_face(json)? };
@@ -66,7 +67,7 @@ impl Preprocessing {
         Ok(read)
     }
 
-    /// CLIP's own, for a model that says nothing and takes images of a size that OpenAI's CLIP models take.
+    /// CLIP's own, for a model without a preprocessing that takes images of a size that OpenAI's CLIP models take.
     pub(super) fn of_clip(width: u32, height: u32) -> Option<Preprocessing> {
         (width == height && CLIP_SIZES.contains(&width)).then_some(Preprocessing {
             width,
@@ -192,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_common_configurations_mean_what_their_libraries_do() {
+    fn the_common_configurations_mean_the_same_as_in_their_libraries() {
         let clip = Preprocessing::of_clip(224, 224).unwrap();
         let siglip =
             Preprocessing { resize_mode: ResizeMode::Squash, mean: [0.5; 3], std: [0.5; 3], ..clip.clone() };
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_done_is_refused() {
+    fn a_preprocessing_that_is_not_supported_is_refused() {
         for json in [
             json!({}),
             json!({"size": 0}),

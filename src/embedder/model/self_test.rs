@@ -1,4 +1,4 @@
-//! What a model must show before it answers a request.
+//! The checks that a model must pass before it answers a request.
 //!
 //! Both towers give finite vectors of one dimension, different ones for different inputs and the same for the same.
 //! Texts run unpadded only where the model itself shows that padding does not count. Inputs share a run only where the
@@ -20,7 +20,7 @@ use super::text_tower::TextTower;
 use crate::onnxruntime::Urgency;
 use crate::text::Tokenizer;
 
-/// What the self-test found.
+/// The results of the self-test.
 #[derive(Debug)]
 pub(super) struct Tested {
     pub dimensions: usize,
@@ -29,7 +29,7 @@ pub(super) struct Tested {
     pub text: Tower,
 }
 
-/// What the self-test found of one half.
+/// The results of the self-test for one half.
 #[derive(Debug)]
 pub(super) struct Tower {
     /// How many inputs may share a run.
@@ -51,7 +51,7 @@ impl Tower {
     }
 }
 
-/// Runs the self-test, or says what the model failed.
+/// Runs the self-test, or returns the check that the model failed.
 pub(super) fn run(
     towers: &Towers,
     tokenizer: &Tokenizer,
@@ -84,7 +84,7 @@ pub(super) fn run(
     Ok(Tested { dimensions: seen, unpadded_text, image, text })
 }
 
-/// What the texts of the self-test are about: a tokenizer of many languages may have a word in one piece or in several.
+/// Words for the texts of the self-test: a tokenizer of many languages may have a word in one piece or in several.
 const THINGS: [&str; 6] = ["cat", "dog", "car", "tree", "house", "bird"];
 
 /// The first two different texts of equally many tokens.
@@ -127,7 +127,8 @@ fn one_row(mut rows: Vec<Vec<f32>>) -> Result<Vec<f32>, String> {
     rows.pop().ok_or_else(|| "it gives no row".to_owned())
 }
 
-/// Runs an input alone and another beside it, in one batch where `limit` allows it: the dimensions, and what was found.
+/// Runs an input alone and another beside it, in one batch where `limit` allows it. Returns the dimensions and the
+/// results.
 fn try_tower<T>(
     inputs: &[Vec<T>; 2],
     limit: usize,

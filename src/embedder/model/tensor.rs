@@ -24,8 +24,8 @@ impl TensorInfo {
         usize::try_from(*self.shape.get(dimension)?).ok().filter(|size| *size > 0)
     }
 
-    /// A tensor of ones, with `sizes` for the dimensions that are dynamic: what is fed to an input whose result is not
-    /// read. 1 is a pixel, a token and a mask alike.
+    /// A tensor of ones, with `sizes` for the dynamic dimensions: the value of an input whose result is not read. 1
+    /// is a pixel, a token and a mask alike.
     pub(super) fn ones(&self, sizes: &[usize]) -> Result<DynValue, String> {
         let shape: Vec<usize> = sizes
             .iter()
@@ -45,7 +45,7 @@ impl TensorInfo {
     }
 }
 
-/// As in `pixel_values f32[*, 3, 224, 224]`, with a star for what is dynamic.
+/// As in `pixel_values f32[*, 3, 224, 224]`, with a star for a dynamic dimension.
 impl fmt::Display for TensorInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size = |size: &i64| if *size > 0 { size.to_string() } else { "*".to_owned() };
@@ -75,7 +75,7 @@ impl Output {
         Ok(Output { name: info.name.clone() })
     }
 
-    /// The first `wanted` rows of what a run over `batch` inputs gave.
+    /// The first `wanted` rows of the result of a run over `batch` inputs.
     pub(super) fn rows(
         &self,
         output: &DynValue,

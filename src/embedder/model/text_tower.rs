@@ -14,7 +14,7 @@ pub(super) struct TextTower {
     ids: TensorInfo,
     mask: Option<TensorInfo>,
     output: Output,
-    others: Vec<TensorInfo>,
+    image_inputs: Vec<TensorInfo>,
     quantizes_dynamically: bool,
     /// The width and height of images, for such a graph.
     image_size: [usize; 2],
@@ -44,16 +44,25 @@ pub(crate) struct Padding {
 }
 
 impl TextTower {
-    /// `others` is the input of the image tower that is in the same graph.
+    /// `image_inputs` has the input of the image tower that is in the same graph.
     pub(super) fn new(
         session: SharedSession,
         file: String,
         text_input: TextInput,
-        others: Vec<TensorInfo>,
+        image_inputs: Vec<TensorInfo>,
         quantizes_dynamically: bool,
     ) -> TextTower {
         let TextInput { ids, mask, output } = text_input;
-        TextTower { session, file, ids, mask, output, others, quantizes_dynamically, image_size: [0; 2] }
+        TextTower {
+            session,
+            file,
+            ids,
+            mask,
+            output,
+            image_inputs,
+            quantizes_dynamically,
+            image_size: [0; 2],
+        }
     }
 
     /// Says how large an image is, which a graph of both towers needs also where it reads.
@@ -71,7 +80,7 @@ impl TextTower {
         self.ids.fixed(1).is_none()
     }
 
-    /// Whether values are rounded to the range of all that is computed with them, padding included.
+    /// Whether a run rounds its values to their common range, padding included.
     pub(super) fn quantizes_dynamically(&self) -> bool {
         self.quantizes_dynamically
     }
@@ -81,10 +90,10 @@ impl TextTower {
         batch_limit(&self.ids, self.quantizes_dynamically)
     }
 
-    /// What was recognised, in words.
+    /// The recognised graph, inputs and output, in words.
     pub(super) fn describe(&self) -> String {
         let mask = self.mask.as_ref().map_or_else(String::new, |mask| format!(", {mask}"));
-        let both = if self.others.is_empty() { "" } else { ", runs the image tower too" };
+        let both = if self.image_inputs.is_empty() { "" } else { ", runs the image tower too" };
         format!("{}: {}{mask} -> {}{both}", self.file, self.ids, self.output.name)
     }
 
@@ -108,8 +117,8 @@ impl TextTower {
             inputs.push((input.name.as_str(), integers(input, shape, mask)?));
         }
         let [width, height] = self.image_size;
-        for other in &self.others {
-            inputs.push((other.name.as_str(), other.ones(&[1, 3, height, width])?));
+        for input in &self.image_inputs {
+            inputs.push((input.name.as_str(), input.ones(&[1, 3, height, width])?));
         }
         let output = self.session.run(&inputs, &self.output.name, Urgency::Usual)?;
         self.output.rows(&output, batch, texts.len())

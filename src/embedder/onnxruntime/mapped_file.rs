@@ -1,8 +1,9 @@
 //! Files that ONNX Runtime maps into memory, as long as a session needs them.
 //!
-//! Of weights in a file ONNX Runtime keeps a mapping where it does not pack them, of the table of tokens for one. A file
-//! that is overwritten later would change them under a session that was tested and has a fingerprint, and one that is cut
-//! would end the process. So what is still mapped after a load is replaced, in its place, by memory with the same bytes.
+//! ONNX Runtime keeps weights of a file mapped where it does not pack them, such as the table of tokens. A file
+//! that is overwritten later would change them under a session that was tested and has a fingerprint, and one that
+//! is cut would end the process. So mappings that are left after a load are replaced, in their place, by memory
+//! with the same bytes.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -52,8 +53,8 @@ impl MappedFiles {
         }
     }
 
-    /// Replaces what is mapped of the files by memory with the same bytes: how many bytes.
-    pub(super) fn copy_what_is_mapped(&self) -> io::Result<usize> {
+    /// Replaces the mappings of the files by memory with the same bytes. Returns how many bytes.
+    pub(super) fn copy_mappings(&self) -> io::Result<usize> {
         let mut copied = 0;
         for mapping in fs::read_to_string("/proc/self/maps")?.lines().filter_map(Mapping::parse) {
             // Of a file on btrfs, or on an overlay, the kernel names another device here than to `stat`.
@@ -132,9 +133,10 @@ impl Mapping {
         if copy == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the range from `start` is a mapping that can be read, of a file that the session of this thread keeps: no
-        // other session that is being made maps this file, and those that were made map it no more. So nothing unmaps the range
-        // meanwhile, and what reads it finds the same bytes before and after. `copy` has this length, and nothing else knows it.
+        // SAFETY: the range from `start` is a mapping that can be read, of a file that the session of this thread
+        // keeps: no other session that is being made maps this file, and finished ones map it no more. So nothing
+        // unmaps the range meanwhile, and code that reads it finds the same bytes before and after. `copy` has this
+        // length, and no other code knows it.
         let moved = unsafe {
             ptr::copy_nonoverlapping(self.start as *const u8, copy.cast::<u8>(), length);
             let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
@@ -190,12 +192,12 @@ mod tests {
         let mapped = map(&File::open(&path).unwrap(), 3 * 4096 + 100);
         assert_eq!(mapped, &content[4096..]);
         let files = MappedFiles::open(&[path.clone(), path.clone()]).unwrap();
-        assert_eq!(files.copy_what_is_mapped().unwrap(), 4 * 4096);
-        assert_eq!(files.copy_what_is_mapped().unwrap(), 0, "nothing is mapped any more");
+        assert_eq!(files.copy_mappings().unwrap(), 4 * 4096);
+        assert_eq!(files.copy_mappings().unwrap(), 0, "nothing is mapped any more");
         let by_its_path = map(&File::open(&path).unwrap(), 4096);
         let elsewhere = Identity { major: 0, minor: 0, number: 1 };
         let files = MappedFiles { files: vec![(path.canonicalize().unwrap(), elsewhere)] };
-        assert_eq!(files.copy_what_is_mapped().unwrap(), 4096);
+        assert_eq!(files.copy_mappings().unwrap(), 4096);
         File::create(&path).unwrap().set_len(10).unwrap();
         assert_eq!(mapped, &content[4096..]);
         assert_eq!(by_its_path, &content[4096..2 * 4096]);

@@ -1,15 +1,15 @@
 //! A graph without its large weights, which it names by their place in the file instead.
 //!
-//! ONNX Runtime reads a file whole, and copies each weight twice before it packs it for the processor. Weights in a file
-//! of their own it maps into memory and packs from there. So it is given the graph as if its own file were such a file:
-//! a ViT-B/32 in fp32 loads in half of the time, most of which went into pages for the copies. What the graph computes is
-//! not touched.
+//! ONNX Runtime reads a file whole, and copies each weight twice before it packs it for the processor. Weights in a
+//! file of their own it maps into memory and packs from there. So this module gives it the graph as if its own file
+//! were such a file: a ViT-B/32 in fp32 loads in half of the time, most of which went into pages for the copies.
+//! The graph computes the same.
 //!
 //! Sources of the formats: <https://protobuf.dev/programming-guides/encoding/>, and `onnx.proto` for the numbers.
 
 use std::io::{self, BufReader, Read, Seek};
 
-/// A graph, as far as it is no large weight.
+/// A graph without its large weights.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Outline {
     /// An ONNX file.
@@ -20,7 +20,7 @@ pub(crate) struct Outline {
 
 /// Weights of so many bytes are left out: each costs a mapping.
 const LARGE: u64 = 64 << 10;
-/// What remains of a graph is kept in memory, up to this.
+/// The most bytes of an outline, which is kept in memory.
 const LONGEST_OUTLINE: u64 = 1 << 30;
 
 /// `ModelProto.graph`, `GraphProto.initializer`.
@@ -36,9 +36,9 @@ const ENTRY_KEY: u64 = 1;
 const ENTRY_VALUE: u64 = 2;
 
 impl Outline {
-    /// Reads a file. Where it has a name, large weights are named by their place in it; else nothing stands for them, and
-    /// the outline is no graph that can be loaded. None where the file is no protobuf message, or nothing like a graph: what
-    /// is wrong with it is for ONNX Runtime to say.
+    /// Reads a file. Where it has a name, large weights are named by their place in it; else nothing stands for
+    /// them, and the outline is no graph that can be loaded. None where the file is no protobuf message, or no
+    /// graph: ONNX Runtime then reports the error.
     pub(crate) fn read(file: impl Read + Seek, name: Option<&str>) -> io::Result<Option<Outline>> {
         let mut walk = Walk { file: BufReader::with_capacity(4096, file), at: 0, kept: 0, name, left_out: 0 };
         match walk.model() {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_graph_has_no_outline() {
+    fn a_file_that_is_no_graph_has_no_outline() {
         let graph = field(MODEL_GRAPH, &field(GRAPH_INITIALIZER, &tensor(100_000)));
         for cut in [1, 3, 5, 9, 20, graph.len() - 1] {
             assert_eq!(outline(&graph[..cut]), None, "{cut}");

@@ -23,7 +23,7 @@ use ort::value::{DynValue, Outlet};
 /// Where a run is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// On the caller's thread, whatever else runs.
+    /// On the caller's thread, beside any other run.
     Urgent,
     /// On a thread of the pool, where another run leads.
     Usual,
@@ -81,7 +81,7 @@ impl SharedSession {
     }
 }
 
-/// What a run is told. Its pointers live as long as the names and values that [`SharedSession::run`] holds.
+/// The arguments of a run. Its pointers live as long as the names and values that [`SharedSession::run`] holds.
 struct Call {
     session: *mut OrtSession,
     input_names: Vec<*const c_char>,
@@ -109,7 +109,7 @@ impl Call {
         outcome(status).map(|()| output)
     }
 
-    /// Waits for the end of the run: what it is told lives until then.
+    /// Waits for the end of the run: its arguments live until then.
     fn on_a_thread_of_the_pool(&self) -> Result<*mut OrtValue, String> {
         let mut output = ptr::null_mut();
         let end = Arc::new(End::default());
@@ -170,7 +170,8 @@ unsafe extern "C" fn tell(
     _count: usize,
     status: OrtStatusPtr,
 ) {
-    // SAFETY: ONNX Runtime calls this once with what `on_a_thread_of_the_pool` gave it, a reference to an `End`.
+    // SAFETY: ONNX Runtime calls this once with the pointer that `on_a_thread_of_the_pool` gave it, a reference to
+    // an `End`.
     let end = unsafe { Arc::from_raw(end.cast_const().cast::<End>()) };
     end.tell(outcome(status));
 }

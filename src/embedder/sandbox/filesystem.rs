@@ -1,7 +1,7 @@
 //! Which files may be read; none may be written.
 //!
-//! Landlock decides when a file is opened: descriptors that are open already stay as they are. Models are loaded at any
-//! time, so that their folder stays readable, and with it where a model's folder leads that is a symbolic link when the
+//! Landlock decides when a file is opened: descriptors that are open already stay as they are. Models are loaded at
+//! any time, so their folder stays readable, and so do the folders that symbolic links in it lead to when the
 //! server starts.
 
 use std::fs;
@@ -15,7 +15,8 @@ use landlock::{
 /// The newest version whose every right is asked for; an older kernel gives what it has.
 const WANTED: ABI = ABI::V6;
 
-/// Where the dynamic linker finds what ONNX Runtime needs, and where that reads what the processor is.
+/// The places where the dynamic linker finds ONNX Runtime's dependencies, and where ONNX Runtime reads the kind of
+/// the processor.
 const SYSTEM: [&str; 10] = [
     "/lib",
     "/lib64",
@@ -29,7 +30,8 @@ const SYSTEM: [&str; 10] = [
     "/sys/fs/cgroup",
 ];
 
-/// Restricts the calling thread and those that it starts. Returns the kernel's version of Landlock, 0 where it has none.
+/// Restricts the calling thread and the threads that it starts. Returns the kernel's version of Landlock, 0 where
+/// it has none.
 pub(super) fn restrict(models_directory: &Path, onnxruntime: &Path) -> Result<u8, RulesetError> {
     let readable = SYSTEM.iter().map(PathBuf::from).chain(places(models_directory, onnxruntime));
     let readable = readable.filter(|path| path.exists());

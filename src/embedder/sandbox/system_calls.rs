@@ -1,7 +1,7 @@
-//! What of the kernel the server never needs.
+//! The system calls that the server never needs.
 //!
-//! A list of what is refused and not of what is allowed: the C library and ONNX Runtime change what they call from
-//! release to release, and a server that dies of an update of the C library embeds nothing. A refused call fails with
+//! A list of refused calls and not of allowed ones: the C library and ONNX Runtime change their calls from release
+//! to release, and a server that dies of an update of the C library embeds nothing. A refused call fails with
 //! EPERM, as it would for lack of a right.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-/// Refused whatever the arguments are.
+/// Refused with any arguments.
 const REFUSED: [libc::c_long; 91] = [
     // Other machines and other processes: sockets beyond the one that was given, to connect to PostgreSQL above all.
     libc::SYS_socket,
@@ -138,20 +138,21 @@ const OF_A_PROCESS: [libc::c_long; 5] = [
     libc::SYS_sched_setattr,
 ];
 
-/// What is refused of fcntl: to have the kernel send signals to another process, and to hold up others' opening of a file.
+/// The refused commands of fcntl: to have the kernel send signals to another process, and to delay another
+/// process's opening of a file.
 const FCNTL: [libc::c_int; 5] = [libc::F_SETOWN, F_SETSIG, F_SETOWN_EX, libc::F_SETLEASE, libc::F_NOTIFY];
 /// Linux, `include/uapi/asm-generic/fcntl.h`.
 const F_SETSIG: libc::c_int = 10;
 const F_SETOWN_EX: libc::c_int = 15;
 
-/// What is refused of ioctl: the same for sockets, and to type into a terminal. Linux, `asm-generic/sockios.h` and
-/// `asm-generic/ioctls.h`.
+/// The refused commands of ioctl: the same for sockets, and to type into a terminal. Linux, `asm-generic/sockios.h`
+/// and `asm-generic/ioctls.h`.
 const IOCTL: [libc::c_int; 3] = [FIOSETOWN, SIOCSPGRP, TIOCSTI];
 const FIOSETOWN: libc::c_int = 0x8901;
 const SIOCSPGRP: libc::c_int = 0x8902;
 const TIOCSTI: libc::c_int = 0x5412;
 
-/// Restricts the calling thread and those that it starts.
+/// Restricts the calling thread and the threads that it starts.
 pub(super) fn restrict() -> Result<(), Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         REFUSED.into_iter().chain(REFUSED_HERE).map(|call| (call, Vec::new())).collect();
@@ -160,7 +161,7 @@ pub(super) fn restrict() -> Result<(), Error> {
     for call in OF_A_PROCESS {
         rules.insert(call, vec![of_another_process_and_not_0()?]);
     }
-    // Of a process, 0 is what the calling thread is: threads that stand back set their own value.
+    // Where a process is meant, 0 is the calling thread: threads that lower their priority set their own value.
     rules.insert(libc::SYS_setpriority, vec![not_0(0)?, not_0(1)?]);
     rules.insert(libc::SYS_fcntl, one_of(1, &FCNTL)?);
     rules.insert(libc::SYS_ioctl, one_of(1, &IOCTL)?);
@@ -186,7 +187,8 @@ fn new_process() -> Result<SeccompRule, Error> {
     Ok(SeccompRule::new(vec![not_a_thread])?)
 }
 
-/// A signal to a thread of another process. One to itself is how a process aborts, and how a thread is told to stand back.
+/// A signal to a thread of another process. A process aborts by a signal to itself, and a thread is told by one to
+/// lower its priority.
 fn of_another_process() -> Result<SeccompRule, Error> {
     Ok(SeccompRule::new(vec![is(0, SeccompCmpOp::Ne, std::process::id())?])?)
 }

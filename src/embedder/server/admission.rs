@@ -1,12 +1,13 @@
 //! How many requests the embedder takes on, from each party and connection.
 //!
-//! Requests that wait are counted, texts, interactive images and bulk images apart, so that no text is refused for images
-//! and no search for a backfill. A party has half of the backlog at most, and where the backlog is full an equal share.
-//! What a party asks for beyond is refused, but for a connection that has few requests waiting: so the one that has much
-//! is refused, and the one that has little is taken on, even where the sum then exceeds the backlog.
+//! Requests that wait are counted, texts, interactive images and bulk images apart, so that no text is refused for
+//! images and no search for a backfill. A party has half of the backlog at most, and where the backlog is full an
+//! equal share. Requests beyond that are refused, but for a connection that has few requests waiting: so a party
+//! with many requests is refused, and a connection with few is taken on, even where the sum then exceeds the
+//! backlog.
 //!
-//! The bytes of requests are budgeted in the same classes. Of a budget a party has half at most; a request that finds no
-//! room waits on its socket, which is how its backend comes to wait. A connection waits for room with one request at a
+//! The bytes of requests are budgeted in the same classes. A party has half of a budget at most; a request that
+//! finds no room waits on its socket, and so does its backend. A connection waits for room with one request at a
 //! time, in the order in which they came.
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use crate::batch::Source;
 use crate::error::Error;
 use crate::stats::Lane;
 
-/// What all connections together may hold.
+/// The bounds that hold for all connections together.
 #[derive(Debug)]
 pub(super) struct Admission {
     backlog: usize,
@@ -69,14 +70,15 @@ struct WaitingCounts {
 #[derive(Debug)]
 struct Budgets([Arc<Semaphore>; Lane::ALL.len()]);
 
-/// What a connection may have waiting where its party has its share, if an equal part of that is as much.
+/// The requests that a connection may have waiting where its party has its share, if an equal part of that is as
+/// much.
 const FEW: usize = 16;
 
 /// The bytes of all images of one priority that are not decoded yet.
 const IMAGE_BYTES: usize = 256 << 20;
 const TEXT_BYTES: usize = 64 << 20;
 
-/// What a party has of a budget at most. A single larger image takes it whole.
+/// The part of a budget that a party has at most. A single larger image takes it whole.
 const PARTYS_SHARE: usize = 2;
 
 impl Admission {
@@ -270,7 +272,7 @@ mod tests {
         assert!(take(&one, 1).is_some());
     }
 
-    /// What a future gives that need not wait.
+    /// The result of a future that need not wait.
     fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(value) => Some(value),

@@ -43,7 +43,8 @@ pub(super) async fn serve(stream: UnixStream, server: Arc<Server>) {
 /// The most requests of one connection that are not answered yet.
 const IN_FLIGHT: usize = 64;
 
-/// A backend that stops in the middle of a frame keeps room that others need; then it is disconnected.
+/// A backend that stops in the middle of a frame keeps room that other backends need; it is disconnected after this
+/// time.
 const STALL: Duration = Duration::from_secs(30);
 
 /// A request that is to be answered.

@@ -1,4 +1,4 @@
-//! How to serve, as the supervisor says it on the command line.
+//! How to serve, from the supervisor's command line.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -10,7 +10,7 @@ use clap::Args;
 use crate::image::JpegScaling;
 use crate::onnxruntime::EXECUTION_PROVIDER;
 
-/// What the supervisor says about how to serve. The guardian passes it on.
+/// The options that the supervisor serves with. The guardian passes them on.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServeOptions {
     /// Descriptor of a Unix socket that listens
@@ -87,7 +87,7 @@ impl ServeOptions {
             .collect()
     }
 
-    /// What cannot be had of what was asked for. The embedder embeds all the same.
+    /// The option that cannot be had. The embedder embeds all the same.
     pub(super) fn problem(&self) -> Option<String> {
         let asked = &self.execution_provider;
         (asked != EXECUTION_PROVIDER).then(|| {

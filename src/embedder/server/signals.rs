@@ -1,7 +1,8 @@
 //! How the server is told to end.
 //!
-//! The handler does nothing but leave with status 0, which any moment allows. The guardian blocks these signals before it
-//! executes the server, so that there is no moment in which one would kill the server by its default action.
+//! The handler does nothing but leave with status 0, which any moment allows. The guardian blocks these signals
+//! before it executes the server, so that none can kill the server by its default action before the handler is
+//! there.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What the embedder says about itself.
+//! The embedder's report on itself.
 
 use std::process;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-/// The times of the last five to ten minutes: those of the running five minutes, and of the five before. The counters
+/// The times of the last five to ten minutes: of the running five minutes, and of the five before. The counters
 /// tell the whole; a percentile over days would tell nothing of now.
 ///
 /// A time is kept in microseconds, to two significant digits: a percentile is within 1 % of the exact one, or 1 µs.
@@ -20,14 +20,14 @@ pub(super) struct Latencies {
 const PERIOD: Duration = Duration::from_secs(5 * 60);
 const SIGNIFICANT_DIGITS: u8 = 2;
 
-/// What is longer counts as this, so that the histogram stays small.
+/// A longer time counts as this, so that the histogram stays small.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 impl Latencies {
     pub(super) fn record(&mut self, now: Instant, time: Duration) {
         self.turn(now);
         let micros = u64::try_from(time.min(LONGEST).as_micros()).expect("an hour fits");
-        // The histogram grows to what it is given, and what it is given is bounded.
+        // The histogram grows to its largest value, and values are bounded.
         let _ = self.current.record(micros);
     }
 
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_two_periods_is_forgotten() {
+    fn a_time_older_than_two_periods_is_forgotten() {
         let start = Instant::now();
         let mut latencies = Latencies::default();
         latencies.record(start, Duration::from_secs(1));

@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::latencies::Latencies;
 
-/// What the threads of a lane write to. Each call takes a lock that no thread holds for long.
+/// The counters that the threads of a lane write to. Each call takes a lock that no thread holds for long.
 #[derive(Debug, Default)]
 pub(crate) struct Meter(Mutex<Counts>);
 
-/// What has been counted.
+/// The counts.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) requests: u64,

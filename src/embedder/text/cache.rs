@@ -1,7 +1,8 @@
 //! The embeddings of recent texts.
 //!
-//! People search for the same few things. The key is the model's fingerprint and the token ids, so that two spellings
-//! that the tokenizer makes one are one entry, and a model that was exchanged never answers for its successor.
+//! People search for the same few things. The key is the model's fingerprint and the token ids, so that two
+//! spellings with the same tokens are one entry, and the vectors of a model that was exchanged never answer for its
+//! successor.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What CLIP does to a text before it looks for tokens.
+//! The cleaning of a text before CLIP looks for tokens.
 //!
 //! The steps and their order are those of `basic_clean`, `whitespace_clean` and `lower` in OpenAI's
 //! `clip/simple_tokenizer.py`: glitches are repaired as ftfy does it, HTML's character references are resolved twice
@@ -7,9 +7,9 @@
 //!
 //! OpenCLIP has two more ways, with less of that and with more, for models whose configuration says so.
 //!
-//! Left out is ftfy's repair of text that was decoded with the wrong encoding: it guesses, and `tests/parity/texts.md`
-//! counts what the guess would change. Every step takes time linear in the length of the text, also where references
-//! are nested thousands deep.
+//! ftfy's repair of text that was decoded with the wrong encoding is left out: it guesses, and
+//! `tests/parity/texts.md` counts the texts that the guess would change. Every step takes time linear in the length
+//! of the text, also where references are nested thousands deep.
 
 mod glitches;
 mod references;
@@ -19,7 +19,7 @@ use std::fmt;
 
 use self::references::unescape;
 
-/// What is done to a text before it is tokenized.
+/// The cleaning of a text before it is tokenized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cleaning {
     /// Nothing: the file of the tokenizer says all of it.
@@ -46,7 +46,7 @@ impl fmt::Display for Cleaning {
     }
 }
 
-/// Cleans the first `end` bytes of a text. They must be whole words; what follows counts only for whether the last of
+/// Cleans the first `end` bytes of a text. They must be whole words; the rest counts only for whether the last of
 /// their lines is HTML.
 pub(super) fn clean(text: &str, end: usize, cleaning: Cleaning) -> Cow<'_, str> {
     match cleaning {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_what_nobody_sees() {
+    fn invisible_texts_become_empty() {
         for text in ["", " ", "\0", "\u{feff}", "&nbsp;", "&#1;", "\u{1b}[31m"] {
             assert_eq!(cleaned(text), "", "{text:?}");
         }

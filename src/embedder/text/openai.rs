@@ -1,6 +1,6 @@
 //! CLIP's tokenizer as OpenAI wrote it.
 //!
-//! A `tokenizer.json` of CLIP holds the right tokens and merges, and only roughly what comes before them: its
+//! A `tokenizer.json` of CLIP holds the right tokens and merges, but its cleaning is only roughly CLIP's: its
 //! normaliser cleans less than CLIP does, and its split minds the case. Where a file is CLIP's, both are replaced.
 
 use serde_json::{Value, json};
@@ -11,12 +11,12 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{ModelWrapper, Result, SplitDelimiterBehavior, Tokenizer};
 
-/// What a word is to `clip/simple_tokenizer.py` in a text that is lower-cased, but for the special tokens: without
-/// them a text cannot have one. The pattern there ignores case: to Python's `regex` a long s is an s then, and the iota
-/// below of Greek, which has a letter as its upper case, is nothing at all.
+/// The words that `clip/simple_tokenizer.py` finds in a text that is lower-cased, but for the special tokens:
+/// without them a text cannot have one. The pattern there ignores case: Python's `regex` then takes a long s for an
+/// s, and the iota below of Greek, which has a letter as its upper case, for nothing at all.
 const WORDS: &str = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+";
 
-/// What a word is in a file of transformers. Newer files have the special tokens in front.
+/// The words in a file of transformers. Newer files have the special tokens in front.
 const WORDS_IN_FILE: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// Whether a tokenizer is CLIP's: byte pairs that mark the end of a word with `</w>`, with exactly the normaliser and

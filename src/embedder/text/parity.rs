@@ -30,7 +30,7 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 #[test]
-fn token_ids_are_those_of_openai() {
+fn token_ids_equal_openais() {
     let tokenizer = clip();
     let mut lines =
         golden("texts.jsonl.gz").lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap());
@@ -61,7 +61,7 @@ fn token_ids_are_those_of_openai() {
 }
 
 #[test]
-fn token_ids_of_the_demo_model_are_those_of_its_golden_data() {
+fn token_ids_of_the_demo_model_equal_its_golden_data() {
     let repository = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../..");
     let golden: Value =
         serde_json::from_slice(&fs::read(repository.join("tests/data/golden/demo.json")).unwrap()).unwrap();

@@ -1,11 +1,12 @@
 //! A model's own `tokenizer.json`.
 //!
-//! A text that is too long is cut at the context length and keeps its end token, as OpenCLIP and transformers do it.
-//! What a file says about truncation and padding is not used: files carry leftovers of their training. A special token
-//! in a user's text, such as `<|endoftext|>`, is plain text there and ends nothing.
+//! A text that is too long is cut at the context length and keeps its end token, as OpenCLIP and transformers do
+//! it. A file's truncation and padding are not used: files carry leftovers of their training. A special token in a
+//! user's text, such as `<|endoftext|>`, is plain text there and ends nothing.
 //!
-//! CLIP's own tokenizer, which is recognised by what its file says ([`openai`]), reads a text after the [`cleaning`] of
-//! OpenAI's code. Any other, such as SigLIP's SentencePiece, reads a text as it is, or as the model's configuration says.
+//! CLIP's own tokenizer, which is recognised by its file ([`openai`]), reads a text after the [`cleaning`] of
+//! OpenAI's code. Any other, such as SigLIP's SentencePiece, reads a text as it is, or as the model's configuration
+//! says.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +24,7 @@ pub(crate) struct Tokenizer {
     tokenizer: tokenizers::Tokenizer,
     padding: Padding,
     cleaning: Cleaning,
-    /// Whether it is CLIP's own, which is cleaned in one way whatever a configuration says.
+    /// Whether it is CLIP's own, which is cleaned in one way for any configuration.
     is_clip: bool,
 }
 
@@ -99,7 +100,7 @@ impl Tokenizer {
         self.padding.id = id;
     }
 
-    /// What is done to a text before it is tokenized.
+    /// The cleaning of a text before it is tokenized.
     pub(crate) fn cleaning(&self) -> Cleaning {
         self.cleaning
     }
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cleans_to_nothing_has_no_tokens() {
+    fn an_empty_cleaned_text_has_no_tokens() {
         let tokenizer = clip();
         for text in ["", " ", "\0", "\u{feff}", "&nbsp;", "\u{1b}[31m", "\u{345}"] {
             assert_eq!(tokenizer.encode(text).unwrap(), [49406, 49407], "{text:?}");

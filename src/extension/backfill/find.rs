@@ -5,7 +5,7 @@ use crate::owned::{Key, Pair};
 use crate::spi::{Argument, Spi};
 use crate::watch::role::{read_as, with_portable_output};
 
-/// What a look at the next rows found.
+/// The result of a look at the next rows.
 pub(super) struct Page {
     /// The last key of the page; nothing where there was no row.
     pub(super) last: Option<Key>,
@@ -15,7 +15,7 @@ pub(super) struct Page {
     pub(super) right: i64,
 }
 
-/// Whether a photo is NULL stands in its row. Its bytes are read to verify them only, and then a few at a time.
+/// A photo's row says whether it is NULL. Its bytes are read to verify them only, and then a few at a time.
 const PAGE: u32 = 1000;
 const VERIFIED_PAGE: u32 = 32;
 

@@ -1,8 +1,8 @@
 //! Embedding the photos of a table that have no embedding yet: `clip_backfill`.
 //!
-//! The queue does the work, whatever the watch's mode: what it does for one photo, with retries, poison and an embedder
-//! that is away, it does for a million. Here are only the keys found, a few at a time, and the jobs waited for. A call
-//! that is killed loses nothing: what it has asked for is done, and the next call finds the rest.
+//! The queue does the work, whatever the watch's mode: its retries, its failures and its wait for an embedder that
+//! is away serve a million photos as they serve one. This module finds the keys, a few at a time, and waits for the
+//! jobs. A call that is killed loses nothing: the queue goes on with the jobs, and the next call finds the rest.
 //!
 //! With `verify`, each photo is read, and rows of other bytes, of another project or of no photo are found too. The
 //! queue mends whatever is wrong under a key.
@@ -27,9 +27,9 @@ use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::oid_of;
 use crate::watch::registry::{argument, check_owner};
 
-/// A photo that a user uploads meanwhile waits for so many others at most.
+/// The most photos that a photo uploaded meanwhile waits for.
 const MOST_WAITING: usize = 128;
-/// So many jobs are written in one step.
+/// The most jobs that one step writes.
 const MOST_AT_ONCE: usize = 64;
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
@@ -48,7 +48,7 @@ sql_function! {
     }
 }
 
-/// What is looked through, one after the other.
+/// The tables to look through, one after the other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Looking {
     ForPhotos,
@@ -72,7 +72,7 @@ struct Call<'a> {
     /// Photos that are embedded, of so many: never less than before.
     done: i64,
     total: i64,
-    /// What was wrong, and how much of it stays so.
+    /// How many rows were wrong, and how many of them stay so.
     wrong: i64,
     failed: i64,
 }
@@ -88,8 +88,8 @@ impl<'a> Call<'a> {
                     Reason::NotReady,
                     "the queue of this database is filled by a subscription",
                 )
-                .with_detail("The jobs in it are those of the publisher, and no photo is embedded here.")
-                .with_hint("Publish tables by their names, and not those of pg_clip."));
+                .with_detail("The jobs in it are the publisher's, and no photo is embedded here.")
+                .with_hint("Publish tables by their names, and not pg_clip's tables."));
             }
             refuse_subscribed(&pair.target)?;
             let total = find::count(spi, &pair, verify)?;
@@ -143,8 +143,8 @@ impl<'a> Call<'a> {
         Ok(())
     }
 
-    /// Asks for what was found, or finds more, or does nothing but look what is done. Returns whether there may be more
-    /// to do at once.
+    /// Writes jobs for the keys that were found, or finds more, or only counts the jobs that are done. Returns
+    /// whether the next step may have something to do at once.
     fn step(&mut self, spi: &Spi) -> Result<bool, Error> {
         check_owner(self.source)?;
         let extension = ExtensionSchema::of(self.procedure.function())?;

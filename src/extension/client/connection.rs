@@ -22,7 +22,7 @@ use crate::version::VERSION;
 /// A connected socket. Dropping it tells the embedder that no backend waits for the answers any more.
 pub(super) struct Connection {
     stream: UnixStream,
-    /// What was read and is not yet a whole frame.
+    /// Received bytes that are not a whole frame yet.
     inbox: Vec<u8>,
     /// Whether the embedder's `Welcome` has been read.
     welcomed: bool,
@@ -31,7 +31,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects, and starts the supervisor where none runs. Where the embedder is being started, the connection
-    /// waits in the socket's backlog: only the conversation finds out.
+    /// waits in the socket's backlog, and only the conversation finds out whether the embedder answers.
     pub(super) fn open(deadline: Instant, patience: Duration) -> Result<Connection, Error> {
         let descriptor = ExternalDescriptor::acquire()?;
         let mut arrival = None;
@@ -170,7 +170,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads some of what is there. Returns whether anything was. The frames in it are to be taken out before the next
+    /// Reads bytes that have come. Returns whether there were any. The caller takes the frames out before the next
     /// call, so that the inbox never holds much more than one.
     fn receive(&mut self) -> Result<bool, Error> {
         let mut chunk = [0; 16 << 10];
@@ -225,7 +225,7 @@ impl<P> Default for Outgoing<P> {
 }
 
 impl<P> Outgoing<P> {
-    /// Adds a frame: the head of a request, and what follows it.
+    /// Adds a frame: the head of a request, and its payload.
     pub(super) fn add(&mut self, request: &Request, payload: P) -> Result<(), Error> {
         let mut head = Vec::new();
         request.encode_head(&mut head)?;
@@ -256,7 +256,7 @@ impl<P: AsRef<[u8]>> Outgoing<P> {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(progress),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // What the embedder said before it closed, if anything, is still to be read.
+                // The embedder may have answered before it closed: the answer is still to be read.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(progress),
                 Err(error) => return Err(Error::system("write to the embedder", error)),
             }

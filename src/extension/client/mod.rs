@@ -21,7 +21,7 @@ pub(crate) use self::usage::Usage;
 use crate::error::Error;
 use crate::settings;
 
-/// What can be embedded.
+/// An input that can be embedded.
 #[derive(Clone, Copy)]
 pub(crate) enum Input<'a> {
     Text(&'a str),
@@ -34,8 +34,8 @@ pub(crate) struct Embedding {
     pub(crate) fingerprint: Fingerprint,
 }
 
-/// Embeds the inputs: an answer for each, in their order, with an error of its own where one has
-/// no embedding. An error of the whole is one of the transport. The priority is that of images; texts never wait for them.
+/// Embeds the inputs: an answer for each, in their order, with an error of its own for an input without an
+/// embedding. The outer error is one of the transport. The priority counts for images; texts never wait for them.
 pub(crate) fn embed(
     model: &str,
     inputs: &[Input],
@@ -85,7 +85,7 @@ pub(crate) fn embed_one(model: &str, input: Input) -> Result<Embedding, Error> {
     Ok(answers.pop().ok_or(Error::OutOfTurn)??)
 }
 
-/// What an installed model is.
+/// The identity and the size of an installed model.
 pub(crate) struct Description {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) dimensions: u16,
@@ -135,8 +135,8 @@ thread_local! {
     static NEXT_ID: Cell<u32> = const { Cell::new(1) };
 }
 
-/// As [`converse`], where requests that are refused because too many wait are sent again, fewer at a time: what a role asks
-/// for beyond its share waits in its backends. The embedder refuses no connection its only request.
+/// As [`converse`], and sends requests again, fewer at a time, that the embedder refused because too many wait:
+/// requests beyond a role's share wait in the role's backends. The embedder refuses no connection its only request.
 fn converse_in_turns(requests: &[Request], patience: Duration) -> Result<Vec<Answer>, Error> {
     let mut answers: Vec<Option<Answer>> = requests.iter().map(|_| None).collect();
     let mut left: Vec<usize> = (0..requests.len()).collect();

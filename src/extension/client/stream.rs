@@ -1,8 +1,8 @@
 //! Batches of images that are embedded while their worker does something else.
 //!
-//! They are sent one behind the other on a connection of their own and answered in their order, so that the embedder has the
-//! next batch when it is done with one. Whatever goes wrong on the way is an error of the batch that is first; the batches
-//! behind it are sent again.
+//! The images are sent one behind the other on a connection of their own and answered in their order, so that the
+//! embedder has the next batch when it is done with one. An error on the way is an error of the first batch; the
+//! batches behind it are sent again.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -32,7 +32,7 @@ struct Batch {
     is_on_kept_line: bool,
 }
 
-/// A connection, and what is to be sent and received on it.
+/// A connection, and the frames to be sent and received on it.
 struct Line {
     connection: Connection,
     outgoing: Outgoing<Rc<[u8]>>,
@@ -55,7 +55,7 @@ impl Stream {
         self.advance();
     }
 
-    /// Sends and receives what can be without waiting. Returns whether that was anything.
+    /// Sends and receives without waiting. Returns whether a byte was sent or received.
     pub(crate) fn advance(&mut self) -> bool {
         let Some(line) = self.line.as_mut().filter(|_| self.failed.is_none()) else {
             return false;
@@ -85,7 +85,7 @@ impl Stream {
             return Err(error);
         }
         let answers: Vec<Answer> = self.answers.drain(..batch.images.len()).collect();
-        // What is asked for beyond a role's share is asked for again, fewer images at a time.
+        // Images beyond the role's share are sent again, fewer at a time.
         let mut refused: Vec<Input> = Vec::new();
         for (image, answer) in batch.images.iter().zip(&answers) {
             if is_refused(answer) {
@@ -125,7 +125,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether the embedder that died may not have been the one that was asked.
+    /// Whether the embedder may have died before it was asked.
     fn may_be_sent_again(&self, give_up: Instant) -> bool {
         let is_welcomed = self.line.as_ref().is_some_and(|line| line.connection.is_welcomed());
         let is_on_kept_line = self.batches.front().is_some_and(|first| first.is_on_kept_line);

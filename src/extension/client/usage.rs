@@ -1,5 +1,5 @@
-//! What this process has had embedded, as PostgreSQL's `pgBufferUsage` counts buffers: counters that only grow. What a
-//! statement took is a difference.
+//! The work that this process had done by the embedder, as PostgreSQL's `pgBufferUsage` counts buffers: counters
+//! that only grow. The usage of a statement is a difference.
 
 use std::cell::Cell;
 use std::ops::Sub;
@@ -9,7 +9,7 @@ use pg_clip_wire::Work;
 
 use super::Input;
 
-/// What was embedded, and how long that took.
+/// Numbers of inputs that were embedded, and the times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) texts: u64,

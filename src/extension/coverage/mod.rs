@@ -74,7 +74,7 @@ sql_function! {
     }
 }
 
-/// What a query says of a watched table of the caller's; an error where it cannot be read.
+/// The counts that a query returns for a watched table of the caller's; an error where the table cannot be read.
 ///
 /// # Safety
 /// `fcinfo` is that of a running STRICT function whose argument is a `regclass` and whose OUT parameters are so many `int8`.

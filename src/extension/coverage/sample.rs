@@ -1,8 +1,9 @@
 //! Counting the photos of a table that is too large to be read for a view.
 //!
-//! How many photos there are is the planner's estimate. Which share of them has no embedding is seen in a sample of pages,
-//! whose photos are looked up in the target by its unique index. So what is read does not grow with the table, and a photo
-//! counts as missing only where one was seen that is: a table without gaps has none in each sample.
+//! How many photos there are is the planner's estimate. Which share of them has no embedding is seen in a sample of
+//! pages, whose photos are looked up in the target by its unique index. So the number of pages read does not grow
+//! with the table. Photos count as missing only where the sample has a missing one: no sample of a table without
+//! gaps has one.
 
 use crate::error::Error;
 use crate::owned::{Pair, Table};
@@ -13,7 +14,7 @@ use crate::watch::role::read_as;
 const MOST_PAGES: i64 = 4096;
 /// About so many photos are looked up.
 const PHOTOS: f64 = 1000.0;
-/// On average; that no page is chosen is so unlikely that it is not seen.
+/// On average. That no page is chosen is too unlikely to be met.
 const FEWEST_PAGES: f64 = 20.0;
 const MOST_SAMPLED_PAGES: f64 = 1000.0;
 
@@ -59,7 +60,7 @@ pub(super) fn estimate(spi: &Spi, pair: &Pair) -> Result<Counts, Error> {
     Ok([Some(photos), missing.map(|missing| photos - missing), missing, share(stale)])
 }
 
-/// Of how many rows with a vector a migration has made the next one, and how many there are.
+/// How many rows have the vector of a migration's new model, and how many have a vector.
 pub(crate) fn estimate_migrated(
     spi: &Spi,
     target: &Table,
@@ -86,7 +87,7 @@ fn percent(spi: &Spi, table: &Table, rows: i64) -> Result<f64, Error> {
     Ok((100.0 * sampled / pages).min(100.0))
 }
 
-/// `some` of `seen`, of a whole; at least one where there are some.
+/// The part of `whole` that is as `some` is of `seen`; at least 1 where `some` is above 0.
 fn scale(whole: i64, some: i64, seen: i64) -> i64 {
     let part = i128::from(whole) * i128::from(some) / i128::from(seen);
     i64::try_from(part).unwrap_or(whole).max(i64::from(some > 0)).min(whole)

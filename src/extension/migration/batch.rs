@@ -13,7 +13,7 @@ use crate::watch::identity::identity;
 use crate::watch::next::{NEXT_EMBEDDING, Next};
 use crate::watch::role::{act_as, read_as, with_portable_output};
 
-/// What a batch did.
+/// The result of a batch.
 #[derive(Default)]
 pub(super) struct Batch {
     /// The key before the next batch; nothing at the end.
@@ -73,7 +73,7 @@ pub(super) fn fill(spi: &Spi, task: &Task, after: Option<&Key>) -> Result<Batch,
 
 /// Keeps the migration from being abandoned or finished in the middle of a transaction that writes vectors.
 pub(super) fn lock_out_the_end(spi: &Spi, pair: &Pair) -> Result<(), Error> {
-    // What the owner's triggers defer would run at the commit, as the caller.
+    // Constraint triggers that the owner deferred would run at the commit, as the caller.
     spi.run("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
     let lock = format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", pair.target.name);
     act_as(pair.target.owner, || spi.run(&lock, &[]).map(|_| ()))
@@ -147,8 +147,8 @@ impl Range<'_> {
         self.update(spi, &value, &format!("EXISTS (SELECT {same})"), &[self.after, self.last])
     }
 
-    /// Gives rows a vector, but those that another transaction has locked: a batch waits for no row, and so for no
-    /// transaction that waits for it.
+    /// Gives rows a vector, but not rows that another transaction has locked: a batch waits for no row, and so for
+    /// no transaction that waits for the batch.
     fn update(&self, spi: &Spi, value: &str, condition: &str, arguments: &[Argument]) -> Result<u64, Error> {
         let Pair { target, target_key, key_type, .. } = self.pair;
         let rows = self.rows();
@@ -194,7 +194,7 @@ fn next_keys(pair: &Pair) -> String {
     )
 }
 
-/// As many rows as are written in one transaction while others wait for them.
+/// As many rows as one transaction writes while other sessions wait for them.
 fn next_to_convert(pair: &Pair) -> String {
     let Pair { target, target_key, embedding, key_type, .. } = pair;
     format!(
@@ -218,10 +218,10 @@ fn embed(photos: &[Photo], next: &Next) -> Result<Vec<Result<Vec<f32>, Error>>, 
     let fits = |photo: &Photo| client::check_image_size(photo.image.len());
     let inputs: Vec<Input> =
         photos.iter().filter(|photo| fits(photo).is_ok()).map(|photo| Input::Image(&photo.image)).collect();
-    // As bulk work, these would stand back behind the photos of others for ever.
+    // As bulk work, these would wait behind other tables' photos for ever.
     let answers = match client::embed(&next.model, &inputs, Priority::Interactive) {
         Ok(answers) => answers.into_iter().map(|answer| answer.map_err(Error::from)).collect(),
-        // A photo may have done it: alone, each answers for itself.
+        // A photo may be the reason: each is sent again alone.
         Err(error) if is_of_a_photo(error.sqlstate()) => {
             inputs.iter().map(|input| client::embed_one(&next.model, *input)).collect::<Vec<_>>()
         }
@@ -237,7 +237,7 @@ fn embed(photos: &[Photo], next: &Next) -> Result<Vec<Result<Vec<f32>, Error>>, 
         .collect())
 }
 
-/// Whether an error is one of a photo: the others are embedded all the same.
+/// Whether an error is one of a photo: the other photos are embedded all the same.
 fn is_of_a_photo(code: PgSqlErrorCode) -> bool {
     [
         PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION,

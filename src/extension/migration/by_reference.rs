@@ -1,7 +1,7 @@
 //! Filling the second column of a table of references: a feeder brings the bytes of each photo once more.
 //!
-//! What feeds a photo writes both vectors ([`crate::watch::next`]). So the keys of rows without the second one are queued, a
-//! few at a time, and the jobs waited for.
+//! The code that feeds a photo writes both vectors ([`crate::watch::next`]). So the keys of rows without the second
+//! one are queued, a few at a time, and the migration waits for the jobs.
 
 use super::task::Task;
 use crate::error::Error;
@@ -12,11 +12,11 @@ use crate::spi::Spi;
 use crate::watch::next::NEXT_EMBEDDING;
 use crate::watch::role::{read_as, with_portable_output};
 
-/// A photo that is uploaded meanwhile waits for so many others at most.
+/// The most photos that a photo uploaded meanwhile waits for.
 const MOST: u32 = 128;
 
-/// Queues rows that have no vector of the new model. Returns how many rows wait. An error where only photos are left that
-/// the queue has given up.
+/// Queues rows that have no vector of the new model. Returns how many rows wait. An error where the queue has given
+/// up all photos that are left.
 pub(super) fn queue(spi: &Spi, task: &Task) -> Result<usize, Error> {
     let Task { pair, extension, .. } = task;
     task.next()?;
@@ -41,7 +41,7 @@ pub(super) fn queue(spi: &Spi, task: &Task) -> Result<usize, Error> {
     }
     let message = format!("{dead} photos of table {} cannot be had or embedded", pair.source.name);
     Err(refuse(Reason::NotReady, message).with_detail("clip_failures says why.").with_hint(
-        "Mend them and call clip_retry, or delete them, then call clip_migrate again. What is done is kept.",
+        "Mend them and call clip_retry, or delete them, then call clip_migrate again. Finished rows are kept.",
     ))
 }
 

@@ -13,7 +13,7 @@ use crate::watch::next::{NEXT_EMBEDDING, TRIGGER};
 use crate::watch::role::act_as;
 use crate::watching::Storage;
 
-/// What is left to do.
+/// The part of the migration that is left to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needed {
     Nothing,
@@ -135,7 +135,7 @@ fn check_dependents(spi: &Spi, task: &Task, dimensions: u16) -> Result<(), Error
     .with_hint("Drop them, and create them again after the migration."))
 }
 
-/// Tells what a migration leaves to others.
+/// Tells which work a migration leaves to the user.
 pub(super) fn announce(spi: &Spi, task: &Task, model: &str, set_default: bool) -> Result<(), Error> {
     use crate::spi::Argument;
     const ROLES: &str = "

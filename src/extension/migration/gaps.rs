@@ -1,9 +1,10 @@
 //! Whether a row may lack its second vector, without a look at the rows.
 //!
-//! The switch has to know that no row lacks one, and no other session reads or writes while it finds out: it must not read the
-//! table. So the table is read before, while others write, and a trigger writes down each transaction that leaves a row without
-//! a second vector. Always true: where a row lacks one that was not seen by [`exist_in_rows`], its transaction is written
-//! down ([`are_noted`]), unless it is still under way; the switch waits for it.
+//! Before the switch, the migration has to know that no row lacks one. The switch keeps all other sessions away, so
+//! it must not read the table for that. The table is read before, while other sessions write, and a trigger writes
+//! down each transaction that leaves a row without a second vector. Always true: where [`exist_in_rows`] has not
+//! seen a row that lacks one, the row's transaction is written down ([`are_noted`]), unless it is still under way;
+//! the switch waits for it.
 
 use pgrx::pg_sys;
 
@@ -33,7 +34,7 @@ sql_function! {
         };
         let spi = Spi::connect()?;
         let extension = ExtensionSchema::of(function)?;
-        // Of a target only: any role may make such a trigger on a table of its own.
+        // Only for a target: any role may make such a trigger on a table of its own.
         let note = format!(
             "INSERT INTO {0}.clip_migration_gaps (target, transaction)
             SELECT target, pg_current_xact_id() FROM {0}.clip_watches WHERE target = $1 ON CONFLICT DO NOTHING",
@@ -44,7 +45,7 @@ sql_function! {
     }
 }
 
-/// Forgets what is written down: to be committed before the rows are looked at.
+/// Deletes the notes of transactions: to be committed before the rows are looked at.
 pub(super) fn forget(spi: &Spi, extension: &ExtensionSchema, target: pg_sys::Oid) -> Result<(), Error> {
     let forget = format!("DELETE FROM {}.clip_migration_gaps WHERE target = $1", extension.schema);
     act_as(extension.owner, || spi.run(&forget, &[Argument::oid(target)]).map(|_| ()))

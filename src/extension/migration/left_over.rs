@@ -11,7 +11,7 @@ use crate::spi::Spi;
 use crate::watch::next::NEXT_EMBEDDING;
 use crate::watch::role::{read_as, with_portable_output};
 
-/// What the rows wait for.
+/// The reasons why rows wait.
 pub(super) enum LeftOver {
     /// For the queue: their photos have changed.
     Queued,
@@ -45,7 +45,7 @@ pub(super) fn check(spi: &Spi, task: &Task, failure: Option<&str>) -> Result<Lef
     if before.iter().any(is_lost) { Err(refuse_lost(spi, &task.pair)?) } else { Ok(LeftOver::Queued) }
 }
 
-const AGAIN: &str = "then call clip_migrate again. What is done is kept.";
+const AGAIN: &str = "then call clip_migrate again. Finished rows are kept.";
 
 /// The key and the checksum of a row.
 type Row = (Option<Key>, Option<CString>);

@@ -1,16 +1,17 @@
 //! Moving a target to another model while it stays searchable: `clip_migrate`.
 //!
-//! The vectors of the new model are collected in a second column of the target, which takes the place of the first in
-//! one transaction, together with clip.model. Always true until then: a vector in the second column is that of the bytes
-//! whose checksum is in its row. What a migration needs to know stands in its trigger's arguments, so that it is rolled
-//! back, dropped and dumped with the table.
+//! The vectors of the new model are collected in a second column of the target, which takes the place of the first
+//! in one transaction, together with clip.model. Always true until then: a vector in the second column belongs to
+//! the bytes whose checksum is in its row. The arguments of the migration's trigger hold its state, so that it is
+//! rolled back, dropped and dumped with the table.
 //!
-//! From the moment that the column is there, triggers and the queue worker write both vectors ([`crate::watch::next`]).
-//! So the rows without the second one grow fewer, and the migration ends however fast others write. It never waits for a
-//! lock on a row, and for one on the table only shortly: no transaction becomes the victim of a deadlock with it.
+//! From the moment that the column is there, triggers and the queue worker write both vectors
+//! ([`crate::watch::next`]). So the rows without the second one grow fewer, and the migration ends however fast
+//! other sessions write. It never waits for a lock on a row, and only shortly for a lock on the table: no
+//! transaction becomes the victim of a deadlock with it.
 //!
-//! It keeps other migrations away between its transactions ([`hold`]), and waits for what others do without a queue
-//! forming behind it ([`wait`]): both as CREATE INDEX CONCURRENTLY does it. Each step is a transaction
+//! It keeps other migrations away between its transactions ([`hold`]), and waits for other transactions without a
+//! queue forming behind it ([`wait`]): both as CREATE INDEX CONCURRENTLY does it. Each step is a transaction
 //! ([`crate::procedure`]) that looks the tables up anew.
 
 mod abandon;

@@ -1,8 +1,8 @@
-//! NOT NULL of the new column, without a look at the rows while others wait.
+//! NOT NULL of the new column, without a look at the rows while other sessions wait.
 //!
-//! `SET NOT NULL` reads the table under a lock that keeps readers away, unless a constraint that has been validated says the
-//! same. So the switch adds one that holds for what is written from then on; it is validated while others read and write, and
-//! gives way to NOT NULL then.
+//! `SET NOT NULL` reads the table under a lock that keeps readers away, unless a validated constraint says the
+//! same. So the switch adds a constraint that holds for rows written from then on. The migration validates it while
+//! other sessions read and write, and replaces it by NOT NULL then.
 
 use super::column::lock_alone;
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout};

@@ -1,4 +1,4 @@
-//! The procedure: its steps, and what they wait for.
+//! The procedure: its steps, and its waits.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,8 @@ use crate::watching::Storage;
 
 /// Searches and writers wait for a lock on the table at most so many milliseconds in a row.
 const PATIENCE: u32 = 50;
-/// After so many attempts it is doubled each time, for transactions on the table leave no gap of that length.
+/// After so many attempts the wait is doubled each time, because transactions on the table leave no gap of that
+/// length.
 const PATIENT_ATTEMPTS: u32 = 40;
 const MOST_PATIENCE: u32 = 800;
 /// Milliseconds between two looks at photos that the queue is to embed.
@@ -67,7 +68,7 @@ struct Migration<'a> {
     storage: Option<Storage>,
 }
 
-/// What the batches of a round did together.
+/// The sums of a round's batches.
 #[derive(Default)]
 struct Round {
     seen: u64,
@@ -99,7 +100,7 @@ impl Migration<'_> {
             self.alone(|spi, tables, patience| {
                 Ok(column::add(spi, function, tables, (self.model, self.storage), patience)?.then_some(()))
             })?;
-            // What an earlier migration has left.
+            // The notes that an earlier migration left.
             self.step(|spi| gaps::forget(spi, &self.task(spi)?.extension, target))?;
         }
         if needed != Needed::Nothing {
@@ -142,8 +143,8 @@ impl Migration<'_> {
         check(spi, &self.task(spi)?, self.model, self.storage, self.set_default)
     }
 
-    /// Does something for which no other session may use the table, once that is to be had for a moment. Waits in between for
-    /// those that use it, and none waits behind it.
+    /// Does something for which no other session may use the table, once no session uses it for a moment. In
+    /// between, it waits for the sessions that use the table, and none waits behind it.
     fn alone<R>(
         &self,
         act: impl Fn(&Spi, [pg_sys::Oid; 2], u32) -> Result<Option<R>, Error>,
@@ -212,7 +213,8 @@ impl Migration<'_> {
         }
     }
 
-    /// Waits for what rows without a second vector wait for. An error where that is nothing.
+    /// Waits for the queue or for transactions, whichever the rows without a second vector wait for. An error where
+    /// they wait for neither.
     fn wait_for_left_over(&self, round: &Round) -> Result<(), Error> {
         match self.step(|spi| left_over::check(spi, &self.task(spi)?, round.failure.as_deref()))? {
             LeftOver::Queued => {

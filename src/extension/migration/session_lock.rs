@@ -1,7 +1,7 @@
 //! The lock that lasts from one transaction of a migration to the next.
 //!
-//! It belongs to the session, but not for longer than the procedure: it releases it at its end, and PostgreSQL
-//! does when an error or a cancel ends it. A pooler never passes it on.
+//! It belongs to the session, but not for longer than the procedure: the procedure releases the lock at its end,
+//! and PostgreSQL does after an error or a cancel. A pooler never passes it on.
 
 use pgrx::pg_sys;
 

@@ -1,8 +1,9 @@
 //! Rows whose photo has changed, and waits for the queue.
 //!
-//! A photo that changes all the time never leaves the queue, and its row would hold the migration up for ever. So such a
-//! row gets both vectors of its photo's bytes as they are now. Always true: a row is changed only as long as it is of the
-//! bytes that it was of when its photo was read. What changes the photo later asks the queue to write the row after that.
+//! A photo that changes all the time never leaves the queue, and its row would hold the migration up for ever. So
+//! such a row gets both vectors of its photo's bytes as they are now. Always true: a row is changed only if it
+//! still has the checksum that it had when its photo was read. A later change of the photo has the queue write the
+//! row after that.
 
 use pg_clip_wire::Priority;
 use pgrx::{IntoDatum, pg_sys};
@@ -24,7 +25,7 @@ const MOST: u32 = 8;
 
 struct Stale {
     key: Key,
-    /// Of the bytes that the row is of.
+    /// The checksum in the row.
     checksum: Vec<u8>,
     image: Vec<u8>,
 }
@@ -45,7 +46,7 @@ pub(super) fn refresh(spi: &Spi, task: &Task) -> Result<u64, Error> {
     let mut written = 0;
     for ((row, answer), second) in rows.iter().zip(answers).zip(next.embed(&images, Priority::Interactive)) {
         let first = answer.ok().filter(|of| identity(name_of(model), &of.fingerprint) == model);
-        // What cannot be embedded is the queue's to delete.
+        // The queue deletes rows whose photos cannot be embedded.
         if let (Some(first), Some(second)) = (first, second) {
             written += write(spi, task, row, [&first.vector, &second])?;
         }

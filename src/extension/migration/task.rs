@@ -1,4 +1,4 @@
-//! What a migration is: a target, and what its trigger says.
+//! The task of a migration: a target, and the model that its trigger names.
 
 use pgrx::pg_sys;
 

@@ -40,7 +40,8 @@ fn for_holders(table: pg_sys::Oid, lock: u32) -> Result<bool, Error> {
     Ok(waited.is_ok())
 }
 
-/// Waits until the transactions that may not see what is committed now have ended. False where that cannot be waited for.
+/// Waits until the transactions have ended that may not see the rows committed by now. False where that cannot be
+/// waited for.
 pub(crate) fn for_snapshots() -> Result<bool, Error> {
     let holders = snapshot_holders();
     forget_snapshots();
@@ -56,8 +57,8 @@ pub(crate) fn for_snapshots() -> Result<bool, Error> {
     Ok(waited.is_ok())
 }
 
-/// Lets go of the snapshots of a step: what is waited for may itself wait for them, as CREATE INDEX CONCURRENTLY does. The step
-/// ends with the wait.
+/// Lets go of the snapshots of a step: the transactions that it waits for may themselves wait for these, as CREATE
+/// INDEX CONCURRENTLY does. The step ends with the wait.
 fn forget_snapshots() {
     // SAFETY: a step's only active snapshot is that of its portal, outside of any query; the next step takes another.
     unsafe {
@@ -68,7 +69,7 @@ fn forget_snapshots() {
 
 /// The transactions of this database with a snapshot that could be older than the active one.
 fn snapshot_holders() -> Vec<pg_sys::VirtualTransactionId> {
-    // Vacuum sees everything by itself, and whatever builds an index reads its own table only.
+    // A vacuum sees all rows by itself, and a process that builds an index reads its own table only.
     const IN_VACUUM_OR_INDEX_BUILD: i32 = 0x01 | 0x02 | 0x04;
     // SAFETY: a step of a procedure has an active snapshot; the array has `count` entries.
     unsafe {

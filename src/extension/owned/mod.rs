@@ -1,13 +1,13 @@
 //! The rule of rights: work on a table is done as its owner.
 //!
-//! What a user starts by a call (watching, backfill, migration, counting, verifying) reads and writes tables that may
-//! carry code of their owner: triggers, defaults, checks, policies, domains, operators of types. Hence three things are
-//! always true where a statement on such a table runs:
+//! A user's call (watching, backfill, migration, counting, verifying) reads and writes tables that may carry code
+//! of their owner: triggers, defaults, checks, policies, domains, operators of types. Hence three things are always
+//! true where a statement on such a table runs:
 //!
 //! * the role that called has the rights of the owner, or the table is refused (a view leaves it out); to count its rows
 //!   for a view, those of PostgreSQL's roles for monitoring are enough, see [`Right`];
-//! * the table is locked, and it is an ordinary or a partitioned one: its owner, its columns and their types stay what
-//!   was looked up until the transaction ends;
+//! * the table is locked, and it is an ordinary or a partitioned one: its owner, its columns and their types do not
+//!   change until the transaction ends;
 //! * the statement runs as the owner in a security-restricted operation with `search_path = pg_catalog, pg_temp`
 //!   ([`crate::watch::role`]): never as the caller, the reader of a view, or the extension's owner.
 //!
@@ -55,15 +55,15 @@ pub(crate) const LOOK: u32 = pg_sys::AccessShareLock;
 /// With which right a table is looked up.
 #[derive(Clone, Copy)]
 pub(crate) enum Right {
-    /// That of its owner, to work on it.
+    /// The owner's right, to work on the table.
     Owner,
-    /// That of its owner or of `pg_stat_scan_tables`, to which PostgreSQL leaves functions that lock and scan the tables of
-    /// other roles: to count rows.
+    /// The right of the owner or of `pg_stat_scan_tables`, to which PostgreSQL leaves functions that lock and scan
+    /// the tables of other roles: to count rows.
     Count,
 }
 
 impl Right {
-    /// Whether the current role has it on the tables of an owner.
+    /// Whether the current role has the right on the tables of an owner.
     fn has_role(self, owner: pg_sys::Oid) -> bool {
         // SAFETY: plain look-ups of roles.
         let has = |role| unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) };

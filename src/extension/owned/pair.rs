@@ -172,7 +172,7 @@ fn check_type(table: &Table, column: &Column, wanted: pg_sys::Oid, name: &str) -
     ))
 }
 
-/// Refuses two columns that a value travels between unless it stays what it is.
+/// Refuses two columns of which one takes the other's values, unless the values stay the same.
 pub(crate) fn check_same_type(
     source: &Table,
     from: &Column,

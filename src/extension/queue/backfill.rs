@@ -1,4 +1,4 @@
-//! What `clip_backfill` needs of the queue, which belongs to the extension's owner.
+//! The part of the queue that `clip_backfill` uses. The queue belongs to the extension's owner.
 
 use std::collections::HashSet;
 
@@ -60,7 +60,7 @@ impl Calls<'_> {
         Ok(())
     }
 
-    /// Deletes what this session wrote down.
+    /// Deletes this session's note.
     pub(crate) fn end(&self) -> Result<(), Error> {
         let statement = sql::end_backfill(&self.extension.schema);
         act_as(self.extension.owner, || self.spi.run(&statement, &[Argument::oid(self.source)]))?;

@@ -1,8 +1,8 @@
-//! Embedding the photos of claimed jobs: reading them, sending them, and writing what comes back.
+//! Embedding the photos of claimed jobs: reading them, sending them, and writing the results.
 //!
-//! Each step has a transaction of its own, and none waits for the embedder. While the embedder has one batch, the next one is
-//! claimed, read and sent behind it, and the one before is written. A step that fails is tried again with one photo at a time:
-//! what is wrong with one decides what becomes of its job, and of no other.
+//! Each step has a transaction of its own, and none waits for the embedder. While the embedder has one batch, the
+//! next one is claimed, read and sent behind it, and the one before is written. A step that fails is tried again
+//! with one photo at a time: an error of one photo decides on its own job, and on no other.
 
 mod aside;
 
@@ -34,8 +34,8 @@ use crate::watch::provenance;
 use crate::watch::target::{Checksum, Known};
 use crate::watch::watched::{LockWait, Watched};
 
-/// What took too long is tried once more with so many photos at a time: many at once may be slow where each is not, and
-/// so may a busy machine. Only then is the table slow.
+/// A batch that took too long is tried once more with so many photos at a time: many at once may be slow where each
+/// is not, and so may a busy machine. Only if that is slow too, the table is slow.
 const PART: usize = 4;
 /// Jobs that other transactions have locked cost the others no more than a look at so many in so long.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
@@ -108,7 +108,8 @@ impl Batches {
         self.settled_at = Some(Instant::now());
     }
 
-    /// Whether another batch may be begun: behind those that the embedder has, unless one of these is alone.
+    /// Whether another batch may be begun: behind the batches that the embedder has, unless one of these is a photo
+    /// alone.
     pub(super) fn has_room(&self) -> bool {
         self.begun.len() < self.lane.batches_at_once() && !self.begun.iter().any(|begun| begun.is_alone)
     }
@@ -141,12 +142,12 @@ impl Batches {
             })
         };
         let mut found = look_up();
-        // It may have been the machine.
+        // The machine may have been slow.
         if found.as_ref().is_err_and(|failure| self.is_slow(failure)) {
             found = look_up();
         }
         let (watched, name, next) = match found {
-            // It has become a table of references, and the jobs a feeder's.
+            // The table has become one of references, whose jobs are a feeder's.
             Ok(Some((source, ..))) if source.is_by_reference => {
                 return self.settle_all(jobs, &finish::LOCKED);
             }
@@ -244,7 +245,7 @@ impl Batches {
         let on_their_way = |checksum| self.begun.iter().any(|other| other.brings(model, checksum));
         let images = begun.take_fresh(kept, on_their_way);
         if !images.is_empty() {
-            // Should the embedder die, it may be because of any of them.
+            // If the embedder dies, any of them may be the reason.
             let mut others: Vec<&mut Begun> =
                 self.begun.iter_mut().filter(|other| !other.fresh.is_empty()).collect();
             begun.is_blameless |= !others.is_empty();
@@ -254,7 +255,7 @@ impl Batches {
         self.stream.send(model.name.clone(), images);
     }
 
-    /// Waits for the first batch that the embedder has, and writes what comes back.
+    /// Waits for the first batch that the embedder has, and writes the results.
     pub(super) fn finish_first(&mut self) {
         let Some(mut begun) = self.begun.pop_front() else {
             return;
@@ -267,7 +268,7 @@ impl Batches {
                 }
                 begun.take_answers(answers);
             }
-            // A photo may have done it. Alone, it counts; beside others, it is not known which.
+            // A photo may be the reason. A photo that was alone has failed; of several, it is not known which.
             Err(error @ (Error::Died | Error::TimedOut(_))) => {
                 if begun.is_blameless || begun.fresh.len() != 1 {
                     return self
@@ -309,7 +310,7 @@ impl Batches {
             if !done.as_ref().is_err_and(|failure| self.is_slow(failure)) {
                 return self.conclude(source, model, finished, done);
             }
-            // The vectors would be lost to the slow lane.
+            // In the slow lane, the photos would be embedded once more.
             self.in_parts.insert(source);
         }
         let mut parts = finished.chunks(PART);
@@ -376,8 +377,8 @@ impl Batches {
     }
 }
 
-/// The model whose vectors the target holds, or else the one that `clip.model` names: what is set for the database can be
-/// read in a transaction only.
+/// The model whose vectors the target holds, or else the one that `clip.model` names. A transaction must be open:
+/// the database's setting is read in it.
 pub(super) fn model_of(spi: &Spi, watched: &Watched) -> Result<String, Error> {
     let pinned = watched.registration.as_ref().and_then(|registration| registration.model.as_deref());
     match pinned.map(name_of) {
@@ -396,7 +397,7 @@ fn report_embedding(photos: usize, table: &str) {
     report(pg_sys::BackendState::STATE_RUNNING, &format!("embedding {photos} photos of {table}"));
 }
 
-/// Says in `pg_stat_activity` what the worker does.
+/// Shows the worker's present work in `pg_stat_activity`.
 pub(super) fn report(state: pg_sys::BackendState::Type, activity: &str) {
     let activity = CString::new(encoding::to_server_lossy(activity)).unwrap_or_default();
     // SAFETY: the server copies the string.

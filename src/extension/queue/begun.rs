@@ -1,4 +1,4 @@
-//! A batch of photos that the embedder has, and what is known of their vectors.
+//! A batch of photos that the embedder has, and the vectors known so far.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -34,17 +34,18 @@ pub(super) struct Begun {
     pub(super) model: Rc<Model>,
     pub(super) found: Vec<Found>,
     vectors: HashMap<Checksum, Result<Known, Failure>>,
-    /// What the embedder was sent, in this order.
+    /// The images that the embedder was sent, in this order.
     pub(super) fresh: Vec<Checksum>,
-    /// Whether it is one photo that is to be embedded without another beside it.
+    /// Whether it is one photo that is to be embedded alone.
     pub(super) is_alone: bool,
-    /// Whether the embedder has had photos of other batches at the same time: should it die, this one need not be why.
+    /// Whether the embedder has had photos of other batches at the same time: if it dies, this batch need not be
+    /// the reason.
     pub(super) is_blameless: bool,
 }
 
-/// A job that nothing came of.
+/// A job without a result.
 pub(super) enum Undone {
-    /// Its turn comes again.
+    /// It gets another turn.
     Again(Job),
     /// The embedder is away, and why.
     Away(Job, Failure),
@@ -61,8 +62,8 @@ impl Begun {
         Begun { model: Rc::clone(model), found, vectors, fresh: Vec::new(), is_alone, is_blameless: false }
     }
 
-    /// Takes the vectors that are `kept`, and returns the images that the embedder is to be sent: those of no known vector, once
-    /// each, unless a batch before brings their vectors.
+    /// Takes the vectors that are `kept`, and returns the images that are to be sent to the embedder: each image
+    /// without a known vector, once, unless a batch before brings its vector.
     pub(super) fn take_fresh(
         &mut self,
         kept: impl Fn(Checksum) -> Option<Vec<f32>>,
@@ -94,7 +95,7 @@ impl Begun {
         self.model.identity == model.identity && self.fresh.contains(&checksum)
     }
 
-    /// Takes what came back for the fresh photos.
+    /// Takes the results of the fresh photos.
     pub(super) fn take_answers(&mut self, answers: Vec<Result<Embedding, Answered>>) {
         for (checksum, answer) in self.fresh.iter().zip(answers) {
             let answer = answer.map_err(Error::from).and_then(|embedding| self.model.vector(embedding));
@@ -124,8 +125,8 @@ impl Begun {
         }
     }
 
-    /// Adds the vectors of the model that the target is being moved to, where there are none yet. `kept` has those that were
-    /// made before.
+    /// Adds the vectors of the model that the target is being moved to, where there are none yet. `kept` returns
+    /// vectors that were made before.
     pub(super) fn add_next(&mut self, kept: impl Fn(&str, Checksum) -> Option<Vec<f32>>) {
         let Some(next) = &self.model.next else {
             return;
@@ -152,7 +153,7 @@ impl Begun {
         }
     }
 
-    /// What came of the photos, and the jobs that nothing came of.
+    /// The photos with their results, and the jobs without one.
     pub(super) fn outcomes(self) -> (Vec<Finished>, Vec<Undone>) {
         let (mut finished, mut undone) = (Vec::new(), Vec::new());
         for Found { job, photo } in self.found {

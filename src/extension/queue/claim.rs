@@ -1,7 +1,7 @@
 //! Taking jobs: owners take turns, and so do the tables of each owner.
 //!
-//! A claim is of one table, so that one that is locked, slow or broken delays no other: it is put aside with a pause of
-//! its own, see [`super::pause`].
+//! A claim is of one table, so that a table that is locked, slow or broken delays no other: the worker puts it
+//! aside with a pause of its own, see [`super::pause`].
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -72,21 +72,21 @@ pub(super) fn waiting(spi: &Spi, extension: &ExtensionSchema, lane: Lane) -> Res
 /// Jobs of one table that the worker has claimed.
 pub(super) struct Claimed {
     pub(super) jobs: Vec<Job>,
-    /// Whether it is one that is to be embedded without another beside it.
+    /// Whether it is one job that is to be embedded alone.
     pub(super) is_alone: bool,
 }
 
-/// What a claim came to.
+/// The result of a claim.
 pub(super) enum Claim {
     Jobs(Claimed),
     /// Other transactions have the jobs locked.
     Locked,
-    /// The next job is to be embedded alone, and the embedder has others.
+    /// The next job is to be embedded alone, and the embedder has other photos.
     Later,
 }
 
-/// Claims the next jobs of a table: one that is to be embedded alone, if that `may_be_alone`, or as many others as the lane takes
-/// at once.
+/// Claims the next jobs of a table: one that is to be embedded alone, if `may_be_alone`, or as many other jobs as
+/// the lane takes at once.
 pub(super) fn claim(
     spi: &Spi,
     extension: &ExtensionSchema,
@@ -122,7 +122,7 @@ pub(super) fn claim(
     })
 }
 
-/// Whose turn it is.
+/// The owner and the tables that had the last turns.
 #[derive(Clone, Default)]
 pub(super) struct Turns {
     owner: u32,
@@ -131,7 +131,7 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// The table that is next among those that are due: of the next owner, its next table.
+    /// The next of the tables that are due: the next table of the next owner.
     pub(super) fn next(&mut self, due: &[&Waiting]) -> Option<pg_sys::Oid> {
         let owner = after(self.owner, due.iter().map(|waiting| waiting.owner.into()))?;
         let of_owner = due.iter().filter(|waiting| u32::from(waiting.owner) == owner);

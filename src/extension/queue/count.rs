@@ -1,4 +1,4 @@
-//! Counting the jobs of a table for those that ask often: exactly up to a bound, and the planner's estimate above it.
+//! Counting the jobs of a table for frequent callers: exactly up to a bound, and the planner's estimate above it.
 
 use pgrx::{IntoDatum, pg_sys};
 
@@ -40,8 +40,8 @@ sql_function! {
     }
 }
 
-/// How many jobs of a table are not dead, and since when the oldest of them waits: of those that were counted, which are those that
-/// are due first.
+/// How many jobs of a table are not dead, and since when the oldest of them waits. Only the jobs that are due first
+/// are counted.
 pub(in crate::queue) fn waiting(
     spi: &Spi,
     extension: &ExtensionSchema,
@@ -64,7 +64,7 @@ fn failed(spi: &Spi, extension: &ExtensionSchema, source: pg_sys::Oid) -> Result
     estimate(spi, extension, source, counted, "dead")
 }
 
-/// What was counted, or more where the count has stopped at its bound.
+/// The count, or an estimate where the count has stopped at its bound.
 fn estimate(
     spi: &Spi,
     extension: &ExtensionSchema,

@@ -1,9 +1,9 @@
 //! The triggers' side of the queue.
 //!
-//! Keys are read as the owner of their table and written as the extension's owner, which owns `clip_queue`: a role that
-//! writes photos needs no right on it, and gains none. A trigger adds jobs and looks for failed ones only: what it
-//! costs does not grow with the queue, nor with the rows that finished jobs left. A job whose photo is gone, or has its
-//! vector, is retired by the worker that claims it.
+//! Keys are read as the owner of their table and written as the extension's owner, which owns `clip_queue`: a role
+//! that writes photos needs no right on it, and gains none. A trigger adds jobs and looks for failed ones only: its
+//! cost does not grow with the queue, nor with the rows that finished jobs left. A job whose photo is gone, or has
+//! its vector, is retired by the worker that claims it.
 
 use pgrx::pg_sys;
 
@@ -70,7 +70,8 @@ impl<'a> Jobs<'a> {
         clear(self.spi, self.extension, self.source)
     }
 
-    /// In the order of the keys, so that two statements on the same photos wait for one another in one order.
+    /// In the order of the keys: two statements on the same photos then lock them in the same order, and cannot
+    /// deadlock.
     fn run(&self, statement: &str, mut keys: Vec<String>) -> Result<(), Error> {
         keys.sort_unstable();
         keys.dedup();

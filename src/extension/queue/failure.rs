@@ -1,4 +1,4 @@
-//! What becomes of a job that failed.
+//! The next state of a job that failed.
 
 use std::collections::HashSet;
 
@@ -15,19 +15,19 @@ use crate::watch::role::act_as;
 /// How a job goes on.
 #[derive(Clone)]
 pub(super) enum Disposition {
-    /// It is done with.
+    /// The job is done.
     Retire,
-    /// It is to be tried again as if it had not been, after this many seconds; alone from now on, or not.
+    /// The job is tried again after this many seconds, and the attempt does not count; from now on alone, or not.
     GiveBack { seconds: f64, alone: bool },
-    /// The same, and its owner is to know why.
+    /// The same, and the job shows its owner why it waits.
     Wait { seconds: f64, failure: Failure },
-    /// The attempt counts. Whether it was the last in any case.
+    /// The attempt counts. `dead` says whether it was the last in any case.
     Fail { failure: Failure, dead: bool },
     /// The worker that had claimed it has ended.
     Recover,
 }
 
-/// Whether an error says that another transaction was in the way, and nothing of a photo.
+/// Whether an error says that another transaction was in the way, and says nothing of a photo.
 pub(super) fn is_passing(code: Code) -> bool {
     matches!(
         code,
@@ -37,7 +37,7 @@ pub(super) fn is_passing(code: Code) -> bool {
     )
 }
 
-/// Whether an error says that the embedder is away, and nothing of a photo.
+/// Whether an error says that the embedder is away, and says nothing of a photo.
 pub(super) fn is_away(code: Code) -> bool {
     matches!(
         code,
@@ -50,7 +50,7 @@ pub(super) fn is_away(code: Code) -> bool {
     )
 }
 
-/// Whether an error says that the table cannot be worked on as it is now, and nothing of a photo.
+/// Whether an error says that the table cannot be worked on as it is now, and says nothing of a photo.
 pub(super) fn is_of_table(code: Code) -> bool {
     matches!(
         code,
@@ -65,8 +65,8 @@ pub(super) fn is_of_table(code: Code) -> bool {
     )
 }
 
-/// Writes the disposition of a job down, unless the job has changed since it was claimed. Returns whether that is done: it is
-/// not while another transaction has the job locked.
+/// Writes the disposition of a job down, unless the job has changed since it was claimed. Returns false while
+/// another transaction has the job locked.
 pub(super) fn try_settle(
     spi: &Spi,
     extension: &ExtensionSchema,
@@ -83,8 +83,8 @@ pub(super) fn try_settle(
     Ok(!has_rows(&sql::exists(&extension.schema))?)
 }
 
-/// Has this transaction hold jobs of one source, and returns which of them it does: not one that has changed, or that
-/// another transaction has locked.
+/// Locks jobs of one source, and returns which of them this transaction then holds: no job that has changed, or
+/// that another transaction has locked.
 pub(super) fn hold_all(
     spi: &Spi,
     extension: &ExtensionSchema,

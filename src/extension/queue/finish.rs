@@ -1,8 +1,8 @@
 //! Writing vectors and retiring their jobs, in one transaction.
 //!
-//! A photo's row is locked before its vector is written, and the vector is written only if the row still is what was
-//! embedded. A row that another transaction has locked is left for later: nothing here waits for a user. So a vector is
-//! always that of the committed bytes, whatever happens beside it.
+//! A photo's row is locked before its vector is written, and the vector is written only if the row still has the
+//! embedded version. A row that another transaction has locked is left for later: nothing here waits for a user. So
+//! a vector is always that of the committed bytes, whatever other transactions do.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use crate::watch::sql;
 use crate::watch::target::{self, Checksum, Known, Row, Target, checksum_of};
 use crate::watch::watched::{LockWait, Watched};
 
-/// A job, and what came of its photo.
+/// A job, and the outcome of its photo.
 #[derive(Clone)]
 pub(super) struct Finished {
     pub(super) job: Job,
@@ -40,13 +40,13 @@ pub(super) enum Outcome {
     /// The photo cannot be embedded, and will not be tried again if `dead`.
     Failed { failure: Failure, dead: bool },
     /// The photo that a feeder was to bring cannot be had or embedded, and will not be tried again if `dead`.
-    /// `checksum` is that of its bytes, where it came to those.
+    /// `checksum` is that of its bytes, where the feeder had them.
     Unfed { reference: String, checksum: Option<Checksum>, failure: Failure, dead: bool },
     /// There is no photo.
     Absent,
 }
 
-/// What became of the jobs.
+/// The settled jobs.
 #[derive(Default)]
 pub(super) struct Done {
     pub(super) settled: usize,
@@ -63,8 +63,8 @@ pub(super) const LOCKED: Disposition = Disposition::GiveBack { seconds: 1.0, alo
 /// A photo that changed meanwhile is embedded again.
 const AGAIN: Disposition = Disposition::GiveBack { seconds: 0.0, alone: false };
 
-/// Writes what is to be written for jobs of one source. `model` is which model made the vectors, as the target's model
-/// column has it, and `next` which one made the second vectors.
+/// Writes the outcomes of one source's jobs. `model` is which model made the vectors, as the target's model column
+/// has it, and `next` which one made the second vectors.
 pub(super) fn finish(
     spi: &Spi,
     extension: &ExtensionSchema,
@@ -79,7 +79,7 @@ pub(super) fn finish(
     let watched = Watched::to_embed(spi, extension, source, LockWait::None)?;
     // A crash loses a vector together with the end of its job.
     spi.run_kept("SET LOCAL synchronous_commit = off", &[])?;
-    // What is deferred would run at the commit, as the worker.
+    // Constraint triggers that are deferred would run at the commit, as the worker.
     spi.run_kept("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
     let table = watched.as_ref().map(|watched| watched.source.table.name.clone()).unwrap_or_default();
     let mut done = Done { table, ..Done::default() };
@@ -87,7 +87,7 @@ pub(super) fn finish(
     let are_held = hold_all(spi, extension, source, &jobs)?;
     let is_held = are_held.iter().copied();
     let (held, unheld): (Vec<_>, Vec<_>) = finished.iter().zip(is_held).partition(|(_, is_held)| *is_held);
-    // They have changed, or are about to. Should nothing come of that, they are there to be tried again.
+    // They have changed, or are about to change. If that change is rolled back, they are there to be tried again.
     done.unheld = unheld.into_iter().map(|(Finished { job, .. }, _)| job.clone()).collect();
     let held: Vec<&Finished> = held.into_iter().map(|(finished, _)| finished).collect();
     let dispositions = match &watched {
@@ -165,7 +165,7 @@ impl<'a> Write<'a> {
             return self.clear(key);
         };
         match outcome {
-            // It came after it was looked for.
+            // The photo came after its row was read.
             Outcome::Absent => Ok(AGAIN),
             // The bytes that failed are in the table no more.
             Outcome::Failed { .. } if self.watched.source.is_by_reference => Ok(AGAIN),
@@ -216,7 +216,7 @@ impl<'a> Write<'a> {
         Ok(row.len() > 0 && self.watched.source.image_in(row, IMAGE)?.is_some())
     }
 
-    /// Whether the photo of a job may be another than the one that its embedding is of.
+    /// Whether the photo of a job may differ from the one that its embedding was made from.
     fn has_changed(&self, job: &Job) -> Result<bool, Error> {
         let statement = super::sql::has_changed(&self.extension.schema);
         Ok(act_as(self.extension.owner, || self.spi.run_kept(&statement, &job.identity()))?.len() > 0)
@@ -258,7 +258,7 @@ impl<'a> Write<'a> {
     }
 }
 
-/// Copies of what the same bytes have already.
+/// Copies of the vectors that the same bytes have already.
 pub(super) fn known(
     spi: &Spi,
     extension: &ExtensionSchema,

@@ -1,8 +1,8 @@
 //! The two lanes of a database's queue, each with a worker of its own.
 //!
-//! A target whose triggers sleep would stop the photos of all others, because a worker can do one thing at a time. So
-//! the prompt lane gives a transaction little time. A table that takes more goes to the slow lane, whose worker waits
-//! longer, and where only slow tables wait for one another.
+//! A target whose triggers sleep would stop the photos of all other tables, because a worker can do one thing at a
+//! time. So the prompt lane gives a transaction little time. A table that takes more goes to the slow lane, whose
+//! worker waits longer, and where only slow tables wait for one another.
 
 use std::time::Duration;
 

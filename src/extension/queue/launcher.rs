@@ -100,7 +100,7 @@ fn launch() -> Result<(), Error> {
     }
 }
 
-/// The workers that this launcher has started, and those that it is to start.
+/// The workers that this launcher has started, and the workers that it is to start.
 #[derive(Default)]
 struct Workers {
     of: HashMap<Place, Worker>,
@@ -149,7 +149,7 @@ impl Workers {
         self.to_visit = databases.iter().copied().collect();
     }
 
-    /// Starts what is due. Returns when there is something to do again.
+    /// Starts the workers that are due. Returns when the next one is.
     fn start_due(&mut self) -> Option<Instant> {
         self.reap();
         let turn = self.visited.and_then(|place| self.of.get(&place)).filter(|worker| worker.is_running());
@@ -272,7 +272,7 @@ impl Worker {
     }
 }
 
-/// The databases that can have a queue: those that take connections and are no templates.
+/// The databases that can have a queue: they take connections and are no templates.
 fn databases() -> Vec<pg_sys::Oid> {
     /// `DATCONNLIMIT_INVALID_DB`: a DROP DATABASE that did not come to its end.
     const INVALID: i32 = -2;

@@ -1,4 +1,4 @@
-//! What the launcher and the queue workers tell each other.
+//! The messages between the launcher and the queue workers.
 
 use pgrx::pg_sys;
 
@@ -11,7 +11,7 @@ pub(super) struct Place {
     pub(super) lane: Lane,
 }
 
-/// What the launcher starts a worker with.
+/// The argument that the launcher starts a worker with.
 #[derive(Clone, Copy)]
 pub(super) struct Start {
     pub(super) place: Place,
@@ -36,7 +36,7 @@ impl Start {
     }
 }
 
-/// What the launcher is woken for.
+/// The reasons to wake the launcher.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Message {
     /// There is work and no worker.

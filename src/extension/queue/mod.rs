@@ -9,7 +9,7 @@
 //! * a photo's row is locked while its vector is written; a row or a table that another transaction has locked is left
 //!   for later, and so is a table that is slow or broken: nothing that a user does holds up the photos of another;
 //! * no transaction waits for the embedder;
-//! * an attempt is committed before the photo is sent, so that one that ends processes counts;
+//! * an attempt is committed before the photo is sent, so that the attempt counts even if the photo ends processes;
 //! * photos are read as the owner of their table, vectors are written as the owner of theirs, in restricted
 //!   operations: the worker itself runs no code of a user's;
 //! * photos of a table of references are left to a feeder, a program outside the server ([`feeding`]);

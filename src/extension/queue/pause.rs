@@ -1,6 +1,7 @@
 //! Tables that the worker leaves alone for a while, and tables that are slow.
 //!
-//! A worker remembers its pauses by itself. What is to outlive it, or to be seen, stands in `clip_queue_pauses`.
+//! A worker remembers its pauses by itself. Pauses that are to outlive it, or to be seen, stand in
+//! `clip_queue_pauses`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ impl Pauses {
         length
     }
 
-    /// Ends what a table is remembered for: it went well.
+    /// Forgets the pauses of a table: it went well.
     pub(super) fn end(&mut self, source: pg_sys::Oid) {
         self.of.remove(&source);
     }

@@ -8,8 +8,8 @@ use crate::spi::{Argument, Spi};
 use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
 
-/// Counts jobs of a source that this session has ended. A row of its own is written last in a transaction: a session that
-/// waits for a user's transaction holds up no other that counts.
+/// Counts jobs of a source that this session has ended. The session writes a row of its own, last in a transaction:
+/// a session that waits for a user's transaction then holds up no other session's count.
 pub(super) fn count(
     spi: &Spi,
     extension: &ExtensionSchema,

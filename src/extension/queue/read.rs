@@ -12,7 +12,7 @@ use crate::watch::sql;
 use crate::watch::target::{Checksum, checksum_of};
 use crate::watch::watched::Watched;
 
-/// A job and what was found under its key.
+/// A job and the row under its key.
 pub(super) struct Found {
     pub(super) job: Job,
     pub(super) photo: Photo,
@@ -33,7 +33,7 @@ pub(super) enum Photo {
     Unread,
 }
 
-/// What a batch holds at most, beside one photo. The worker has two of them at most.
+/// The most bytes of a batch, beside one photo. The worker has two of them at most.
 const BATCH_BYTES: usize = 64 << 20;
 
 /// The columns of [`sql::photo`].

@@ -19,7 +19,7 @@ impl Spent {
         *self.on.entry(source).or_default() += time;
     }
 
-    /// Forgets tables that wait no more. One that is new starts even with the one that has had least.
+    /// Forgets tables that wait no more. A new table starts with the least time that any table has had.
     pub(super) fn follow(&mut self, waiting: &[Waiting]) {
         self.on.retain(|source, _| waiting.iter().any(|waiting| waiting.source == *source));
         let least = self.on.values().min().copied().unwrap_or_default();
@@ -28,7 +28,7 @@ impl Spent {
         }
     }
 
-    /// The table that has had least, among those that are due.
+    /// Of the tables that are due, the one that has had the least time.
     pub(super) fn next(&self, due: &[&Waiting]) -> Option<pg_sys::Oid> {
         let spent = |waiting: &&&Waiting| (self.on.get(&waiting.source), u32::from(waiting.source));
         due.iter().min_by_key(spent).map(|waiting| waiting.source)

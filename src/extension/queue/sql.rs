@@ -19,12 +19,12 @@ pub(super) fn add(schema: &str) -> String {
     add_due(schema, "now()", "CASE WHEN job.dead THEN EXCLUDED.run_at ELSE job.enqueued_at END")
 }
 
-/// As [`add`], before all others: what needs no inference does not wait for what does.
+/// As [`add`], before all others: a job that needs no inference does not wait behind jobs that do.
 pub(super) fn add_first(schema: &str) -> String {
     add_due(schema, "'2000-01-01 00:00:00+00'::timestamptz", "EXCLUDED.run_at")
 }
 
-/// `new` is when a job is due that was not there, `again` when one is that was.
+/// `new` is when a new job is due, `again` when a job is due that was there.
 fn add_due(schema: &str, new: &str, again: &str) -> String {
     format!(
         "INSERT INTO {schema}.clip_queue AS job (source, key, run_at)
@@ -51,8 +51,8 @@ pub(super) fn jobs_of(schema: &str) -> String {
     format!("SELECT key, dead FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2)")
 }
 
-/// Writes down of this session's call of `clip_backfill` on source `$1` how many photos are done, of how many. What
-/// sessions that are gone wrote down is deleted.
+/// Writes down of this session's call of `clip_backfill` on source `$1` how many photos are done, of how many.
+/// Notes of sessions that are gone are deleted.
 pub(super) fn note_backfill(schema: &str) -> String {
     format!(
         "WITH gone AS (
@@ -65,7 +65,7 @@ pub(super) fn note_backfill(schema: &str) -> String {
     )
 }
 
-/// Deletes what this session wrote down of source `$1`.
+/// Deletes this session's note about source `$1`.
 pub(super) fn end_backfill(schema: &str) -> String {
     format!("DELETE FROM {schema}.clip_backfill_notes WHERE source = $1 AND pid = pg_backend_pid()")
 }
@@ -114,8 +114,9 @@ fn not_fed(schema: &str) -> String {
     format!("source NOT IN (SELECT fed.source FROM {schema}.clip_watches AS fed WHERE fed.by_reference)")
 }
 
-/// The sources that have jobs for the worker of a lane, their owners, and in how many seconds the next job of each is due. The index
-/// is asked for one source after the other: what it costs grows with their number, and not with that of the jobs.
+/// The sources that have jobs for the worker of a lane, their owners, and in how many seconds the next job of each
+/// is due. The index is asked for one source after the other: the cost grows with the number of sources, and not
+/// with the number of jobs.
 pub(super) fn waiting(schema: &str, lane: Lane) -> String {
     let condition = lane.condition();
     let not_fed = not_fed(schema);
@@ -232,16 +233,16 @@ pub(super) fn hold(schema: &str) -> String {
     )
 }
 
-/// A row where the photo of the job of source `$1`, key `$2` and generation `$3` may be another than the one that its embedding
-/// is of.
+/// A row where the photo of the job of source `$1`, key `$2` and generation `$3` may differ from the one that its
+/// embedding was made from.
 pub(super) fn has_changed(schema: &str) -> String {
     format!(
         "SELECT FROM {schema}.clip_queue WHERE source = $1 AND key = $2 AND generation = $3::xid8 AND changed"
     )
 }
 
-/// Locks jobs of source `$1`, those that have one of the keys `$2` and one of the generations `$3`, unless another session has
-/// the lock. Returns their keys and generations: which of them belong together is for the caller to compare.
+/// Locks the jobs of source `$1` that have one of the keys `$2` and one of the generations `$3`, unless another
+/// session has the lock. Returns their keys and generations: the caller compares which of them belong together.
 pub(super) fn hold_all(schema: &str) -> String {
     format!(
         "SELECT key, generation FROM {schema}.clip_queue
@@ -250,7 +251,7 @@ pub(super) fn hold_all(schema: &str) -> String {
     )
 }
 
-/// Deletes jobs of source `$1` that this transaction holds: those of the keys `$2`, whose generations are `$3`.
+/// Deletes jobs of source `$1` that this transaction holds, with the keys `$2` and the generations `$3`.
 pub(super) fn retire_all(schema: &str) -> String {
     format!(
         "DELETE FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2) AND generation = ANY ($3::xid8[])"
@@ -298,8 +299,8 @@ pub(super) fn fail(schema: &str) -> String {
     )
 }
 
-/// Brings what this session has ended of source `$1` up to date, with `$2` jobs that it has ended now: the rate follows that of
-/// the last half minute, and begins anew after a pause. No row where the session has not counted yet.
+/// Adds `$2` jobs to the count of jobs of source `$1` that this session has ended: the rate follows the last half
+/// minute, and begins anew after a pause. No row where the session has not counted yet.
 pub(super) fn count_ended(schema: &str) -> String {
     format!(
         "UPDATE {schema}.clip_queue_rates AS known SET counted_at = clock_timestamp(), rate = (
@@ -311,7 +312,7 @@ pub(super) fn count_ended(schema: &str) -> String {
     )
 }
 
-/// Begins to count what this session ends of source `$1`.
+/// Begins to count the jobs of source `$1` that this session ends.
 pub(super) fn begin_to_count(schema: &str) -> String {
     format!(
         "INSERT INTO {schema}.clip_queue_rates (source, pid, counted_at)
@@ -319,7 +320,7 @@ pub(super) fn begin_to_count(schema: &str) -> String {
     )
 }
 
-/// Deletes what sessions have counted that are gone, or have done nothing for long.
+/// Deletes the counts of sessions that are gone, or have done nothing for long.
 pub(super) fn forget_rates(schema: &str) -> String {
     format!(
         "DELETE FROM {schema}.clip_queue_rates WHERE (source, pid) IN (

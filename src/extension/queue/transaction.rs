@@ -16,11 +16,12 @@ use crate::timeout::{
     enable_timeout_every,
 };
 
-/// What is not on a user's table takes no time; this is for a machine that is very busy.
+/// For transactions that touch no table of a user's. They take no time; this is for a machine that is very busy.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
 /// Code of a user can catch a cancel and go on. The process ends so much later …
 const GRACE: Duration = Duration::from_millis(250);
-/// … or so often as long again, where the cancel has not reached the code yet: a machine that stood still let both pass.
+/// … or after so many more such times, where the cancel has not reached the code yet: while a machine stands still,
+/// both times pass.
 const GRACES: u32 = 20;
 
 static MARK: OnceLock<CString> = OnceLock::new();
@@ -47,7 +48,8 @@ pub(super) fn forget_the_slow_end(path: &str) {
 
 /// The timeout that ends the process.
 fn end_of_process() -> c_int {
-    /// As SIGTERM does it: the next check for interrupts is the last. The mark is for the process after this one.
+    /// Ends the process as SIGTERM does, at its next check for interrupts. The mark is for the process after this
+    /// one.
     unsafe extern "C-unwind" fn end() {
         // SAFETY: a plain read of this process's flag.
         let is_on_its_way = unsafe { pg_sys::QueryCancelPending } != 0;
@@ -142,12 +144,12 @@ pub(super) fn transaction<R>(
     }
 }
 
-/// What an error says. Its letters are converted by a conversion that the catalogs name.
+/// The error's text. Its letters are converted by a conversion that the catalogs name.
 fn failure_of(caught: &Caught) -> Failure {
     if !caught.has_letters() {
         return caught.failure();
     }
-    // SAFETY: no transaction is open; what it does raises no error.
+    // SAFETY: no transaction is open; nothing in it raises an error.
     unsafe { pg_sys::StartTransactionCommand() };
     let failure = caught.failure();
     // SAFETY: the transaction from above.

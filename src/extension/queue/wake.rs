@@ -21,7 +21,7 @@ use crate::notice;
 thread_local! {
     /// Whether the current transaction has put jobs into the queue.
     static ENQUEUED: Cell<bool> = const { Cell::new(false) };
-    /// What the worker is sent when it commits.
+    /// The message that the worker gets at the commit.
     static MESSAGE: Cell<&'static [u8]> = const { Cell::new(NEW) };
 }
 

@@ -43,7 +43,7 @@ impl WakeupSocket {
         }
     }
 
-    /// Removes the name. From here on sending fails; what was sent before is still to be read.
+    /// Removes the name. From here on sending fails; messages sent before are still to be read.
     pub(super) fn unlink(&self) {
         let _ = fs::remove_file(&self.path);
     }

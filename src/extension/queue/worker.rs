@@ -126,7 +126,7 @@ struct Worker {
     has_woken_other: bool,
 }
 
-/// What a look at the queue found.
+/// The result of a look at the queue.
 enum Look {
     Jobs(Claimed),
     /// A job that is to be embedded alone, once the embedder has no other.
@@ -247,7 +247,7 @@ impl Worker {
                     Claim::Jobs(jobs) => claimed = Some(jobs),
                     Claim::Locked => locked.push(source),
                     Claim::Later => {
-                        // It is this table's turn still when the embedder is free.
+                        // The table keeps its turn until the embedder is free.
                         *turns = before;
                         return Ok(Err(Look::Later));
                     }
@@ -294,8 +294,8 @@ impl Worker {
     }
 }
 
-/// Ends the worker if another session waits to drop, rename or copy its database: that session holds a lock that tells,
-/// and waits 5 seconds for other connections to end. The launcher starts it again.
+/// Ends the worker if another session waits to drop, rename or copy its database: that session holds a lock by
+/// which the worker notices, and waits 5 seconds for other connections to end. The launcher starts it again.
 fn leave_if_wanted() {
     // SAFETY: no transaction is open while this worker waits; the end of this one releases the lock.
     let free = unsafe {

@@ -1,4 +1,4 @@
-//! Where the embedder listens: what its clients and its supervisor both know of the socket.
+//! The embedder's socket, as its clients and its supervisor know it.
 
 mod arrival;
 mod descriptor;

@@ -13,7 +13,7 @@ pub(crate) const STAGED_SOCKET: &str = "pg_stat_tmp/pg_clip.sock.new";
 /// Locked by the running supervisor.
 pub(crate) const LOCK: &str = "pg_stat_tmp/pg_clip.lock";
 
-/// When a supervisor was last asked for.
+/// When a backend last asked for a supervisor.
 pub(crate) const ASKED: &str = "pg_stat_tmp/pg_clip.asked";
 
 /// The directory of all of them.

@@ -3,8 +3,8 @@
 use super::kept_plans::KeptPlan;
 use crate::nested_settings::NestedSettings;
 
-/// Settings under which a statement is planned with an index where there is one that serves. Where there is none, PostgreSQL
-/// before 18 takes the plan for so costly that it would compile it.
+/// Settings under which a statement is planned with an index, if one serves. If none does, PostgreSQL before 18
+/// takes the plan for so costly that it would compile it.
 pub(super) fn by_index() -> NestedSettings {
     let settings = NestedSettings::begin();
     settings.set(c"enable_seqscan", c"off");

@@ -16,7 +16,7 @@ use pgrx::pg_sys;
 use super::{Analyzed, text_of};
 use crate::error::Error;
 
-/// What tells two plans apart.
+/// The key under which a plan is kept.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Statement {
     pub(crate) text: String,
@@ -101,7 +101,7 @@ pub(crate) fn plan_of(statement: Statement) -> Result<Rc<KeptPlan>, Error> {
         return Ok(plan);
     }
     let plan = Rc::new(prepare(&statement)?);
-    // What goes is freed outside of the borrow.
+    // The plan that has to go is freed outside of the borrow.
     let gone = KEPT.with_borrow_mut(|kept| kept.add(statement, &plan));
     drop(gone);
     Ok(plan)

@@ -3,8 +3,8 @@
 //! PostgreSQL's own interface and not pgrx's wrapper, which has no transition tables and keeps every fetched row until
 //! the end: a COPY of ten thousand photos must not be held in memory.
 //!
-//! Always true: a value leaves a row through an accessor that names its type, and that type is compared with the one
-//! that the row has. What a statement says of a type is never taken on trust, because tables change.
+//! Always true: a value leaves a row through an accessor that names its type, and that type is compared with the
+//! one that the row has. No code trusts a statement's word for a type, because tables change.
 
 mod analysis;
 mod argument;
@@ -88,7 +88,7 @@ impl Spi {
         self.run(sql, arguments)
     }
 
-    /// Runs a query on what is committed by now, also in a transaction that keeps its snapshot.
+    /// Runs a query on the rows committed by now, also in a transaction that keeps its snapshot.
     pub(crate) fn run_now(&self, sql: &str, arguments: &[Argument]) -> Result<Rows<'_>, Error> {
         // SAFETY: the snapshot is pushed and popped here; an error pops it with its transaction.
         unsafe {
@@ -133,7 +133,8 @@ impl Spi {
         Ok(Rows::take())
     }
 
-    /// Prepares an INSERT of values that is to be run many times. This backend keeps its plan, which is one whatever they are.
+    /// Prepares an INSERT of values that is to be run many times. This backend keeps its plan, which is the same
+    /// for all values.
     pub(crate) fn prepare_insert(&self, sql: &str, types: &[pg_sys::Oid]) -> Result<Plan<'_>, Error> {
         self.prepare_with(sql, types, Planning::Once)
     }
@@ -156,8 +157,8 @@ impl Spi {
         Ok(Plan::of(plan, types.len(), planning))
     }
 
-    /// As [`Spi::open`], of a query whose plan is kept: one that reads a transition table of the trigger that runs on this
-    /// table, and nothing else. How to do that does not depend on how many rows there are.
+    /// As [`Spi::open`], of a query whose plan is kept: one that reads a transition table of the trigger that runs
+    /// on this table, and nothing else. The plan does not depend on the number of rows.
     pub(crate) fn open_kept(&self, sql: &str, trigger_on: pg_sys::Oid) -> Result<Cursor<'_>, Error> {
         let statement = Statement {
             text: sql.to_owned(),
@@ -223,8 +224,8 @@ impl Drop for Spi {
 pub(crate) struct Transition {
     /// The table that the trigger is on.
     pub(crate) on: pg_sys::Oid,
-    /// Whether they have so few rows that each way to join them is good. Only then is a plan kept: it is made for as many rows as
-    /// there are.
+    /// Whether they have so few rows that each way to join them is good. Only then is a plan kept, because it is
+    /// made for the present number of rows.
     pub(crate) are_few: bool,
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Rows<'spi> {
 }
 
 impl Rows<'_> {
-    /// Takes over what the statement that ran last returned.
+    /// Takes over the result of the statement that ran last.
     pub(super) fn take<'spi>() -> Rows<'spi> {
         // SAFETY: SPI set both for the statement that was run last; from here on the table is ours to free.
         unsafe {

@@ -1,4 +1,4 @@
-//! What SPI answers.
+//! The answers of SPI.
 
 use crate::error::Error;
 

@@ -1,4 +1,4 @@
-//! What a column of a row is read as.
+//! The Rust types that columns are read as.
 
 use std::marker::PhantomData;
 

@@ -1,9 +1,10 @@
 //! The supervisor's child: the guardian, which has the embedder as its own child.
 //!
-//! One socket pair ties them together. What guardian and embedder write to their end, as stderr, comes out at ours
-//! and goes to the server log. When we end, however, the guardian reads end-of-file and takes the embedder with it;
-//! when they end, we do. Nothing else of PostgreSQL's is inherited: no descriptor, no signal disposition or mask, no
-//! environment, no out-of-memory score; the guardian leaves the process group.
+//! One socket pair ties them together. Guardian and embedder write to their end, as stderr; the supervisor reads it
+//! from its own end and writes it to the server log. When the supervisor ends, in any way, the guardian reads
+//! end-of-file and ends the embedder; when guardian and embedder end, the supervisor reads end-of-file. Nothing
+//! else of PostgreSQL's is inherited: no descriptor, no signal disposition or mask, no environment, no
+//! out-of-memory score; the guardian leaves the process group.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
@@ -19,7 +20,7 @@ use pg_clip_wire::LogLines;
 
 use crate::error::Error;
 
-/// What the embedder is started with. Two that are equal need no restart.
+/// The settings that the embedder is started with. Two that are equal need no restart.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Launch {
     pub(super) program: PathBuf,
@@ -31,7 +32,7 @@ pub(super) struct Child {
     process: Process,
     log: UnixStream,
     lines: LogLines,
-    /// What has come since `minute` began, in bytes.
+    /// The bytes that have come since `minute` began.
     written: usize,
     minute: Instant,
 }
@@ -46,7 +47,7 @@ impl Child {
     /// Starts the guardian, with the listening socket as its stdin.
     pub(super) fn start(launch: &Launch, restarts: u32, listener: &UnixListener) -> Result<Child, Error> {
         let failed = |cause: io::Error| Error::system("start the embedder", cause);
-        // exec reports a missing program after the fork; this names it before.
+        // exec reports a missing program after the fork; this check names it before.
         fs::metadata(&launch.program).map_err(failed)?;
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
@@ -84,7 +85,8 @@ impl Child {
         self.log.as_fd()
     }
 
-    /// Lines that came since the last call, without waiting; where more is to be read, the descriptor stays readable.
+    /// The lines that came since the last call, without waiting; where more is to be read, the descriptor stays
+    /// readable.
     pub(super) fn lines(&mut self) -> Vec<String> {
         if self.minute.elapsed() >= Duration::from_secs(60) {
             (self.written, self.minute) = (0, Instant::now());
@@ -106,7 +108,7 @@ impl Child {
         lines
     }
 
-    /// Whether it writes more to the log than anything that works.
+    /// Whether the embedder writes more to the log than one that works.
     pub(super) fn floods_the_log(&self) -> bool {
         self.written > MOST_A_MINUTE
     }

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixListener;
 use crate::error::Error;
 use crate::socket::{SOCKET, STAGED_SOCKET, wake_all};
 
-/// Listens, and only then shows the socket under its name, and wakes the backends that wait for it: a backend that sees
-/// it can connect. What a supervisor before this one left behind is replaced.
+/// Listens, and only then shows the socket under its name and wakes the backends that wait for it: a backend that
+/// sees it can connect. The socket of an earlier supervisor is replaced.
 pub(super) fn listen() -> Result<UnixListener, Error> {
     let _ = fs::remove_file(STAGED_SOCKET);
     // The server's umask leaves the socket to its user alone.

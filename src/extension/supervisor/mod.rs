@@ -6,8 +6,8 @@
 //! waits in the backlog and never sees a refused connection.
 //!
 //! There is one in a cluster: the one that holds the lock on [`crate::socket::LOCK`]. A second one, started by a
-//! backend in a race, leaves with status 0 and is not started again. Of many backends that find none at once, one has it
-//! started.
+//! backend in a race, leaves with status 0 and is not started again. Where many backends find none at once, one of
+//! them has it started.
 
 mod child;
 mod listener;
@@ -41,7 +41,8 @@ pub(crate) fn ensure_running() -> Result<(), Error> {
     Err(Error::NoWorkerSlot("supervisor"))
 }
 
-/// A second later: the postmaster's own pause, so that a supervisor that cannot live does not spin.
+/// A second later, which is the postmaster's own pause: a supervisor that cannot live must not be started without
+/// end.
 const RESTART_SECONDS: i32 = 1;
 
 fn registration() -> pg_sys::BackgroundWorker {

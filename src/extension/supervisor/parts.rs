@@ -31,7 +31,7 @@ pub(super) fn models_directory() -> PathBuf {
     })
 }
 
-/// The folder beside the library, and those of the server that have its name.
+/// The name of the folder beside the library, and of the server's folders for pg_clip.
 const FOLDER: &str = "pg_clip";
 
 fn chosen(setting: String) -> Option<PathBuf> {

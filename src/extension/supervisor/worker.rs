@@ -30,8 +30,8 @@ pub(crate) extern "C-unwind" fn clip_supervisor_main(_argument: pg_sys::Datum) {
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Of an embedder that loads no model: each of its starts may cost as much as a load.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Of one that died after it had loaded a model. A photo that ends the embedder, sent again and again, must not keep all others
-/// from being embedded for longer.
+/// Of one that died after it had loaded a model. A photo that ends the embedder, sent again and again, must not
+/// keep all other photos waiting for longer.
 const LONGEST_PAUSE_OF_WORKING: Duration = Duration::from_secs(2);
 /// An embedder that lived this long died of something new: it is started again at once.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
@@ -68,8 +68,8 @@ fn supervise() -> Result<(), Error> {
         pause = cmp::min(pause, longest);
         let next = Instant::now() + pause;
         pause *= 2;
-        // No process writes to this socket: the latch and the time end the wait. The listener would not do: a
-        // connection that comes in makes it readable, and no embedder accepts it.
+        // No process writes to this socket: the latch and the time end the wait. A wait on the listener would end
+        // at once: a connection that comes in makes it readable, and no embedder accepts it.
         let (silent, _other_end) = std::os::unix::net::UnixStream::pair()
             .map_err(|cause| Error::system("make a socket to wait on", cause))?;
         while wait(silent.as_fd(), Interest::Readable, Some(next)) {
@@ -111,7 +111,7 @@ fn watch(mut child: Child, launch: &mut Launch) -> End {
             child.stop();
             return End::SettingChanged;
         }
-        // Without a deadline it ends by what is written, by the guardian's end, or by the latch.
+        // Without a deadline, a line of the log, the guardian's end or the latch ends the wait.
         wait(child.descriptor(), Interest::Readable, None);
     }
 }

@@ -1,13 +1,14 @@
 //! Rows that logical replication applies to a watched table.
 //!
-//! PostgreSQL fires no statement trigger for a row that it applies, and of the row triggers those alone that are enabled
-//! for it. A table that is watched with `replicated` has such a trigger, and one for TRUNCATE. They write jobs and touch no
-//! row of the target, for two reasons. What is wrong with the target must not stop the subscription, for as long as it is
-//! stopped the publisher keeps its WAL. And what an apply worker writes counts as written by the publisher: a subscription
-//! with `origin = none`, by which the vectors go back, would leave it out. The queue worker writes and deletes vectors.
+//! PostgreSQL fires no statement trigger for a row that it applies, and only the row triggers that are enabled for
+//! it. A table that is watched with `replicated` has such a trigger, and one for TRUNCATE. They write jobs and
+//! touch no row of the target, for two reasons. An error of the target must not stop the subscription, for as long
+//! as it is stopped the publisher keeps its WAL. And an apply worker's rows count as written by the publisher: a
+//! subscription with `origin = none`, by which the vectors go back, would leave it out. The queue worker writes and
+//! deletes vectors.
 //!
-//! A TRUNCATE names no key: only the target knows which vectors it has left. Where the target cannot be read, they stay, and a
-//! WARNING says what finds them later.
+//! A TRUNCATE names no key: only the target knows which vectors it has left. Where the target cannot be read, they
+//! stay, and a WARNING names the call that finds them later.
 
 use std::ffi::CString;
 
@@ -33,7 +34,8 @@ use crate::varlena;
 /// The argument of the triggers.
 pub(crate) const ARGUMENT: &str = "applied";
 
-/// Writes the jobs of what fired a trigger of this module's. Returns false for any other trigger.
+/// Writes the jobs for the row or the TRUNCATE that fired a trigger of this module's. Returns false for any other
+/// trigger.
 ///
 /// # Safety
 /// `data` is that of the running trigger, and `function` its function.
@@ -126,12 +128,12 @@ fn tell_of_left(table: &str, failure: &Failure) {
     notice::tell(PgLogLevel::WARNING, &message, Some(&hint));
 }
 
-/// The keys that a row was and is known by, printed.
+/// The keys of a row before and after a change, printed.
 #[derive(Default)]
 struct Touched {
-    /// Whose vector goes, or is known already.
+    /// Keys whose vector goes, or is known already.
     first: Vec<String>,
-    /// Whose photo is to be embedded.
+    /// Keys whose photo is to be embedded.
     in_turn: Vec<String>,
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Deferrable {
     shared: Option<String>,
 }
 
-/// The constraints of a target, by what fires them.
+/// The constraints of a target, by the statements that fire them.
 #[derive(Default)]
 pub(super) struct Constraints {
     /// INSERT or UPDATE.
@@ -65,7 +65,7 @@ impl Deferrable {
     }
 }
 
-/// The deferrable constraints of table `$1` that INSERT or UPDATE fires, those among them that are INITIALLY DEFERRED,
+/// The deferrable constraints of table `$1` that INSERT or UPDATE fires, the INITIALLY DEFERRED ones among them,
 /// and the same of DELETE. The bits of `tgtype` are those of `catalog/pg_trigger.h`.
 const DEFERRABLE: &str = "
     WITH fired AS (

@@ -15,7 +15,7 @@ use crate::extensions::Extension;
 use crate::subscriptions::is_subscribed;
 use crate::version::VERSION;
 
-/// The extension's schema and owner, and pgvector's types, whatever a search_path says.
+/// The extension's schema and owner, and pgvector's types, found without a search_path.
 #[derive(Clone)]
 pub(crate) struct ExtensionSchema {
     /// The extension.
@@ -25,7 +25,7 @@ pub(crate) struct ExtensionSchema {
     /// The owner of the extension's tables.
     pub(crate) owner: pg_sys::Oid,
     pub(crate) vector_type: pg_sys::Oid,
-    /// Nothing that is a type, before pgvector 0.7.
+    /// The number of no type before pgvector 0.7.
     pub(crate) halfvec_type: pg_sys::Oid,
     /// The table `clip_watches`.
     pub(crate) watches: pg_sys::Oid,
@@ -33,7 +33,7 @@ pub(crate) struct ExtensionSchema {
     pub(crate) queue: pg_sys::Oid,
 }
 
-/// What a database has of the extension.
+/// The extension as a database has it.
 pub(crate) enum Installed {
     /// The extension of this library.
     Here(ExtensionSchema),

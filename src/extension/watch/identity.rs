@@ -1,11 +1,11 @@
-//! What a model column says of the model that made a vector.
+//! The text in a model column: the model that made a vector.
 
 use std::fmt::Write;
 
 use pg_clip_wire::Fingerprint;
 
-/// What the model column says: the name, by which the model can be called, and the start of the fingerprint, which
-/// tells two models of one name apart.
+/// The text of the model column: the name, by which the model can be called, and the start of the fingerprint, by
+/// which two models of one name differ.
 pub(crate) fn identity(model: &str, fingerprint: &Fingerprint) -> String {
     const SHOWN: usize = 6;
     fingerprint[..SHOWN].iter().fold(format!("{model}@"), |mut identity, byte| {

@@ -1,7 +1,7 @@
-//! Keys of photos, whatever their type.
+//! Keys of photos, of any type.
 //!
-//! Keys are compared by their type's default equality operator and never by their text. Their text is what a job names
-//! a photo by: it is printed under settings that no session chooses, and can be read again under any.
+//! Keys are compared by their type's default equality operator and never by their text. A job names a photo by the
+//! key's text, which is printed under fixed settings and can be read again under any.
 
 use std::ffi::{CString, c_int};
 
@@ -85,7 +85,7 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
-        // After an ERROR the memory context is gone with what was in it.
+        // After an ERROR the memory context is gone with all that was in it.
         if !self.by_value && !std::thread::panicking() {
             // SAFETY: a value that was allocated for this key, and is freed nowhere else.
             unsafe { pg_sys::pfree(self.datum.cast_mut_ptr()) };

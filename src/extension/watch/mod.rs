@@ -1,9 +1,9 @@
 //! The trigger function that keeps the embeddings of a watched table.
 //!
-//! It runs once for each statement, on the statement's transition tables, so that a COPY or a multi-row INSERT reaches
-//! the embedder in batches. Always true at its end, in sync mode: the target has a row for each photo that the
-//! statement wrote, made from its bytes, and none for a photo that it took away. All of it happens in the caller's
-//! transaction: what is rolled back was never there.
+//! It runs once for each statement, on the statement's transition tables, so that a COPY or a multi-row INSERT
+//! reaches the embedder in batches. Always true at its end, in sync mode: the target has a row for each photo that
+//! the statement wrote, made from its bytes, and none for a photo that it took away. All of it happens in the
+//! caller's transaction, and is rolled back with it.
 //!
 //! Rows are read and written as the owner of both tables, in a restricted operation with a search_path of its own: the
 //! caller needs no right on the target, and gains none; see [`role`].
@@ -116,7 +116,7 @@ impl Firing {
         unsafe { self.transition_table((*(*self.data).tg_trigger).tgoldtable, "OLD TABLE") }
     }
 
-    /// What plans on the statement's rows depend on.
+    /// The transition tables that plans on the statement's rows depend on.
     fn transition(&self) -> Transition {
         /// So many rows can be joined in any way.
         const FEW: i64 = 32;
@@ -129,8 +129,9 @@ impl Firing {
         Transition { on: self.table, are_few }
     }
 
-    /// Whether an UPDATE can have changed what is watched. A statement that names other columns only leaves the others as
-    /// they were, unless a trigger changes rows on their way into the table, or into one of its partitions.
+    /// Whether an UPDATE can have changed a watched column. A statement that names other columns only leaves the
+    /// others as they were, unless a trigger changes rows on their way into the table, or into one of its
+    /// partitions.
     fn can_have_changed(&self, watched: &Watched) -> bool {
         // SAFETY: the trigger is the running one, and so is its table, whose triggers PostgreSQL keeps for the statement.
         unsafe {
@@ -174,7 +175,7 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
         registration.map_or(Mode::Sync, |registration| registration.mode)
     });
     if firing.event == Event::Insert && mode != Some(Mode::Sync) {
-        // Without a look at the target: a photo is stored, whatever its state is.
+        // The INSERT does not look at the target: it stores a photo whatever the target's state is.
         return match mode {
             Some(_) => source.read(|| {
                 let keys = inserted_keys(&spi, &source, firing)?;
@@ -194,7 +195,7 @@ fn fill(firing: &Firing, function: pg_sys::Oid) -> Result<(), Error> {
         Event::Update => updated(&spi, &extension, &watched, mode, firing),
         Event::Delete => {
             let keys = sql::all_keys(&watched.source, &firing.old_rows()?);
-            // A MERGE that also deletes: what has moved is among its rows, and its vector is to be copied first.
+            // A MERGE that also deletes: a moved photo is among its rows, and its vector is to be copied first.
             follow_moves(&spi, &extension, &watched, mode, firing, None)?;
             remove_gone(&spi, &extension, &watched, mode, &keys, firing.transition())
         }
@@ -212,8 +213,8 @@ fn inserted_keys<'a>(spi: &'a Spi, source: &Source, firing: &Firing) -> Result<C
     spi.open_kept(&sql::inserted_keys(source, &firing.new_rows()?), firing.table)
 }
 
-/// `mode` is nothing where photos are not to be embedded. What is copied to a key that is new comes before what is
-/// deleted under the old one.
+/// `mode` is nothing where photos are not to be embedded. Vectors are copied to new keys before they are deleted
+/// under old ones.
 fn updated(
     spi: &Spi,
     extension: &ExtensionSchema,
@@ -282,8 +283,8 @@ fn updated(
     remove_gone(spi, extension, watched, mode, &sql::left_keys(&watched.source, &new, &old), transition)
 }
 
-/// Does for the rows that a MERGE moved between partitions what [`updated`] does for the rows that it is shown. Those of an
-/// UPDATE are among these, `updated`.
+/// Does for the rows that a MERGE moved between partitions the same as [`updated`] for the rows that it is shown.
+/// An UPDATE is shown its moved rows too, among `updated`: then nothing is left to do.
 fn follow_moves(
     spi: &Spi,
     extension: &ExtensionSchema,
@@ -309,7 +310,7 @@ fn follow_moves(
     };
     let jobs = Jobs::of(spi, extension, &watched.source);
     jobs.forget_failed([printed(&moved.to), printed(&moved.from)].concat())?;
-    // What is copied to a key that is new comes before what is deleted under the old one.
+    // Vectors are copied to new keys before they are deleted under old ones.
     for keys in [moved.to, moved.from] {
         if mode == Some(Mode::Sync) {
             let mut photos = Photos::new(spi, extension, watched)?;
@@ -338,8 +339,8 @@ pub(crate) fn delete_all_gone(spi: &Spi, watched: &Watched) -> Result<(), Error>
     target::delete_all_gone(spi, watched)
 }
 
-/// Removes what is left of photos under these keys that are gone. Where a deferred constraint let two photos have one
-/// key, the one that is left gets its own embedding.
+/// Removes the embeddings under these keys whose photos are gone. Where a deferred constraint let two photos have
+/// one key, the one that is left gets its own embedding.
 fn remove_gone(
     spi: &Spi,
     extension: &ExtensionSchema,

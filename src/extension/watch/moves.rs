@@ -1,11 +1,12 @@
 //! Rows that a MERGE moves from one partition to another.
 //!
-//! PostgreSQL shows the triggers of a MERGE neither the old nor the new row of such a move. So a partition has two triggers
-//! for each row besides. The one AFTER DELETE tells by the old row that it was moved and not deleted. The one AFTER INSERT
-//! is fired for the new row next: from a move on, it notes whatever comes. A key that is noted may have been touched, no
-//! more: the trigger of the statement looks at its photo, as at those of the keys that it is shown.
+//! PostgreSQL shows the triggers of a MERGE neither the old nor the new row of such a move. So a partition has two
+//! triggers for each row besides. The one AFTER DELETE tells by the old row that it was moved and not deleted. The
+//! one AFTER INSERT is fired for the new row next: from a move on, it notes each key. A key that is noted may have
+//! been touched, no more: the trigger of the statement looks at its photo, as at those of the keys that it is
+//! shown.
 //!
-//! Nothing is looked up for a row, and no code of a user's runs. What is noted outlives no transaction; a statement that
+//! Nothing is looked up for a row, and no code of a user's runs. The notes outlive no transaction; a statement that
 //! failed leaves keys to the next one, where they do no harm.
 
 use std::cell::RefCell;
@@ -147,7 +148,8 @@ unsafe fn key_in(
     }
 }
 
-/// Takes what was noted of the partitions of a table, for the trigger of the statement that may have moved their rows.
+/// Takes the keys that the triggers of a table's partitions noted, for the trigger of the statement that may have
+/// moved their rows.
 pub(super) fn taken(table: pg_sys::Oid, key_type: &KeyType) -> Moved {
     let noted = NOTED.with_borrow_mut(|noted| if noted.is_of_now() { noted.take(table) } else { Vec::new() });
     let mut moved = Moved::default();
@@ -162,7 +164,7 @@ pub(super) fn taken(table: pg_sys::Oid, key_type: &KeyType) -> Moved {
 }
 
 impl Noted {
-    /// Whether there is anything that was noted in this transaction.
+    /// Whether keys were noted in this transaction.
     fn is_of_now(&self) -> bool {
         !self.keys.is_empty() && self.since == now()
     }

@@ -1,7 +1,8 @@
 //! The model that a target is being moved to, and the vectors that it makes.
 //!
-//! A migration ([`crate::migration`]) gives the rows a second vector. Whatever writes the vector of a photo writes that
-//! one too, of the same bytes. So the rows without a second vector grow fewer, however fast others write.
+//! A migration ([`crate::migration`]) gives the rows a second vector. Code that writes the vector of a photo writes
+//! that one too, of the same bytes. So the rows without a second vector grow fewer, however fast other sessions
+//! write.
 
 use pg_clip_wire::Priority;
 use pgrx::pg_sys;
@@ -27,7 +28,7 @@ pub(crate) struct Next {
 }
 
 impl Next {
-    /// What the trigger of a target says.
+    /// The new model that the trigger of a target names.
     pub(crate) fn of(
         spi: &Spi,
         extension: &ExtensionSchema,
@@ -53,8 +54,8 @@ impl Next {
         if takes_vectors { Next::of(spi, extension, target.oid) } else { Ok(None) }
     }
 
-    /// The second vectors of images. None where an image has none: the migration looks for the rows without one, and
-    /// says why. What others write must not fail because of a model that they do not use yet.
+    /// The second vectors of images. None where an image has none: the migration looks for the rows without one,
+    /// and says why. A user's write must not fail because of a model that is not in use yet.
     pub(crate) fn embed(&self, images: &[&[u8]], priority: Priority) -> Vec<Option<Vec<f32>>> {
         let inputs: Vec<Input> = images.iter().map(|image| Input::Image(image)).collect();
         match client::embed(&self.model, &inputs, priority) {

@@ -1,7 +1,7 @@
 //! The photos that a statement wrote.
 //!
-//! A transition table tells which keys a statement touched. What is embedded is the row as it is when it is read, in the
-//! same transaction: another trigger, or another part of the statement, may have changed it since.
+//! A transition table tells which keys a statement touched. The photo is read from its row in the same transaction:
+//! another trigger, or another part of the statement, may have changed it since.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::spi::{Cursor, Plan, Rows, Spi, Transition};
 use crate::varlena::Bytes;
 
-/// What a statement did under a key that it left.
+/// The change of a photo under a key that a statement left.
 pub(super) struct Change {
     pub(super) key: Key,
     /// Whether there is an image, of other bytes than before.
@@ -88,7 +88,7 @@ fn key_of(row: &Rows, source: &Source) -> Result<Option<Key>, Error> {
 
 /// A batch is sent at this many photos …
 const BATCH_PHOTOS: usize = 32;
-/// … or this many bytes, whichever comes first: what a backend holds of a COPY, beside one photo.
+/// … or this many bytes, whichever comes first: a backend holds no more of a COPY, beside one photo.
 const BATCH_BYTES: usize = 64 << 20;
 
 /// Embeds photos within the transaction that wrote them, batch by batch. To be used inside of [`Watched::read`].
@@ -150,7 +150,7 @@ impl<'a> Photos<'a> {
         Ok(())
     }
 
-    /// Embeds what is left.
+    /// Embeds the rest of the batch.
     pub(super) fn finish(mut self) -> Result<(), Error> {
         self.send()
     }
@@ -187,7 +187,7 @@ impl<'a> Photos<'a> {
         let inputs: Vec<Input> = fresh.iter().map(|photo| Input::Image(photo.image.as_slice())).collect();
         let answers = match client::embed(model, &inputs, Priority::Interactive) {
             Ok(answers) => answers,
-            // Where the embedder died of a photo, the one is known if it was alone.
+            // Where the embedder died of a photo, a photo that was sent alone is known to be the cause.
             Err(error) => {
                 return Err(match fresh.as_slice() {
                     [alone] => of_photo(&alone.key, watched, error),

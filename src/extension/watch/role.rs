@@ -1,8 +1,8 @@
 //! Acting as another role for a moment.
 //!
-//! What a user wrote (triggers, defaults, checks, types, operators, policies) runs with the rights of the owner of the
-//! table that it belongs to, and never with those of the caller, of the reader of a view, or of a superuser that the
-//! queue worker is: each access to a watched table or its target goes through [`act_as`] or [`read_as`].
+//! A user's code (triggers, defaults, checks, types, operators, policies) runs with the rights of the owner of the
+//! table that it belongs to, and never with those of the caller, of the reader of a view, or of a superuser that
+//! the queue worker is: each access to a watched table or its target goes through [`act_as`] or [`read_as`].
 
 use pgrx::pg_sys;
 

@@ -3,8 +3,8 @@
 //! Identifiers are quoted by PostgreSQL's own function, tables come with their schemas, and operators are those of
 //! `pg_catalog` or the key's own: a caller's search_path cannot change what a statement means.
 //!
-//! A transition table is never joined to a table that is written: PostgreSQL would carry its whole rows along, and read
-//! each photo for that. Its keys are taken out of it first.
+//! A transition table is never joined to a table that is written: PostgreSQL would carry its whole rows along, and
+//! read each photo for that. The statements take its keys out first.
 
 use super::next::NEXT_EMBEDDING;
 use super::watched::{Source, Watched};
@@ -29,13 +29,13 @@ pub(crate) fn photo(watched: &Watched) -> String {
     format!("SELECT s.{image}, {project}, {VERSION} FROM {source} AS s WHERE s.{key} {equals} $1")
 }
 
-/// As [`photo`], and no other transaction changes or deletes it before the end of this one. No row also where one is
-/// about to.
+/// As [`photo`], with a lock: no other transaction changes or deletes the photo before the end of this one. No row
+/// also where another transaction has it locked.
 pub(crate) fn lock_photo(watched: &Watched) -> String {
     format!("{} FOR SHARE SKIP LOCKED", photo(watched))
 }
 
-/// A row has the same place and the same writer only as long as nothing has written to it.
+/// A row keeps its place and its writer until a transaction writes to it.
 const VERSION: &str = "pg_catalog.concat_ws(' ', s.tableoid, s.ctid, s.xmin)";
 
 /// The keys of photos that a statement inserted.
@@ -44,8 +44,9 @@ pub(crate) fn inserted_keys(source: &Source, new: &str) -> String {
     format!("SELECT n.{key} FROM {new} AS n WHERE n.{image} IS NOT NULL")
 }
 
-/// What a statement changed under each key that it left: the key, the image after and before, whether the key was there
-/// before, and whether its project is another now. A project is compared by its bytes: not each type has an operator.
+/// The changes under each key that a statement left: the key, the image after and before, whether the key was there
+/// before, and whether its project is another now. A project is compared by its bytes: not each type has an
+/// operator.
 pub(crate) fn changes(watched: &Watched, new: &str, old: &str) -> String {
     let (key, image, equals) =
         (&watched.source.key.name, &watched.source.image.name, &watched.source.key_type.equals);

@@ -21,7 +21,7 @@ pub(crate) fn checksum_of(image: &[u8]) -> Checksum {
     Sha256::digest(image).into()
 }
 
-/// Runs an UPDATE of the target. An empty one is none.
+/// Runs an UPDATE of the target, unless its text is empty.
 pub(super) fn update(
     spi: &Spi,
     watched: &Watched,
@@ -64,7 +64,8 @@ pub(crate) struct Target<'a> {
     dimensions: Option<usize>,
 }
 
-/// What bytes have already: their vector, and that of the model that the target is being moved to.
+/// The vectors that the same bytes have already: the watch's, and that of the model that the target is being moved
+/// to.
 #[derive(Clone)]
 pub(crate) struct Known {
     pub(crate) vector: Vec<f32>,

@@ -1,7 +1,7 @@
 //! Which columns of which tables a trigger or the queue worker works on.
 //!
-//! `clip_watch` wrote down names. Each transaction looks up what the names stand for, under locks on both
-//! tables ([`crate::catalog`]): their owners, the types of their columns, and what makes keys unique.
+//! `clip_watch` wrote down names. Each transaction looks the names up, under locks on both tables
+//! ([`crate::catalog`]): their owners, the types of their columns, and the constraints that make keys unique.
 
 use pgrx::pg_sys;
 
@@ -25,7 +25,7 @@ pub(crate) struct Source {
     pub(crate) image: Column,
     pub(crate) key: Column,
     pub(crate) key_type: KeyType,
-    /// Whether two rows cannot have the same key in the middle of a transaction either.
+    /// Whether keys are unique in the middle of a transaction too.
     pub(crate) is_unique_at_once: bool,
     /// Whether a row says where its photo lies. No process of the server fetches it: a feeder brings its bytes.
     pub(crate) is_by_reference: bool,
@@ -35,8 +35,8 @@ pub(crate) struct Source {
 pub(crate) struct Watched {
     pub(crate) source: Source,
     pub(crate) target: Table,
-    /// As what role the target's rows are written: that of the owner of both tables. A trigger that a user wrote by hand
-    /// for a table that is not registered writes as its caller, because its arguments can name any table.
+    /// The role that writes the target's rows: the owner of both tables. A trigger that a user wrote by hand for a
+    /// table that is not registered writes as its caller, because its arguments can name any table.
     pub(crate) writer: pg_sys::Oid,
     /// The role that writes to the source, or that the queue works as.
     pub(crate) caller: pg_sys::Oid,
@@ -48,19 +48,19 @@ pub(crate) struct Watched {
     pub(crate) model: Column,
     /// The model that the target is being moved to, where it is.
     pub(crate) next: Option<Next>,
-    /// What writing to the target can fire at the commit.
+    /// The constraints that a write to the target can fire at the commit.
     pub(super) constraints: Constraints,
     /// Nothing for a trigger that a user wrote by hand.
     pub(crate) registration: Option<Registration>,
 }
 
-/// What only a registered watch has.
+/// The facts that only a registered watch has.
 #[derive(Clone)]
 pub(crate) struct Registration {
     pub(crate) mode: Mode,
     /// Which model made the vectors of the target; nothing before there is one.
     pub(crate) model: Option<String>,
-    /// Whether what logical replication applies is embedded too: see [`super::applied`].
+    /// Whether rows that logical replication applies are embedded too: see [`super::applied`].
     pub(crate) is_replicated: bool,
 }
 
@@ -81,7 +81,7 @@ pub(crate) enum LockWait {
     None,
 }
 
-/// What is written down of a watch: names, which [`Watch::source`] and [`Watch::with_target`] look up.
+/// A watch as it is written down: names, which [`Watch::source`] and [`Watch::with_target`] look up.
 pub(crate) struct Watch<'a> {
     spi: &'a Spi,
     extension: &'a ExtensionSchema,
@@ -95,8 +95,8 @@ pub(crate) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// What `clip_watch` wrote down for the table or for one that it is a partition of, or else what the arguments of its
-    /// trigger say.
+    /// The entry that `clip_watch` wrote for the table or for one that it is a partition of, or else the arguments
+    /// of its trigger.
     pub(crate) fn find(
         spi: &'a Spi,
         extension: &'a ExtensionSchema,
@@ -126,7 +126,7 @@ impl<'a> Watch<'a> {
         Ok(None)
     }
 
-    /// What `clip_watch` wrote down for the table, if it did.
+    /// The entry that `clip_watch` wrote for the table, if there is one.
     pub(crate) fn registered(
         spi: &'a Spi,
         extension: &'a ExtensionSchema,
@@ -175,9 +175,9 @@ impl<'a> Watch<'a> {
         Ok(Watch { spi, extension, row, source: table, target, registration: None, is_by_reference: false })
     }
 
-    /// Whether the watch rests, because a subscription fills its target: the publisher embeds the photos, and a vector
-    /// that was written here would stand in the way of one that it sends. It does not rest where a subscription fills the
-    /// queue too: then the whole database is a copy, and its jobs wait.
+    /// Whether the watch rests, because a subscription fills its target: the publisher embeds the photos, and a
+    /// vector that was written here would conflict with the publisher's. It does not rest where a subscription
+    /// fills the queue too: then the whole database is a copy, and its jobs wait.
     pub(crate) fn rests(&self) -> bool {
         self.registration.is_some() && is_subscribed(self.target) && !is_subscribed(self.extension.queue)
     }
@@ -208,8 +208,8 @@ impl<'a> Watch<'a> {
         Ok(Some(Source { table, image, key, key_type, is_unique_at_once, is_by_reference }))
     }
 
-    /// Looks the target up, and refuses what does not fit: a value is of one type in the source and in the target, and
-    /// nothing casts it on the way. Nothing where the target is gone.
+    /// Looks the target up, and refuses it where it does not fit: a value is of one type in the source and in the
+    /// target, and nothing casts it on the way. Nothing where the target is gone.
     pub(crate) fn with_target(&self, source: Source, lock_wait: LockWait) -> Result<Option<Watched>, Error> {
         if self.source == self.target {
             return Err(Error::OwnTarget(source.table.name));
@@ -282,7 +282,7 @@ impl<'a> Watch<'a> {
 }
 
 impl Watched {
-    /// What `clip_watch` wrote down for the table, if it did and both tables are there.
+    /// The entry that `clip_watch` wrote for the table, if there is one and both tables are there.
     pub(crate) fn registered(
         spi: &Spi,
         extension: &ExtensionSchema,

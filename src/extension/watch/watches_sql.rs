@@ -1,4 +1,4 @@
-//! The statements on what is written down of watches and of the database's model.
+//! The statements on the tables of watches and of the database's model.
 
 /// Deletes the rows of tables that were dropped, unless another session is about to.
 pub(crate) fn forget_dropped(schema: &str) -> String {
@@ -48,8 +48,9 @@ pub(crate) fn registration(schema: &str) -> String {
     )
 }
 
-/// What the arguments `$2` of a trigger on table `$1` say, each `'name=value'` with a parameter of `clip_watch`; in the
-/// columns of [`registration`], without the model. What they leave out is as `clip_watch` has it.
+/// The watch that the arguments `$2` of a trigger on table `$1` describe, each `'name=value'` with a parameter of
+/// `clip_watch`; in the columns of [`registration`], without the model. An argument that is left out has the
+/// default of `clip_watch`.
 pub(crate) const FROM_ARGUMENTS: &str = "
     WITH argument AS (
         SELECT split_part(entry, '=', 1) AS name, substr(entry, strpos(entry, '=') + 1) AS value

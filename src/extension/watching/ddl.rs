@@ -1,11 +1,12 @@
-//! What a DDL command does to partitions, as its parse tree says.
+//! The change that a DDL command makes to partitions, as its parse tree says.
 //!
-//! Most commands on a partitioned table bring no partition and take none away. In a restore of a dump, such commands come
-//! between the triggers of one partition and those of the next: what is missing then is about to come.
+//! Most commands on a partitioned table bring no partition and take none away. In a restore of a dump, such
+//! commands come between the triggers of one partition and those of the next: a trigger that is missing then is
+//! about to come.
 
 use pgrx::pg_sys;
 
-/// What an event trigger is told of a command, in a column of type `pg_ddl_command`.
+/// A command as an event trigger is told of it, in a column of type `pg_ddl_command`.
 #[derive(Clone, Copy)]
 pub(super) struct Command(*const pg_sys::CollectedCommand);
 

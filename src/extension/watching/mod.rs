@@ -1,8 +1,8 @@
 //! Watching a table: `clip_watch` and `clip_unwatch`.
 //!
-//! All that the trigger and the queue rely on is checked here first, under a lock that keeps writers away: a watch that
-//! cannot work is refused when it is asked for, with the reason. What is made belongs to the owner of the source,
-//! whichever role calls.
+//! All that the trigger and the queue rely on is checked here first, under a lock that keeps writers away: a watch
+//! that cannot work is refused when it is asked for, with the reason. Triggers and target belong to the owner of
+//! the source, whichever role calls.
 
 pub(crate) mod database_model;
 mod ddl;
@@ -38,9 +38,9 @@ use crate::watch::registry::oid_of;
 use crate::watch::role::act_as;
 use crate::watch::watches_sql;
 
-/// What keeps writers away, and what CREATE TRIGGER takes.
+/// The lock that keeps writers away, and that CREATE TRIGGER takes.
 const WITHOUT_WRITERS: u32 = pg_sys::ShareRowExclusiveLock;
-/// What DROP TRIGGER takes.
+/// The lock that DROP TRIGGER takes.
 const ALONE: u32 = pg_sys::AccessExclusiveLock;
 
 sql_function! {

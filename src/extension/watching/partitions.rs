@@ -1,10 +1,11 @@
 //! Partitions of a watched table.
 //!
-//! A statement on a partition fires its own triggers and not those of the table that it is part of. So each partition
-//! has the triggers of a watch, whose function looks for the watch among its ancestors. An event trigger follows what
-//! becomes of partitions: one that comes gets the triggers, and its photos are embedded by the queue; one that goes
-//! loses them, and its embeddings are deleted. It does nothing after other commands on the same tables ([`super::ddl`]):
-//! those that make these triggers are among them, and those of a restore, which brings the triggers itself.
+//! A statement on a partition fires its own triggers and not those of the table that it is part of. So each
+//! partition has the triggers of a watch, whose function looks for the watch among its ancestors. An event trigger
+//! follows the partitions: one that is attached gets the triggers, and the queue embeds its photos; one that is
+//! detached loses them, and its embeddings are deleted. It does nothing after other commands on the same tables
+//! ([`super::ddl`]): the commands that make these triggers are among them, and those of a restore, which brings the
+//! triggers itself.
 //!
 //! An event trigger also runs in statements that have nothing to do with pg_clip: an error in it becomes a warning. It
 //! is written in PL/pgSQL, and calls this library only where a command concerns a watched partitioned table: a library

@@ -28,7 +28,7 @@ pub(super) struct Request {
     pub(super) target_project: Option<String>,
     /// The type of the embeddings.
     pub(super) storage: Option<Storage>,
-    /// Whether what logical replication applies is embedded too.
+    /// Whether rows that logical replication applies are embedded too.
     pub(super) is_replicated: bool,
 }
 
@@ -42,7 +42,7 @@ pub(crate) enum Storage {
 }
 
 impl Storage {
-    /// Refuses what is none.
+    /// Refuses any other name.
     pub(crate) fn read(text: &str) -> Result<Storage, Error> {
         [Storage::Vector, Storage::Halfvec].into_iter().find(|storage| storage.name() == text).ok_or_else(
             || {
@@ -65,7 +65,7 @@ impl Storage {
         }
     }
 
-    /// The name of pgvector's type, and what its operator classes begin with.
+    /// The name of pgvector's type, with which the names of its operator classes begin.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Storage::Vector => "vector",
@@ -77,13 +77,13 @@ impl Storage {
     /// outside of it takes three pages to read instead of one or none.
     pub(crate) fn fits_a_row(self, dimensions: u16) -> bool {
         const HALF_A_PAGE: usize = 4080;
-        /// What a row has beside its embedding.
-        const OTHERS: usize = 264;
+        /// The bytes of a row beside its embedding.
+        const OTHER_COLUMNS: usize = 264;
         let bytes = match self {
             Storage::Vector => 4,
             Storage::Halfvec => 2,
         };
-        usize::from(dimensions) * bytes + OTHERS <= HALF_A_PAGE
+        usize::from(dimensions) * bytes + OTHER_COLUMNS <= HALF_A_PAGE
     }
 }
 
@@ -158,5 +158,5 @@ impl Request {
 
 const SYNC: &str = "sync";
 const ASYNC: &str = "async";
-/// What SQL passes where no column is named.
+/// The names that SQL passes where no column is named.
 const IMAGE: &str = "image";

@@ -1,4 +1,4 @@
-//! What a source has to be.
+//! The rules that a source has to meet.
 
 use pgrx::pg_sys;
 
@@ -29,7 +29,7 @@ impl Source {
         if request.is_async() && table.is_temporary() {
             return Err(refuse(Reason::NotSupported, format!("table {} is temporary", table.name))
                 .with_detail(
-                    "The queue works in a session of its own, which sees no temporary table of others.",
+                    "The queue works in a session of its own, which sees no temporary table of another session.",
                 )
                 .with_hint("Watch it with mode => 'sync'."));
         }
@@ -107,7 +107,7 @@ fn check_type(table: &Table, image: &Column, request: &Request) -> Result<(), Er
 
 const OF_PARTITIONS: &str = "A photo is known by one column, and PostgreSQL keeps a column of a partitioned table unique by itself only where the table is partitioned by it.";
 
-/// What to do with a table that is partitioned by another column than its key.
+/// The advice for a table that is partitioned by another column than its key.
 fn partition_by(key: &str) -> String {
     format!(
         "Partition the table by {key}, or keep the photos in a table of their own that is, or is not partitioned."

@@ -1,4 +1,4 @@
-//! What a target has to be, and making one.
+//! The rules that a target has to meet, and making one.
 
 use pgrx::pg_sys;
 
@@ -59,7 +59,7 @@ impl Target {
                 Reason::NotReady,
                 format!("table {name} holds vectors of model {one} and of model {other}"),
             )
-            .with_hint("Delete those of one of them.")),
+            .with_hint("Delete the vectors of one of them.")),
             _ => Ok(one),
         }
     }
@@ -205,7 +205,7 @@ fn vector_type(spi: &Spi, extension: &ExtensionSchema, storage: Storage) -> Resu
     Ok(VectorType { name: text(1), schema: text(2) })
 }
 
-/// Refuses, naming the owner, what CREATE TABLE as the owner would refuse without a name.
+/// Refuses, naming the owner, a table that CREATE TABLE as the owner would refuse without a name.
 fn check_may_create(spi: &Spi, source: &Source, name: &Name) -> Result<(), Error> {
     const MAY_CREATE: &str = "
         SELECT pg_catalog.has_schema_privilege($1, pg_namespace.oid, 'CREATE'),

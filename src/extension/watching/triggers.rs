@@ -23,17 +23,17 @@ const TRIGGERS: [(&str, &str); 4] = [
 /// The triggers of a partition that note where a row moves, and their events: see [`moves`].
 const MOVES: [(&str, &str); 2] = [("clip_watch_moved_away", "DELETE"), ("clip_watch_moved_here", "INSERT")];
 
-/// The triggers that are fired for what logical replication applies, and for nothing else: see [`applied`]. Those of rows are
-/// on each table that holds rows, those of TRUNCATE on each.
+/// The triggers that are fired only for rows and TRUNCATEs that logical replication applies: see [`applied`]. Row
+/// triggers are on each table that holds rows, TRUNCATE triggers on each table.
 const APPLIED_ROW: &str = "clip_watch_applied";
 const APPLIED_TRUNCATE: &str = "clip_watch_applied_truncate";
 
-/// What triggers are made for.
+/// The watch that triggers are made for.
 #[derive(Clone, Copy)]
 pub(super) struct Made<'a> {
     /// The column of the photos' keys.
     pub(super) key: &'a str,
-    /// Whether what logical replication applies is embedded too.
+    /// Whether rows that logical replication applies are embedded too.
     pub(super) is_replicated: bool,
 }
 
@@ -80,7 +80,7 @@ pub(super) fn make(
                 spi.run(&format!("ALTER TABLE {table_name} ENABLE REPLICA TRIGGER {name}"), &[])?;
             }
         }
-        if !holds_rows_of_others(table) {
+        if !can_receive_moved_rows(table) {
             return Ok(());
         }
         let argument = quote_literal(format!("{}{key}", moves::ARGUMENT));
@@ -104,7 +104,7 @@ fn can_name(spi: &Spi, extension: &ExtensionSchema, role: pg_sys::Oid) -> Result
 }
 
 /// Whether rows of other partitions can move to a table.
-fn holds_rows_of_others(table: pg_sys::Oid) -> bool {
+fn can_receive_moved_rows(table: pg_sys::Oid) -> bool {
     // SAFETY: the function takes any number.
     unsafe { pg_sys::get_rel_relispartition(table) && holds_rows(table) }
 }

@@ -1,7 +1,8 @@
 //! The HTTP client of all stores.
 //!
-//! It follows no redirect: where a request goes is decided by whoever starts the feeder, and not by a row or a server's answer.
-//! It notes how the object's server answered, which `object_store` keeps to itself for most answers.
+//! It follows no redirect: the administrator who starts the feeder decides where a request goes, and not a row or a
+//! server's answer. It notes how the object's server answered, which `object_store` keeps to itself for most
+//! answers.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -60,7 +60,7 @@ impl Store {
         }
     }
 
-    /// Whether the store answers at all: what it says of an object that hardly exists is an answer too.
+    /// Whether the store answers at all: an answer about an object that hardly exists counts too.
     pub async fn answers(&self) -> bool {
         const PROBE: &str = ".pg_clip_feeder";
         !matches!(self.fetch(PROBE, u64::MAX).await, Err(NoObject { why: Why::Passing | Why::Away, .. }))

@@ -1,4 +1,4 @@
-//! What a store says of an object: its bytes, or why there are none.
+//! A store's answer about an object: its bytes, or why there are none.
 
 /// The bytes of an object, or why there are none.
 pub type Fetch = Result<Vec<u8>, NoObject>;

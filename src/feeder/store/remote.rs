@@ -24,7 +24,7 @@ pub(super) struct Remote {
     is_web: bool,
 }
 
-/// What a request is tried again for, beside the queue's own tries: a server that is busy for a moment.
+/// The pauses before further tries of a request, beside the queue's own tries: a server may be busy for a moment.
 fn retries() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
@@ -40,7 +40,7 @@ fn retries() -> RetryConfig {
 impl Remote {
     pub(super) fn open(address: &Address) -> Result<Remote, BadAddress> {
         let connector = Connector::new()?;
-        // An address with http:// was chosen by whoever started the feeder.
+        // The administrator who started the feeder chose an address with http://.
         let options = ClientOptions::new().with_allow_http(true);
         let no_bucket = || BadAddress::NoBucket(String::new());
         let (store, prefix): (Box<dyn ObjectStore>, &str) = match address {
@@ -158,11 +158,11 @@ impl From<Error> for Failed {
     }
 }
 
-/// What the library says of an answer without a length.
+/// The library's error for an answer without a length.
 const NO_LENGTH: &str = "Content-Length Header missing";
-/// What the stores answer where the bucket is not there: that is no object's fault.
+/// The answers of stores where the bucket is not there: that is no object's fault.
 const NO_BUCKET: [&str; 3] = ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"];
-/// What they answer where the feeder's credentials are wrong.
+/// The answers of stores where the feeder's credentials are wrong.
 const CREDENTIALS: [&str; 10] = [
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -180,7 +180,7 @@ fn is_of(text: &str, codes: &[&str]) -> bool {
     codes.iter().any(|code| text.contains(code))
 }
 
-/// What the store said, in few words and without its address.
+/// The store's message, in few words and without its address.
 fn said(error: &Error, text: &str, status: Option<u16>) -> String {
     let code = CREDENTIALS.iter().chain(&NO_BUCKET).find(|code| text.contains(**code));
     if let Some(code) = code {

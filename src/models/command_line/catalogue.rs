@@ -1,4 +1,4 @@
-//! `catalogue`: the models that are published, what is known of them, and which one is for what.
+//! `catalogue`: the models that are published, with their figures, and which one is for which need.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ ms                        a query's time in the same table: to be compared with 
 ImageNet, COCO, Flickr    OpenCLIP's table in percent: right labels, and photos found first by their captions
 -                         not in these tables, or not read; `fetch` and `list` show the licence that the hub states";
 
-/// Prints the catalogue: the figures, their sources, and what is pinned.
+/// Prints the catalogue: the figures, their sources, and the pinned commits and hashes.
 pub(crate) fn run() -> ExitCode {
     let entries = catalogue();
     let mut rows = vec![

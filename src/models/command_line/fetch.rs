@@ -16,8 +16,8 @@ use crate::install::{
 
 /// Install a model from a hub
 ///
-/// The hub is that of HF_ENDPOINT, https://huggingface.co by default. A firewall must let through its host, and what it
-/// redirects to: of huggingface.co those are *.hf.co and *.xethub.hf.co.
+/// The hub is that of HF_ENDPOINT, https://huggingface.co by default. A firewall must let through its host, and the
+/// hosts that it redirects to: for huggingface.co these are *.hf.co and *.xethub.hf.co.
 #[derive(Debug, Args)]
 pub(crate) struct FetchOptions {
     /// Repository, as OWNER/NAME or OWNER/NAME@REVISION, or a name of the catalogue
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &FetchOptions) -> ExitCode {
     }
 }
 
-/// What is to be fetched.
+/// The model to fetch.
 struct Wanted {
     repository: Repository,
     /// The commit of the lock file or of the catalogue.
@@ -65,7 +65,7 @@ fn fetch(options: &FetchOptions) -> Result<(), Error> {
     let selection = installation.select(&paths, unusable)?;
     let known = wanted.known.iter().filter(|(path, _)| selection.files.contains(*path));
     for (path, sha256) in known {
-        // What the command line or the lock file demands comes before.
+        // A hash that the command line or the lock file demands comes before the catalogue's.
         installation.pins.files.entry(path.clone()).or_insert_with(|| sha256.clone());
     }
     for path in &selection.files {

@@ -1,5 +1,5 @@
-//! What `fetch` and `import` have in common: what they are told, the check by the loader, and what they say at the end.
-//! The last two are those of `quantize` too.
+//! The steps that `fetch` and `import` share: their options, the check by the loader, and the messages at the end.
+//! `quantize` has the last two as well.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub(crate) struct InstallOptions {
     /// Name of the model; by default that of its source, with its variant
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Precision of the graphs: fp32, fp16, int8, or what else there is; fp32 by default
+    /// Precision of the graphs: fp32, fp16, int8, or another one that is there; fp32 by default
     #[arg(long, value_name = "VARIANT")]
     variant: Option<String>,
     /// Demand that FILE has this sha256; may be given several times
@@ -45,7 +45,7 @@ pub(super) struct Installation<'a> {
 }
 
 impl InstallOptions {
-    /// Reads what is needed, so that what is wrong here is known before anything is fetched.
+    /// Reads the options and the pins, so that their errors are known before anything is fetched.
     pub(super) fn begin(&self) -> Result<Installation<'_>, Error> {
         write_for_the_server();
         let runtime = self.place.runtime()?;

@@ -16,7 +16,7 @@ pub(crate) struct ListOptions {
     pub models: ModelsDirectory,
 }
 
-/// Prints the installed models. What was put there by hand has no record, and no source.
+/// Prints the installed models. A model that was put there by hand has no record, and no source.
 pub(crate) fn run(options: &ListOptions) -> ExitCode {
     match rows(options) {
         Ok(rows) => {

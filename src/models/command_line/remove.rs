@@ -1,4 +1,4 @@
-//! `remove`: a model that is no longer wanted, or what an unfinished `fetch` left of one.
+//! `remove`: a model that is no longer wanted, or the rest of an unfinished `fetch`.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
 //! Published models of the known layouts, by short names.
 //!
-//! The catalogue says where a model is, at which commit, and what those of its files must hash to that are known. Of the
-//! others the hub says it, or a lock file, or the command line. Its figures are published ones, and none was measured
-//! here.
+//! The catalogue says where a model is, at which commit, and which hashes its files have, as far as they are known.
+//! The hashes of other files come from the hub, a lock file, or the command line. The catalogue's figures are
+//! published ones, and none was measured here.
 
 use std::collections::BTreeMap;
 
@@ -26,12 +26,12 @@ pub(crate) struct Entry {
     pub dimensions: u16,
     /// As its page states it; none where that was not read.
     pub licence: Option<String>,
-    /// What is known of its files, by their paths in the folder.
+    /// Sizes and hashes of its files as far as they are known, by their paths in the folder.
     #[serde(default)]
     pub files: BTreeMap<String, KnownFile>,
     pub immich: Option<Immich>,
     pub open_clip: Option<OpenClip>,
-    /// What it is for, or why it is not.
+    /// The need that it is best for, or why it is for none.
     pub advice: String,
 }
 
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pinned_is_a_commit_and_hashes_of_files_that_are_selected() {
+    fn pins_are_a_commit_and_hashes_of_selected_files() {
         for entry in catalogue() {
             let is_commit = |commit: &String| commit.len() == 40 && hex::decode(commit).is_ok();
             assert!(entry.commit.as_ref().is_none_or(is_commit), "{}", entry.name);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn each_need_has_one_recommendation_and_what_is_dominated_says_by_which_model() {
+    fn each_need_has_one_recommendation_and_each_dominated_model_names_a_better_one() {
         let entries = catalogue();
         for need in ["best for English at 512", "best for other languages at 512", "smallest"] {
             assert_eq!(entries.iter().filter(|entry| entry.advice.starts_with(need)).count(), 1, "{need}");

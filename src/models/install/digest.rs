@@ -1,7 +1,7 @@
-//! What a file must hash to.
+//! The hash that a file must have.
 //!
-//! A hub knows the sha256 of the files that it keeps outside git (those of Git LFS), and of the others what git itself
-//! names them by: the sha1 over `blob <length>\0` and the bytes. The record of a model holds the sha256 of every file.
+//! A hub knows the sha256 of the files that it keeps outside git (those of Git LFS), and of the others git's own
+//! name: the sha1 over `blob <length>\0` and the bytes. The record of a model holds the sha256 of every file.
 
 use std::fmt;
 
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_those_of_sha256sum_and_of_git() {
+    fn hashes_equal_those_of_sha256sum_and_git() {
         let mut hasher = Hasher::new(6);
         hasher.update(b"hello\n");
         let hashes = hasher.finish();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_is_none() {
+    fn a_text_that_is_no_hash_is_none() {
         for text in ["", "00", "zz", &"0".repeat(63), &"g".repeat(64), &"0".repeat(65)] {
             assert_eq!((Digest::sha256(text), Digest::git_blob(text)), (None, None), "{text}");
         }

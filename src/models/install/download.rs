@@ -1,8 +1,9 @@
 //! One file from the hub, whole and verified.
 //!
-//! What is there of it is kept: the next attempt, of this process or of a later one, asks for the rest. A file that was
-//! put together from several attempts and is wrong is fetched once more in one piece, because a machine that lost its
-//! power may have written less than it said; a file of one piece that is wrong is refused.
+//! Bytes that are there already are kept: the next attempt, of this process or of a later one, asks for the rest. A
+//! file that was put together from several attempts and is wrong is fetched once more in one piece, because a
+//! machine that lost its power may have written less than it reported; a file of one piece that is wrong is
+//! refused.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -15,7 +16,7 @@ use super::refusal::Retries;
 use super::repository::{RemoteFile, Snapshot};
 use crate::error::Error;
 
-/// Fetches a file to `target`, continuing what is there, and gives its sha256.
+/// Fetches a file to `target`, continuing the bytes that are there, and gives its sha256.
 pub(crate) fn download(
     hub: &Hub,
     snapshot: &Snapshot,
@@ -81,7 +82,7 @@ impl<'a> Transfer<'a> {
         Ok(transfer)
     }
 
-    /// Fetches what is missing, from a server that may be cut off or be away for a while.
+    /// Fetches the missing bytes, from a server that may be cut off or be away for a while.
     fn run(&mut self, hub: &Hub, snapshot: &Snapshot) -> Result<(), Error> {
         let path = &snapshot.url_path(self.expected);
         let mut retries = Retries::default();
@@ -128,7 +129,7 @@ impl<'a> Transfer<'a> {
         Ok(Ok(()))
     }
 
-    /// Forgets what is there.
+    /// Forgets the bytes that are there.
     fn restart(&mut self) -> Result<(), Error> {
         self.file.set_len(0).map_err(self.cannot("empty"))?;
         self.file.rewind().map_err(self.cannot("empty"))?;

@@ -8,8 +8,8 @@ use super::digest::Hasher;
 use super::progress::Progress;
 use crate::error::Error;
 
-/// The paths of the files in `folder` and in the folders inside it, as a hub would list them: relative, sorted, without
-/// what is hidden. Links are followed, because the cache of Hugging Face's client consists of them.
+/// The paths of the files in `folder` and in the folders inside it, as a hub would list them: relative, sorted,
+/// without hidden ones. Links are followed, because the cache of Hugging Face's client consists of them.
 pub(crate) fn folder_files(folder: &Path) -> Result<Vec<String>, Error> {
     let cannot = || Error::io(format!("cannot read {}", folder.display()));
     let mut files = Vec::new();

@@ -39,7 +39,7 @@ struct Token {
     source: String,
 }
 
-/// What a server sends: the bytes of a file from `start` on.
+/// The bytes that a server sends: those of a file from `start` on.
 pub(crate) struct Content {
     pub start: u64,
     pub reader: BodyReader<'static>,
@@ -81,7 +81,7 @@ impl Hub {
         Ok(Hub { agent: config.new_agent(), endpoint, token: token(), refuses_token: Cell::new(false) })
     }
 
-    /// What became of the token.
+    /// Whether there was a token, and whether the hub took it.
     pub(super) fn token(&self) -> HubToken {
         match &self.token {
             None => HubToken::None,
@@ -90,7 +90,7 @@ impl Hub {
         }
     }
 
-    /// Everything that a page of JSON and those that follow it list.
+    /// All entries of a page of JSON and of the pages that follow it.
     pub(super) fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Refusal> {
         let mut entries = Vec::new();
         let mut next = Some(format!("{}{path}", self.endpoint));
@@ -109,7 +109,7 @@ impl Hub {
         Ok(entries)
     }
 
-    /// What the hub says at `path`.
+    /// The hub's answer at `path`.
     pub(super) fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
         Ok(self.json(&format!("{}{path}", self.endpoint))?.0)
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// The files of a model.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Selection {
-    /// "fp32", or what the exporter calls another precision.
+    /// "fp32", or the exporter's name of another precision.
     pub variant: String,
     /// Paths, sorted.
     pub files: Vec<String>,
@@ -42,7 +42,7 @@ const GRAPHS: [[&str; 2]; 8] = [
 /// Where a repository has its graphs.
 const FOLDERS: [&str; 7] = ["", "onnx", "visual", "textual", "vision", "text", "image"];
 
-/// What says how images and texts are prepared.
+/// The files that say how images and texts are prepared.
 const CONFIGURATION: [&str; 8] = [
     "config.json",
     "model_config.json",
@@ -92,7 +92,7 @@ pub(crate) fn select(paths: &[&str], variant: Option<&str>) -> Result<Selection,
     Ok(Selection { variant: wanted.to_owned(), files: files.into_iter().map(str::to_owned).collect() })
 }
 
-/// Whether a file says how images and texts are prepared, in a folder where that is looked for.
+/// Whether a file says how images and texts are prepared, in a folder where such files count.
 pub(super) fn is_configuration(path: &str) -> bool {
     let (folder, file) = split(path);
     FOLDERS.contains(&folder) && CONFIGURATION.contains(&file)
@@ -119,7 +119,7 @@ fn variants<'a>(paths: &[&'a str], [image, text]: &[&str; 2]) -> BTreeMap<&'a st
         .collect()
 }
 
-/// The only two graphs, whatever their names.
+/// The only two graphs, with any names.
 fn only_pair<'a>(paths: &[&'a str]) -> Option<BTreeMap<&'a str, [&'a str; 2]>> {
     let is_graph = |path: &&&str| path.ends_with(".onnx") && FOLDERS.contains(&split(path).0);
     let graphs: Vec<&str> = paths.iter().filter(is_graph).copied().collect();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_model_is_refused() {
+    fn files_that_are_no_model_are_refused() {
         for paths in [
             &[][..],
             &["README.md"],

@@ -1,4 +1,4 @@
-//! What a model is put together from: a repository, or a folder of it, and a tokenizer that another repository may have.
+//! The parts of a model: a repository, or a folder of it, and a tokenizer that another repository may have.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,8 @@ pub(crate) struct Part {
 }
 
 impl Parts {
-    /// The files in `folder` of the model's repository; and those of `tokenizer` that prepare texts and images, of which
-    /// its tokenizer takes the place of the model's own, and its configuration stands where the model has none.
+    /// The files in `folder` of the model's repository, and the files of `tokenizer` that prepare texts and images:
+    /// its tokenizer replaces the model's own, and its configuration counts where the model has none.
     pub(crate) fn of(
         model: Snapshot,
         folder: Option<&str>,
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_said() {
+    fn a_missing_folder_is_named() {
         let refused = Parts::of(snapshot("a/model", &["onnx/x"]), Some("on"), None);
         assert!(matches!(refused, Err(Error::UnusableRepository { .. })));
     }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stderr};
 
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// What is shown on stderr while files come.
+/// The progress on stderr while files come.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -39,7 +39,7 @@ impl Progress {
         self.announce(path, &format!("{path} ({})", DecimalBytes(size)));
     }
 
-    /// Says what is next, in words of these lengths.
+    /// Announces the next step: short on a bar, or as a line.
     fn announce(&mut self, short: &str, line: &str) {
         if self.terminal { self.bar.set_message(short.to_owned()) } else { eprintln!("{line}") }
     }
@@ -48,7 +48,7 @@ impl Progress {
         self.bar.inc(count);
     }
 
-    /// Bytes that were counted do not count.
+    /// Takes counted bytes back.
     pub(super) fn take_back(&mut self, bytes: u64) {
         self.bar.dec(bytes);
         self.bar.reset_eta();

@@ -1,4 +1,4 @@
-//! `model.json`: where an installed model is from, and what its files are.
+//! `model.json`: where an installed model is from, and the hashes of its files.
 //!
 //! It lies in the model's folder, and is a lock file too: `--lock` installs the same files somewhere else, or nothing.
 
@@ -37,7 +37,7 @@ pub(crate) enum Origin {
         /// The folder in the repository that holds the model, where that is not the topmost.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         folder: Option<String>,
-        /// What the tokenizer is from, where that is another repository.
+        /// The repository of the tokenizer, where that is another one.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         tokenizer: Option<Pinned>,
     },
@@ -149,7 +149,7 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// Refuses files that are not those of the pins, as far as their names tell.
+    /// Refuses files that the pins do not list, as far as their names tell.
     pub(crate) fn check_names<'a>(&self, paths: impl Iterator<Item = &'a str> + Clone) -> Result<(), Error> {
         let demanded = "a file that was demanded";
         for path in self.files.keys() {

@@ -29,11 +29,11 @@ pub(crate) struct Refusal {
     retry_after: Option<Duration>,
 }
 
-/// What a hub says of an error is shown up to this many characters.
+/// The most characters of a hub's error message that are shown.
 const LONGEST_MESSAGE: usize = 500;
 
 impl Refusal {
-    /// Of an answer that is none of success and no redirect.
+    /// Of an answer that is neither a success nor a redirect.
     pub(super) fn status(url: &str, status: u16, headers: &HeaderMap) -> Refusal {
         let mut reason = format!("it answered with status {status}");
         if status == 429 {
@@ -156,7 +156,7 @@ fn parameter(item: &str, names: &[&str]) -> Option<u64> {
     })
 }
 
-/// What a server says, for a terminal, to which control characters are commands.
+/// A server's message for a terminal, to which control characters are commands.
 fn printable(text: &str) -> String {
     text.trim().chars().filter(|character| !character.is_control()).take(LONGEST_MESSAGE).collect()
 }

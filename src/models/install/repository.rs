@@ -1,7 +1,7 @@
 //! A repository on a hub, at one commit.
 //!
-//! A revision is resolved to its commit first, and everything is fetched at that commit: what is installed is one state
-//! of the repository, also where its owner pushes meanwhile.
+//! A revision is resolved to its commit first, and everything is fetched at that commit: the installed files are
+//! one state of the repository, also where its owner pushes meanwhile.
 
 use std::str::FromStr;
 
@@ -133,7 +133,7 @@ fn refused(hub: &Hub, repository: String, refusal: Refusal) -> Error {
     }
 }
 
-/// What the hub says of a repository at a revision.
+/// The hub's entry of a repository at a revision.
 #[derive(Debug, Deserialize)]
 struct About {
     sha: String,
@@ -160,7 +160,7 @@ impl About {
     }
 }
 
-/// What the hub says of a file or a folder.
+/// The hub's entry of a file or a folder.
 #[derive(Debug, Deserialize)]
 struct Entry {
     #[serde(rename = "type")]
@@ -205,7 +205,7 @@ fn is_hidden(path: &str) -> bool {
     path.split('/').any(|part| part.starts_with('.'))
 }
 
-/// Percent-encodes what is not unreserved in a URL, slashes also where they do not separate.
+/// Percent-encodes characters that are not unreserved in a URL, slashes also where they do not separate.
 fn encode(text: &str, slashes_separate: bool) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

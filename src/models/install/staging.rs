@@ -1,8 +1,8 @@
 //! The hidden folder in which a model is prepared, `.NAME.staging` in the models directory.
 //!
-//! It holds the model's folder, so that one rename puts it in its place and the loader finds it by its name before. The
-//! process that works in it has it locked; the lock goes with the process. What a cut leaves there is continued by the
-//! next `fetch` of the same name, or removed by `remove`.
+//! It holds the model's folder, so that one rename puts it in its place and the loader finds it by its name before.
+//! The process that works in it has it locked; the lock goes with the process. The next `fetch` of the same name
+//! continues the files that a cut leaves there, or `remove` removes them.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -77,7 +77,7 @@ impl Staging {
         Ok(file)
     }
 
-    /// Removes what is none of `files`, such as what another variant left.
+    /// Removes all files but `files`, such as those of another variant.
     pub(crate) fn keep_only<'a>(&self, files: impl Iterator<Item = &'a str>) -> Result<(), Error> {
         let kept: Vec<PathBuf> = files.map(|path| self.model().join(path)).collect();
         let cannot = Error::io(format!("cannot tidy {}", self.model().display()));
@@ -116,8 +116,8 @@ impl Staging {
     }
 }
 
-/// Removes the model `name`, and what an unfinished installation of it left. It is gone in one step, whatever happens
-/// while its files are deleted.
+/// Removes the model `name`, and the rest of an unfinished installation of it. It is gone in one step, whatever
+/// happens while its files are deleted.
 pub(crate) fn remove(models_directory: &Path, name: &str) -> Result<(), Error> {
     if !is_model_name(name) {
         return Err(EmbedderError::BadModelName { name: name.to_owned() }.into());
@@ -166,7 +166,7 @@ fn keep_only(folder: &Path, kept: &[PathBuf]) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes durable what names a folder and those inside it hold.
+/// Makes the entries of a folder, and of the folders inside it, durable.
 fn sync_folders(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_is_removed_with_what_was_left_of_another_attempt() {
+    fn a_model_is_removed_with_the_rest_of_another_attempt() {
         let models = temp_dir::TempDir::new().unwrap();
         let refused = |name| match remove(models.path(), name) {
             Err(Error::Embedder(error)) => error,

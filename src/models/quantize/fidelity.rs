@@ -1,4 +1,4 @@
-//! How much of a model's meaning is left in another one: cosines of what both make of the same inputs.
+//! How much of a model's meaning is left in another one: cosines of the two models' vectors of the same inputs.
 //!
 //! The inputs are 64 photos of the demo, one of each thing, and the names of these things with sentences of several
 //! lengths. They stand for anything: quantization moves all vectors by about as much.
@@ -11,11 +11,11 @@ use crate::install::Progress;
 /// A mean cosine below this is not accepted, of images or of texts.
 pub(crate) const LEAST_MEAN: f64 = 0.99;
 
-/// What a model makes of the inputs.
+/// The vectors that a model makes of the inputs.
 #[derive(Debug)]
 pub(crate) struct Vectors {
     images: Vec<Vec<f32>>,
-    /// The names of what is on the photos in their order, then the sentences.
+    /// The names of the things on the photos in their order, then the sentences.
     texts: Vec<Vec<f32>>,
 }
 
@@ -54,7 +54,7 @@ impl Vectors {
         Ok(vectors)
     }
 
-    /// Holds what the new model makes of the inputs against what the source makes of them.
+    /// Compares the new model's vectors with the source's.
     pub(crate) fn compare(&self, new: &Vectors) -> Fidelity {
         Fidelity {
             images: Cosines::of(&self.images, &new.images),
@@ -97,7 +97,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-/// What is on a photo, by the name of its file: "red apple" of "red-apple-1.jpg".
+/// The thing on a photo, by the name of its file: "red apple" of "red-apple-1.jpg".
 fn concept(file: &str) -> String {
     file.split_once("-1.").map_or(file, |(name, _)| name).replace('-', " ")
 }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn photos_are_named_after_what_is_on_them() {
+    fn photos_are_named_after_their_subjects() {
         assert_eq!(concept("red-apple-1.jpg"), "red apple");
         let mut names: Vec<String> = PHOTOS.iter().map(|(file, _)| concept(file)).collect();
         names.sort();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_is_seen() {
+    fn losses_are_seen() {
         let vectors = |images: [[f32; 2]; 2], texts: [[f32; 2]; 2]| Vectors {
             images: images.map(Vec::from).to_vec(),
             texts: texts.map(Vec::from).to_vec(),

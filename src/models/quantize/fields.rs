@@ -1,4 +1,4 @@
-//! A protobuf message as its fields, so that what is not looked into is passed on byte for byte.
+//! A protobuf message as its fields, so that unknown parts are passed on byte for byte.
 //!
 //! Source of the format: <https://protobuf.dev/programming-guides/encoding/>.
 
@@ -28,7 +28,7 @@ pub(super) fn split(message: &Bytes) -> Result<Vec<Field>, DecodeError> {
         let value = if wire == WireType::LengthDelimited {
             let length = decode_varint(&mut rest)?;
             let length = usize::try_from(length).ok().filter(|length| *length <= rest.len());
-            // Decoding what is cut off gives the error that a message which is cut off gives.
+            // Decoding this gives the error of a message that is cut off.
             let Some(length) = length else { return Err(cut_off()) };
             rest.split_to(length)
         } else {
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_refused() {
+    fn a_cut_message_is_refused() {
         for message in
             [&b"\x12\x05hi"[..], b"\x12", b"\x1d\x01", b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
         {

@@ -25,7 +25,7 @@ pub(super) struct Graph {
     pub operators: i64,
 }
 
-/// A message, and what it was decoded from.
+/// A message, and the bytes that it was decoded from.
 #[derive(Debug)]
 pub(super) struct Read<T> {
     pub message: T,
@@ -67,7 +67,7 @@ impl Graph {
         self.initializers.iter().map(|read| (read.message.name.as_str(), &read.message)).collect()
     }
 
-    /// How many bytes its initializers have, those in other files included where the graph says so.
+    /// How many bytes its initializers have, those in other files included where the graph gives their length.
     pub(super) fn weight_bytes(&self) -> u64 {
         let bytes = |tensor: &Tensor| {
             let outside = tensor.external().ok().and_then(|place| place.length).unwrap_or(0);

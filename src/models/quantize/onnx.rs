@@ -1,8 +1,8 @@
 //! The messages of an ONNX file, as far as they are looked into.
 //!
-//! Numbers and types are those of `onnx.proto`, IR version 13. Fields that are not listed here are dropped by decoding:
-//! what is written again is therefore what was read, see [`super::fields`], and never one of these messages encoded
-//! after it was decoded. Only nodes and tensors that are new are encoded.
+//! Numbers and types are those of `onnx.proto`, IR version 13. Fields that are not listed here are dropped by
+//! decoding: so the bytes that were read are written again, see [`super::fields`], and never one of these messages
+//! encoded after it was decoded. Only nodes and tensors that are new are encoded.
 
 use std::collections::HashMap;
 use std::path::{Component, Path};

@@ -1,14 +1,14 @@
 //! Which products of a graph are computed in 8 bits.
 //!
-//! Candidates are products of a value and a constant matrix, `MatMul` and `Gemm`. Two kinds of them stay as they are:
-//! those of the first transformer block, whose error passes through all others, and the last ones, whose error no later
-//! block evens out. In a ViT-B/32 of random weights, a mean cosine to full precision of 0.9932 (images) and 0.9977
-//! (texts) becomes 0.9965 and 0.9991, most of it by the first block; a run takes 1 % (images) to 10 % (texts) more
-//! processor time. With the second block, 0.9983 and 0.9994 for 3 % to 6 % more.
+//! Candidates are products of a value and a constant matrix, `MatMul` and `Gemm`. Two kinds of them stay as they
+//! are: the products of the first transformer block, whose error passes through all others, and the last ones,
+//! whose error no later block evens out. In a ViT-B/32 of random weights, a mean cosine to full precision of 0.9932
+//! (images) and 0.9977 (texts) becomes 0.9965 and 0.9991, most of it by the first block; a run takes 1 % (images)
+//! to 10 % (texts) more processor time. With the second block, 0.9983 and 0.9994 for 3 % to 6 % more.
 //!
-//! What is the first block is found by shapes, since exporters name nodes as they like: it ends where a product narrows
-//! what another one has widened, the end of its two-layer perceptron. A tower of a single block has all but its last
-//! products quantized.
+//! The first block is found by shapes, since exporters name nodes as they like: it ends where a product narrows a
+//! value that another one has widened, the end of its two-layer perceptron. A tower of a single block has all but
+//! its last products quantized.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,9 +21,9 @@ pub(super) struct Product {
     /// The place of its node.
     pub node: usize,
     pub weights: Weights,
-    /// What the product is multiplied by, as `Gemm` has it.
+    /// The factor of the product, as `Gemm` has it.
     pub alpha: f32,
-    /// The name of what is added to it, as `Gemm` has it.
+    /// The name of the value that is added to it, as `Gemm` has it.
     pub bias: Option<String>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Weights {
     pub columns: usize,
 }
 
-/// What was found in a graph.
+/// The products of a graph.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// The products to be quantized.
@@ -107,10 +107,10 @@ pub(super) fn find(graph: &Graph) -> Result<Found, String> {
     Ok(Found { kept: total - chosen.len(), chosen, between, has_half_products })
 }
 
-/// Leaves the last products out, and the first block where others follow.
+/// Leaves the last products out, and the first block where other blocks follow.
 fn choose(graph: &Graph, products: Vec<Product>) -> Vec<Product> {
     let by_node: HashMap<usize, &Product> = products.iter().map(|product| (product.node, product)).collect();
-    // Of each value, whether a product widened what it depends on, and whether another one narrowed that again.
+    // Of each value, whether a product widened a value that it depends on, and whether another one narrowed that again.
     let (mut widened, mut narrowed) = (HashSet::new(), HashSet::new());
     let mut first = HashSet::new();
     for (place, node) in graph.nodes.iter().enumerate() {

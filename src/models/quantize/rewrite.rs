@@ -1,9 +1,9 @@
 //! The nodes and weights of a graph whose products are computed in 8 bits.
 //!
-//! A product becomes what ONNX Runtime's `quantize_dynamic` makes of it, which ONNX Runtime fuses again when it loads
-//! the graph: `DynamicQuantizeLinear` of the value, `MatMulInteger` with the quantized matrix, a `Cast` of the sums to
-//! f32, and a `Mul` with the scales of both. Products of one value share its `DynamicQuantizeLinear`. What no product
-//! needs any more is left out, and everything else is as it was.
+//! A product becomes the same nodes as in ONNX Runtime's `quantize_dynamic`, which ONNX Runtime fuses again when it
+//! loads the graph: `DynamicQuantizeLinear` of the value, `MatMulInteger` with the quantized matrix, a `Cast` of
+//! the sums to f32, and a `Mul` with the scales of both. Products of one value share its `DynamicQuantizeLinear`.
+//! Nodes and weights that no product needs any more are left out, and everything else is as it was.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -17,7 +17,7 @@ use super::onnx::{self, Node, Tensor};
 use super::products::{Found, Product, Weights};
 use super::weights;
 
-/// What a graph is to consist of.
+/// The new nodes and weights of a graph.
 #[derive(Debug)]
 pub(super) struct Rewritten {
     /// As they stand in a graph.
@@ -31,7 +31,7 @@ pub(super) struct Rewritten {
 #[derive(Debug)]
 pub(super) struct Added {
     pub tensor: Tensor,
-    /// Whether its values are to be in a file, as those were that it was made of.
+    /// Whether its values are to be in a file, like the values that it was made of.
     pub outside: bool,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn rewrite(graph: &Graph, found: &Found) -> Result<Rewritten, String>
         }
     }
 
-    // Backwards, so that a node is looked at after all that take what it makes.
+    // Backwards, so that a node is looked at after all nodes that take its outputs.
     let mut taken: HashSet<String> = graph.outputs.iter().cloned().collect();
     let mut kept = Vec::with_capacity(nodes.len());
     for (bytes, node, may_go) in nodes.into_iter().rev() {
@@ -84,7 +84,7 @@ struct Rewriter<'a> {
     names: HashSet<String>,
     /// The names of values that are quantized, their scales and their zero points, by the names of the values.
     values: HashMap<String, [String; 3]>,
-    /// The same of matrices, by the matrices and the bits of what they are multiplied by.
+    /// The same of matrices, by the matrices and the bits of the values that they are multiplied by.
     matrices: HashMap<(Weights, u32), [String; 3]>,
     added: Vec<Added>,
 }

@@ -153,7 +153,7 @@ fn a_matrix_of_two_products_is_quantized_once_and_kept_where_it_is_needed() {
 }
 
 #[test]
-fn a_graph_inside_a_node_keeps_what_it_takes() {
+fn a_graph_inside_a_node_keeps_its_inputs() {
     let inside = onnx::Graph { nodes: vec![Node::new("Identity", &["w"], &["inner"])] };
     let mut branch = Node::new("If", &["condition"], &["branched"]);
     branch.attributes.push(Attribute {
@@ -188,7 +188,7 @@ fn a_gemm_is_a_product_and_a_sum() {
     );
     assert_eq!(rewritten.added[0].tensor.shape, [4, 8]);
     assert!(!rewritten.dropped.contains("bias"));
-    // What is no plain product stays.
+    // A product that is not plain stays.
     assert!(products::find(&sketch(gemm("transA", 1))).unwrap().chosen.is_empty());
     let mut scaled = gemm("transB", 1);
     scaled.attributes.push(Attribute { name: "beta".to_owned(), float: 0.5, ..Attribute::default() });
@@ -216,7 +216,11 @@ fn halves_that_are_widened_are_quantized_and_halves_that_are_not_are_left() {
     };
     let widened = graph(true);
     let rewritten = rewrite(&widened, &products::find(&widened).unwrap()).unwrap();
-    assert_eq!(operators(&rewritten)[0], "DynamicQuantizeLinear", "what widened the weights is gone");
+    assert_eq!(
+        operators(&rewritten)[0],
+        "DynamicQuantizeLinear",
+        "the cast that widened the weights is gone"
+    );
     assert_eq!(rewritten.added[0].tensor.shape, [4, 8]);
     assert!(rewritten.dropped.contains("w"));
     let found = products::find(&graph(false)).unwrap();
@@ -224,7 +228,7 @@ fn halves_that_are_widened_are_quantized_and_halves_that_are_not_are_left() {
 }
 
 #[test]
-fn what_cannot_be_quantized_is_said() {
+fn a_graph_that_cannot_be_quantized_is_refused() {
     let mut sketch = two_blocks();
     sketch.operators = 10;
     assert!(products::find(&sketch.graph()).unwrap_err().contains("operator set 10"));
@@ -254,9 +258,9 @@ fn files_are_called_as_exporters_call_them() {
     }
 }
 
-/// `tests/parity/quantized.py` wrote what is expected.
+/// `tests/parity/quantized.py` wrote the expected values.
 #[test]
-fn matrices_are_those_of_onnx_runtimes_quantizer() {
+fn matrices_equal_those_of_onnx_runtimes_quantizer() {
     let data = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/data");
     let golden: Value =
         serde_json::from_slice(&fs::read(data.join("golden/quantized.json")).unwrap()).unwrap();

@@ -1,7 +1,7 @@
 //! A matrix in 8 bits.
 //!
-//! Symmetric, with a scale for each column, which is a channel of what the product gives: `q = round(w / s)` with
-//! `s = max |w| / 127` over the column, rounded half to even. This is what ONNX Runtime's `quantize_dynamic` does with
+//! Symmetric, with a scale for each column, which is a channel of the product's result: `q = round(w / s)` with `s
+//! = max |w| / 127` over the column, rounded half to even. ONNX Runtime's `quantize_dynamic` does the same with
 //! `per_channel=True` and `weight_type=QInt8`.
 
 use std::fs::File;
@@ -54,7 +54,7 @@ pub(super) fn quantize(values: &[f32], weights: &Weights, factor: f32) -> Result
     Ok(Quantized { values: quantized, scales })
 }
 
-/// The values of a tensor of f32, f16 or bf16; those in a file are looked for in `folder`.
+/// The values of a tensor of f32, f16 or bf16; values in a file are looked for in `folder`.
 pub(super) fn values(tensor: &Tensor, folder: &Path) -> Result<Vec<f32>, String> {
     let count = tensor.shape.iter().try_fold(1_i64, |count, size| count.checked_mul(*size)).unwrap_or(-1);
     let bytes = if tensor.is_external() { outside(tensor, folder)? } else { tensor.raw.to_vec() };

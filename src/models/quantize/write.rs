@@ -16,7 +16,7 @@ use crate::install::{FileRecord, HashedFile, Progress, Staging};
 /// Values in a file begin at a multiple of this, so that ONNX Runtime maps them into memory.
 const ALIGNMENT: u64 = 4096;
 
-/// Writes the graph as the file `path` of the model that is prepared. Gives the paths of what was written.
+/// Writes the graph as the file `path` of the model that is prepared. Gives the paths of the written files.
 pub(super) fn write(
     graph: &Graph,
     rewritten: &Rewritten,
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tensor_that_moves_keeps_what_is_not_known_of_it() {
+    fn a_tensor_that_moves_keeps_unknown_fields() {
         let mut tensor = Tensor::inside("w", onnx::FLOAT, &[2], Vec::new());
         tensor.external_data = External { location: "old".to_owned(), offset: 0, length: None }.entries();
         let unknown = b"\xa2\x06\x03new";

@@ -1,4 +1,4 @@
-//! Keys are what their type says they are: no setting of a session, and no other spelling of an equal key, loses a vector
+//! Keys are compared by their type: no setting of a session, and no other spelling of an equal key, loses a vector
 //! or leaves one behind.
 
 use pg_clip_tests::isolation::Sessions;
@@ -145,7 +145,7 @@ fn an_open_delete_keeps_the_worker_off_a_key_of_another_spelling() {
         sessions.run("other", "BEGIN");
         sessions.run("other", "DELETE FROM photos");
         send(embedder, Signal::SIGCONT);
-        // What is stored after it, in another table, is embedded after it.
+        // A photo that is stored after it, in another table, is embedded after it.
         let later: i64 =
             value(&mut client, "INSERT INTO later (image) SELECT image FROM pictures LIMIT 1 RETURNING id");
         wait_until("the queue has been at the photo", PATIENCE, || {

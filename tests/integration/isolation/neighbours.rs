@@ -50,7 +50,7 @@ fn embed_of_second(client: &mut Client, from: i32, count: i32) {
 }
 
 #[test]
-fn an_open_delete_of_claimed_photos_holds_up_nobody_else() {
+fn an_open_delete_of_claimed_photos_holds_up_no_other_photo() {
     // The log names each process that waits for a lock, so that waits can be counted.
     let cluster = TestCluster::preloaded_with(&[("log_lock_waits", "on"), ("deadlock_timeout", "10ms")]);
     let database = two_roles(&cluster);

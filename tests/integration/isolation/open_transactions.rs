@@ -1,4 +1,4 @@
-//! Maintenance beside a transaction that is open: what it commits later has the last word.
+//! Maintenance beside a transaction that is open: its later commit has the last word.
 
 use pg_clip_tests::TestCluster;
 use pg_clip_tests::isolation::Differences;

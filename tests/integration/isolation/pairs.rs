@@ -97,7 +97,7 @@ pub(super) fn database(cluster: &TestCluster) -> TestDatabase {
     database
 }
 
-/// Plays each kind of writing beside the maintenance; returns what it left wrong.
+/// Plays each kind of writing beside the maintenance; returns the differences that it left.
 pub(super) fn beside(
     database: &TestDatabase,
     mode: &str,
@@ -168,7 +168,7 @@ fn prepare(client: &mut Client, mode: &str, maintenance: Maintenance, tables: &[
         }
         match maintenance {
             Maintenance::Backfill | Maintenance::Migrate => {}
-            // What is missing, stale and orphaned.
+            // Missing, stale and orphaned rows.
             Maintenance::Verify => silently(
                 client,
                 table,
@@ -188,7 +188,7 @@ fn prepare(client: &mut Client, mode: &str, maintenance: Maintenance, tables: &[
     }
 }
 
-/// Writes behind the triggers' back.
+/// Writes without firing the triggers.
 fn silently(client: &mut Client, table: &str, statements: &str) {
     let disabled = format!(
         "BEGIN; ALTER TABLE {table} DISABLE TRIGGER USER; {statements}; ALTER TABLE {table} ENABLE TRIGGER USER; COMMIT"
@@ -196,11 +196,11 @@ fn silently(client: &mut Client, table: &str, statements: &str) {
     run(client, &disabled);
 }
 
-/// What the transaction does to the table that is maintained.
+/// The transaction's effect on the table that is maintained.
 struct Beside {
     /// It has locked the table.
     is_locked: bool,
-    /// It has written to no other table: where the queue waits for it, it is at this one.
+    /// It has written to no other table: where the queue waits for it, the queue is at this table.
     is_alone: bool,
 }
 

@@ -1,5 +1,5 @@
-//! Statements that touch a photo more than once, and code that changes it on its way: what is embedded is the row as it
-//! is at the end.
+//! Statements that touch a photo more than once, and code that changes it on its way: the row is embedded as it is
+//! at the end.
 
 use pg_clip_tests::isolation::{BROKEN, Differences};
 use pg_clip_tests::{TestCluster, run, value, wait_for_the_queue};

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::Root;
 
-/// What a Dockerfile says, with its arguments put in.
+/// The instructions of a Dockerfile, with its arguments put in.
 #[derive(Debug, PartialEq)]
 pub(super) struct Dockerfile {
     pub(super) from: String,
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_does_not_know() {
+    fn refuses_unknown_instructions() {
         assert!(Dockerfile::parse("FROM a\nVOLUME /data\n", &[]).is_err());
         assert!(Dockerfile::parse("FROM a:${TAG}\n", &[]).is_err());
     }

@@ -1,7 +1,7 @@
-//! A bare Debian: what a release of Debian is without a compiler, with its own PostgreSQL and with pgvector.
+//! A bare Debian: a release of Debian without a compiler, with its own PostgreSQL and with pgvector.
 //!
 //! Its root is made once, by debootstrap, and kept as an archive; beside it lie the headers that a build for its
-//! PostgreSQL needs. Whatever runs in the root has processes and mounts of its own, which end with it.
+//! PostgreSQL needs. A program in the root has processes and mounts of its own, which end with it.
 
 mod dockerfile;
 mod release;

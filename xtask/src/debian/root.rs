@@ -31,12 +31,12 @@ impl Root {
         &self.0
     }
 
-    /// Runs a script of the shell in the root; what it says becomes the error where it fails.
+    /// Runs a script of the shell in the root; its output becomes the error where it fails.
     pub(crate) fn run(&self, script: &str) -> Result<String> {
         command::output(&mut self.shell(script))
     }
 
-    /// Runs a script of the shell in the root, and shows what it says.
+    /// Runs a script of the shell in the root, and shows its output.
     pub(super) fn show(&self, script: &str, arguments: &[&str]) -> Result<()> {
         command::run(self.shell(script).args(arguments).stdin(Stdio::null()))
     }

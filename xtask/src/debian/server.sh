@@ -10,7 +10,7 @@ sql() { chroot --userspec="$user" "$root" /usr/local/lib/postgresql/psql -XAtq -
 mount -t proc proc /proc
 mount --rbind /dev "$root/dev"
 
-# The entry point is the first process of a container, and reaps what it leaves.
+# The entry point is the first process of a container, and reaps the processes that it leaves.
 start() {
     unshare --mount --pid --fork --kill-child sh -c '
         root=$1 user=$2
@@ -35,7 +35,7 @@ stop() {
     tail -n 1 "$root/tmp/log" | grep -q 'database system is shut down' || { cat "$root/tmp/log"; fail 'no clean stop'; }
 }
 
-# Without a password it says what it needs.
+# Without a password it names the variables that it needs.
 if chroot --userspec="$user" "$root" /usr/bin/env -i "$@" > "$root/tmp/log" 2>&1; then fail 'it starts without a password'; fi
 grep POSTGRES_PASSWORD "$root/tmp/log"
 

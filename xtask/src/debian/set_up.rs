@@ -13,7 +13,8 @@ use crate::deb::Deb;
 use crate::layout::{self, Entry};
 use crate::progress::step;
 
-/// Installs PostgreSQL in the new root without a cluster, and fetches what a build for it needs into /fetched.
+/// Installs PostgreSQL in the new root without a cluster, and fetches the packages that a build for it needs into
+/// /fetched.
 const INSTALL: &str = r#"
 printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
@@ -124,7 +125,7 @@ fn build_pgvector(debian: &Debian, root: &Root, folder: &Path) -> Result<PathBuf
     let pg_config = headers.join(format!("usr/lib/postgresql/{}/bin/pg_config", debian.major));
     for goal in ["all", "install"] {
         let mut make = Command::new("make");
-        // Without what is tuned to this machine's processor.
+        // Without code that is tuned to this machine's processor.
         make.args([goal, "--silent", "--jobs=2", "OPTFLAGS=", "with_llvm=no"]).current_dir(&sources);
         command::output(make.arg(format!("PG_CONFIG={}", pg_config.display())))?;
     }

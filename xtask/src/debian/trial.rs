@@ -18,8 +18,8 @@ const TRIAL: &str = include_str!("trial.sh");
 /// Of the image that a Dockerfile begins with.
 const ENTRY_POINT: &str = include_str!("entrypoint.sh");
 
-/// Installs the packages of a folder in a bare root, uses and purges them, then runs the image of the server, and what the
-/// Dockerfile of `examples/container` makes.
+/// Installs the packages of a folder in a bare root, uses and purges them, then runs the image of the server, and
+/// the image of the Dockerfile of `examples/container`.
 pub fn try_packages(places: &Places, debian: &Debian, packages: &Path) -> Result<()> {
     let folder = places.base.join(format!("temporary-{}-debian", std::process::id()));
     fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

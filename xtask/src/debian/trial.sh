@@ -20,7 +20,7 @@ await() {
     done
 }
 
-# Every file, folder and link with its owner, mode and size, but for what dpkg and apt note of their own work.
+# Every file, folder and link with its owner, mode and size, but for the notes of dpkg and apt on their own work.
 files() {
     find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /trial -o -path /var/lib/dpkg -o -path /var/lib/apt \
         -o -path /var/cache -o -path /var/log/dpkg.log -o -path /var/log/apt -o -path /var/log/alternatives.log \) -prune \

@@ -99,7 +99,7 @@ mod tests {
     use super::{Page, Photo};
 
     #[test]
-    fn shows_what_was_found_and_escapes_it() {
+    fn shows_the_found_photos_and_escapes_their_names() {
         let photos = [Photo {
             file: "a<b.png".into(),
             concept: String::new(),

@@ -1,4 +1,4 @@
-//! A bill of materials as CycloneDX has it: what the library and the programs are made of, for scanners.
+//! A bill of materials as CycloneDX has it: the parts of the library and the programs, for scanners.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};

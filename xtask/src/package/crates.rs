@@ -11,7 +11,7 @@ use crate::command;
 use crate::workspace::Workspace;
 
 pub(super) struct Crate {
-    /// What cargo knows it by.
+    /// Cargo's identifier of it.
     pub(super) id: String,
     pub(super) name: String,
     pub(super) version: String,

@@ -1,7 +1,7 @@
 //! Packages of one build: Debian's, an archive that runs from wherever it is unpacked, and images for containers.
 //!
-//! Each is packed from a staged tree of the files that `install` puts into a PostgreSQL. Beside them lie what the built
-//! files are made of, as a bill of materials, the sources as PGXN takes them, and the checksums of all.
+//! Each is packed from a staged tree of the files that `install` puts into a PostgreSQL. Beside them lie a bill of
+//! materials of the built files, the sources as PGXN takes them, and the checksums of all.
 
 mod bill;
 mod crates;
@@ -175,7 +175,7 @@ fn server(parts: &Parts, debian: &Debian, debs: &[PathBuf], staging: &Path) -> R
 
 const START: &str = include_str!("start-postgresql.sh");
 
-/// Packs what was made or changed in a root since a file was written.
+/// Packs the files that were made or changed in a root since a file was written.
 fn changes(root: &Root, since: &Path, to: &Path) -> Result<()> {
     let mut find = Command::new("find");
     find.args([".", "-mindepth", "1", "-cnewer"]).arg(since).current_dir(root.path());

@@ -1,4 +1,4 @@
-//! What packages are made of.
+//! The parts of packages.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::environment::Environment;
 use crate::layout::{self, Entry, Layout};
 use crate::workspace::Workspace;
 
-/// What a package is made of.
+/// The parts of a package.
 pub(super) struct Parts<'a> {
     pub(super) workspace: &'a Workspace,
     pub(super) environment: &'a Environment,
@@ -20,7 +20,7 @@ pub(super) struct Parts<'a> {
     pub(super) licences: PathBuf,
 }
 
-/// All files for one PostgreSQL, with the licences of what is linked into them.
+/// All files for one PostgreSQL, with the licences of the crates that are linked into them.
 pub(super) fn files(parts: &Parts, layout: &Layout) -> Result<Vec<Entry>> {
     let mut entries = layout::of_extension(parts.workspace, &parts.built.library, layout)?;
     entries.extend(shared_files(parts, layout)?);

@@ -1,4 +1,4 @@
-//! What a build is: its version, for which PostgreSQL and machine, and which glibc it needs.
+//! The properties of a build: its version, for which PostgreSQL and machine, and which glibc it needs.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! The sources as PGXN takes them: an archive of what is committed, with a META.json that names this version.
+//! The sources as PGXN takes them: an archive of the committed files, with a META.json that names this version.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-/// A tar that packs what is named in a folder, with the owners' numbers.
+/// A tar that packs the named files of a folder, with the owners' numbers.
 pub(super) fn tar() -> Command {
     let mut tar = Command::new("tar");
     tar.args(["--sort=name", "--numeric-owner", "--create"]);

@@ -1,6 +1,6 @@
-//! The bench of `benches/peers/`: pg_clip beside what people would otherwise run.
+//! The bench of `benches/peers/`: pg_clip beside the systems that people would otherwise run.
 //!
-//! It has an environment of its own, for it weighs 5 GB; what it measures with is Python and JavaScript, as the peers are.
+//! It has an environment of its own, for it weighs 5 GB; it measures with Python and JavaScript, as the peers are.
 
 mod packages;
 

@@ -1,6 +1,7 @@
 //! The peers themselves, from pinned Python and npm packages.
 //!
-//! The stamp holds what was asked for and is written last, as that of the tests' environment is.
+//! The stamp holds the names of the packages that were asked for and is written last, as that of the tests'
+//! environment is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,7 +72,7 @@ fn install_python(scripts: &Path, python: &Path) -> Result<()> {
     let mut venv = Command::new("python3");
     step("making a Python environment", || command::output(venv.args(["-m", "venv"]).arg(python)))?;
     let mut pip = Command::new(python.join("bin/python"));
-    // PyTorch's compiler and what else its packages name, and nothing here imports, is left out.
+    // PyTorch's compiler, and other packages that are named and never imported here, are left out.
     pip.args([
         "-m",
         "pip",

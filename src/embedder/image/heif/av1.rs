@@ -67,7 +67,7 @@ impl Decoder {
         if data.is_empty() {
             return Err(broken(Format::Avif, "a picture has no data"));
         }
-        // SAFETY: the pointer is to a value of its type. What comes back is null or has as many bytes as were asked for.
+        // SAFETY: the pointer is to a value of its type. The result is null or has as many bytes as were asked for.
         unsafe {
             let place = dav1d_data_create(Some(NonNull::from(&mut copy)), data.len());
             if place.is_null() {
@@ -75,7 +75,8 @@ impl Decoder {
             }
             place.copy_from_nonoverlapping(data.as_ptr(), data.len());
         }
-        // SAFETY: the context is open, and the data is of `dav1d_data_create`. What is not taken is given back.
+        // SAFETY: the context is open, and the data is of `dav1d_data_create`. Data that is not taken is given
+        // back.
         let result = unsafe {
             let result = dav1d_send_data(self.0, Some(NonNull::from(&mut copy)));
             dav1d_data_unref(Some(NonNull::from(&mut copy)));

@@ -70,7 +70,7 @@ pub(super) struct Picture {
     pub(super) chroma: u8,
     /// How colours are coded, where the container says it.
     pub(super) colours: Option<Colours>,
-    /// What counts of the picture: left, top, width and height.
+    /// The visible part of the picture: left, top, width and height.
     pub(super) crop: Option<(u32, u32, u32, u32)>,
     pub(super) orientation: Orientation,
 }
@@ -252,7 +252,7 @@ impl Turn {
         Turn { quarters: (self.quarters + quarters) % 4, ..self }
     }
 
-    /// Mirrored left to right, after all that was before.
+    /// Mirrored left to right, after the earlier turns.
     fn mirrored(self) -> Turn {
         Turn { mirrored: !self.mirrored, quarters: (4 - self.quarters) % 4 }
     }

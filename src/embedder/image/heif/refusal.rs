@@ -1,4 +1,4 @@
-//! What is wrong with a file, or not supported.
+//! The errors of files that are broken or not supported.
 
 use super::super::format::Format;
 use crate::error::Error;

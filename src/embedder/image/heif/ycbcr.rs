@@ -18,7 +18,7 @@ pub(super) trait Frame {
     /// Whether values are interpolated between the samples of chroma, as Pillow's decoder of the format does it.
     const SMOOTH: bool;
 
-    /// What the frame says of its colours.
+    /// How the frame says that its colours are coded.
     fn colours(&self) -> Colours;
 
     /// Copies samples from the start of a row of a plane: 0 is luma, 1 and 2 are chroma.
@@ -56,7 +56,7 @@ impl Colours {
 /// The planes are green, blue and red.
 const IDENTITY: u16 = 0;
 
-/// What chroma is multiplied by.
+/// The factors of chroma.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Coefficients {
     red: f32,
@@ -117,7 +117,7 @@ pub(super) fn draw(
     }
 }
 
-/// What samples say, from 0 to 255, and for chroma from half of that below 0 to half above.
+/// The range of samples: from 0 to 255, and for chroma from half of that below 0 to half above.
 struct Levels {
     black: f32,
     luma: f32,
@@ -157,7 +157,7 @@ impl Levels {
 }
 
 fn to_byte(level: f32) -> u8 {
-    // The cast keeps to what a byte can say.
+    // The cast keeps values within a byte.
     (level + 0.5) as u8
 }
 
@@ -189,7 +189,7 @@ impl Chroma {
         Chroma { plane, across, down, last, samples, near: vec![0.0; columns], line: vec![0.0; width] }
     }
 
-    /// Reads what belongs to a row of luma.
+    /// Reads the samples that belong to a row of luma.
     fn read<F: Frame>(&mut self, frame: &F, y: u32) {
         let row = (y >> self.down).min(self.last);
         frame.row(self.plane, row, &mut self.samples);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_those_of_the_standard() {
+    fn colours_follow_the_standard() {
         assert_eq!(colour([16, 128, 128], 8, 1, false), [0; 3]);
         assert_eq!(colour([235, 128, 128], 8, 9, false), [255; 3]);
         assert_eq!(colour([255, 128, 128], 8, 6, true), [255; 3]);

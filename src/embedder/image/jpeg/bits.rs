@@ -10,7 +10,7 @@ use crate::error::Error;
 #[derive(Clone, Copy)]
 pub(super) struct Bits<'a> {
     data: &'a [u8],
-    /// What is not in the buffer yet.
+    /// The bytes that are not in the buffer yet.
     rest: &'a [u8],
     /// The next bits, from the left; behind them zeros, or the first bits of the next byte.
     buffer: u64,
@@ -142,8 +142,8 @@ impl<'a> Bits<'a> {
         self.check_read().err().unwrap_or_else(|| bad("code in its data"))
     }
 
-    /// Goes to the marker behind the data, which has to be there: at most seven bits lie between, and behind the last unit
-    /// of a scan zeros that some cameras add. Returns what follows, from the marker on.
+    /// Goes to the marker behind the data, which has to be there: at most seven bits lie between, and behind the
+    /// last unit of a scan zeros that some cameras add. Returns the rest, from the marker on.
     pub(super) fn finish(mut self, zeros: Zeros) -> Result<&'a [u8], Error> {
         self.check_read()?;
         let rest = (self.length() - self.made_up) % 8;
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_are_those_of_the_data_without_what_stands_behind_0xff() {
+    fn bits_leave_out_the_zero_behind_0xff() {
         let mut random = fastrand::Rng::with_seed(1);
         for _ in 0..200 {
             let plain: Vec<u8> =

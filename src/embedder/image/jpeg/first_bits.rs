@@ -92,9 +92,9 @@ impl Blocks for FirstBits<'_> {
 struct Run {
     /// Which of them are not zero, from the lowest bit on.
     values: u32,
-    /// How many blocks end: this one, and the ones behind it that have nothing. 0 where it goes on.
+    /// How many blocks end: this one, and the next blocks that have nothing. 0 where the block goes on.
     blocks: u16,
-    /// The length of the codes and what belongs to them.
+    /// The length of the codes and of their values.
     bits: u8,
     /// How many they are, with the zeros between them.
     coefficients: u8,
@@ -111,7 +111,7 @@ impl Run {
         next + u32::from(self.coefficients) + u32::from(self.blocks > 0) <= end
     }
 
-    /// Reads one code and skips what belongs to it.
+    /// Reads one code and skips its values.
     #[cold]
     fn read_one<'b>(table: &Table, mut bits: Bits<'b>) -> Result<(Bits<'b>, Run), Error> {
         bits.fill();

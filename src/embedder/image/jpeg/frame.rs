@@ -20,8 +20,8 @@ pub(super) struct Frame {
     pub(super) units: (u32, u32),
 }
 
-/// A component, as luma is one. Its blocks are counted in two ways: those with samples of the picture, which a scan of
-/// this component alone has, and those of whole units, which a scan of several components has.
+/// A component, as luma is one. Its blocks are counted in two ways: a scan of this component alone has the blocks
+/// with samples of the picture, and a scan of several components has the blocks of whole units.
 pub(super) struct Component {
     pub(super) id: u8,
     /// Its blocks in a unit, across and down.
@@ -100,8 +100,8 @@ impl Frame {
     }
 }
 
-/// Whether the decoder makes the right picture of components with these factors. It was tried on all that there are: the
-/// ones that encoders write by themselves are among them.
+/// Whether the decoder makes the right picture of components with these factors. All of these were tried: they
+/// include the factors that encoders write by themselves.
 fn decodes(factors: &[(u32, u32)], largest: (u32, u32)) -> bool {
     let [first, .., _] = *factors else { return true };
     let known = |(across, down): &(u32, u32)| *across != 3 && (largest.1 < 4 || *down != 2);

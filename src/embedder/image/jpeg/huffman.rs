@@ -18,7 +18,7 @@ pub(super) struct Table {
     symbols: Box<[(u8, u8); 1 << LOOK]>,
     /// By its length less one: the first code that is longer, in 16 bits from the left.
     ends: [u32; 16],
-    /// By its length less one: what turns a code into the place of its symbol.
+    /// By its length less one: the number that turns a code into the place of its symbol.
     places: [i32; 16],
     /// How many codes there are of each length.
     pub(super) counts: [u8; 16],

@@ -20,7 +20,7 @@ use crate::error::Error;
 /// The scans of a picture, whose blocks are all there.
 pub(super) struct Scans<'a> {
     scans: Vec<OneScan<'a>>,
-    /// What each component is multiplied by; none before it came.
+    /// The factors of each component; none before it came.
     quantization: Vec<Option<quantization::Table>>,
 }
 
@@ -62,8 +62,8 @@ impl<'a> Scans<'a> {
         self.quantization[component].is_some()
     }
 
-    /// Writes the picture of a file in one scan. The segments of applications stay, which say what the colours mean and how
-    /// the picture is turned.
+    /// Writes the picture of a file in one scan. The segments of applications stay: they describe the colours and
+    /// the orientation.
     pub(super) fn write(&self, frame: &Frame, bytes: &[u8]) -> Result<Vec<u8>, Error> {
         let quantization: Option<Vec<_>> = self.quantization.iter().map(Option::as_ref).collect();
         let quantization = quantization.ok_or_else(|| broken("it ends before its last scan"))?;

@@ -46,7 +46,7 @@ pub(super) fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// The next byte after 0xff that is not a fill byte, and what follows it. In the data of a scan that is mostly 0x00,
+/// The next byte after 0xff that is not a fill byte, and the rest. In the data of a scan that byte is mostly 0x00,
 /// which says that 0xff was a value.
 pub(super) fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let at = memchr::memchr(0xff, bytes)?;

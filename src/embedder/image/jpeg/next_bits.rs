@@ -44,7 +44,7 @@ impl<'a> NextBits<'a> {
 }
 
 impl Blocks for NextBits<'_> {
-    // As in a sequential JPEG, where a block ends decides what is chosen, and never which way is taken.
+    // As in a sequential JPEG, the end of a block decides which value is chosen, and never which branch is taken.
     #[inline(always)]
     fn units<P: Pick>(&mut self, bits: &mut Bits, units: Range<usize>) -> Result<(), Error> {
         let mut local = *bits;
@@ -103,8 +103,8 @@ impl Blocks for NextBits<'_> {
 /// The most codes that are read before the buffer is filled up.
 const AT_ONCE: u32 = 3;
 
-/// A code as a number. The lowest 5 bits are its length, with the sign. From bit 16 on one bit is set, with as many others
-/// before it as coefficients that are zero are passed; none where the block ends.
+/// A code as a number. The lowest 5 bits are its length, with the sign. From bit 16 on one bit is set, above as
+/// many unset bits as the code passes coefficients that are zero; none where the block ends.
 #[derive(Clone, Copy)]
 struct Code(u32);
 

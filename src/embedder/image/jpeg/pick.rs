@@ -4,7 +4,7 @@ use std::hint::select_unpredictable;
 
 /// A way to find it.
 pub(super) trait Pick {
-    /// Of the set bits of `places` the one that has as many before it as `number` has zeros: `number` has one set bit. 0
+    /// The set bit of `places` that has as many set bits before it as `number` has zeros before its only set bit. 0
     /// where there is none in one of them.
     fn pick(number: u32, places: u64) -> u64;
 }

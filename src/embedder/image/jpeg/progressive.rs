@@ -16,7 +16,7 @@ use super::refusal::{bad, broken};
 use super::scan::{Blocks, Scan, walk};
 use crate::error::Error;
 
-/// What the scans of a progressive JPEG have brought so far, for each component.
+/// The bits that the scans of a progressive JPEG have brought so far, for each component.
 pub(super) struct Progress {
     /// The lowest bit of each coefficient that came.
     low: Vec<[Option<u8>; BLOCK as usize]>,
@@ -33,7 +33,7 @@ impl Progress {
         }
     }
 
-    /// Walks over a scan and returns what follows it.
+    /// Walks over a scan and returns the rest.
     pub(super) fn pass<'a>(
         &mut self,
         data: &'a [u8],

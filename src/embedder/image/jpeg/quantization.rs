@@ -13,7 +13,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// What defines the table under a number.
+    /// The bytes that define the table under a number.
     pub(super) fn definition(&self, number: u8) -> Vec<u8> {
         [&[(u8::from(self.wide) << 4) | number], self.values.as_slice()].concat()
     }

@@ -1,4 +1,4 @@
-//! The blocks of a sequential scan, a row of units at a time: their means, and the codes of all else as they are.
+//! The blocks of a sequential scan, a row of units at a time: their means, and all other codes as they are.
 
 use std::ops::Range;
 
@@ -55,7 +55,7 @@ pub(super) struct Rows<'s> {
     tables: &'s ScanTables,
     /// The row that was read last, by the part.
     pub(super) rows: Vec<Row>,
-    /// The last mean of each part, which the next one is given by.
+    /// The last mean of each part: the next one is coded as the difference to it.
     means: [i16; 4],
 }
 
@@ -160,7 +160,7 @@ impl Row {
     }
 }
 
-/// What a mean can be where a sample has 8 bits, so that no two differ by more than [`MAX_MEAN_SIZE`] bits.
+/// The means of blocks with samples of 8 bits, of which no two differ by more than [`MAX_MEAN_SIZE`] bits.
 const MEANS: Range<i16> = -1024..1024;
 
 /// A value of `size` bits: the ones whose first bit is 0 are negative.

@@ -77,16 +77,16 @@ impl Scan {
 /// The most blocks of a unit that has several components.
 const MAX_UNIT: u32 = 10;
 
-/// What is done with the blocks of a scan.
+/// The work on the blocks of a scan.
 pub(super) trait Blocks {
     /// Reads the blocks of some units, which are counted row by row.
     fn units<P: Pick>(&mut self, bits: &mut Bits, units: Range<usize>) -> Result<(), Error>;
 
-    /// Forgets what earlier blocks said about later ones.
+    /// Forgets the state that earlier blocks left for later ones.
     fn restart(&mut self) -> Result<(), Error>;
 }
 
-/// Walks over the blocks of a scan, of which every one has to be in `data`. Returns what follows the scan.
+/// Walks over the blocks of a scan, of which every one has to be in `data`. Returns the rest behind the scan.
 pub(super) fn walk<'a>(
     data: &'a [u8],
     frame: &Frame,
@@ -139,7 +139,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Returns what follows the scan.
+    /// Returns the rest behind the scan.
     pub(super) fn finish(self, blocks: &mut impl Blocks) -> Result<&'a [u8], Error> {
         blocks.restart()?;
         self.bits.finish(Zeros::Passed)
@@ -149,7 +149,7 @@ impl<'a> Walk<'a> {
 /// The most units that are read before it is looked whether they were there.
 const STRETCH: usize = 1024;
 
-/// What follows a restart marker, which has to be this one.
+/// The rest behind a restart marker, which has to be this one.
 fn after_restart(data: &[u8], marker: u8) -> Result<&[u8], Error> {
     let (found, rest) = next_marker(data).ok_or_else(|| broken("it ends early"))?;
     if found != marker {

@@ -76,7 +76,8 @@ impl<'t> Passed<'t> {
 }
 
 impl Blocks for Passed<'_> {
-    // Where a block ends decides what is chosen, and never which way is taken: a processor could not foresee that.
+    // The end of a block decides which value is chosen, and never which branch is taken: a processor could not
+    // foresee that.
     #[inline(always)]
     fn units<P: Pick>(&mut self, bits: &mut Bits, units: Range<usize>) -> Result<(), Error> {
         let unit = self.tables.unit.len();
@@ -123,8 +124,8 @@ impl Blocks for Passed<'_> {
 }
 
 impl BlockTables {
-    /// How long the next code and its value are, which are in the buffer, and the coefficient that comes next behind them,
-    /// [`BLOCK`] behind the last one.
+    /// The length of the next code and its value, which are in the buffer, and the coefficient that comes next
+    /// behind them, [`BLOCK`] behind the last one.
     #[cold]
     pub(super) fn code(&self, bits: Bits, at: u8) -> Result<(u32, u8), Error> {
         if at == 0 {

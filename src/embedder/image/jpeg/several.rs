@@ -2,7 +2,7 @@
 
 use super::huffman::{LOOK, Table};
 
-/// What codes say that follow one another.
+/// The summary of several codes in a row.
 pub(super) trait Codes: Copy {
     /// Not even one code lies whole in the bits that were looked at.
     const NONE: Self;
@@ -14,21 +14,21 @@ pub(super) trait Codes: Copy {
     fn and(self, behind: Self) -> Self;
 }
 
-/// By the next bits: what the first code says, and how many bits that takes.
+/// By the next bits: the summary of the first code, and its number of bits.
 pub(super) type First<C> = [(u8, C); 1 << LOOK];
 
-/// By the next bits: what all codes say that lie whole in them.
+/// By the next bits: the summary of all codes that lie whole in them.
 pub(super) type Several<C> = [C; 1 << LOOK];
 
-/// The first codes of a table. `fill` puts what a symbol with a code of some length says into the places that begin with
-/// the code.
+/// The first codes of a table. `fill` writes the summary of a symbol and the length of its code into the places
+/// that begin with the code.
 pub(super) fn first<C: Codes>(table: &Table, fill: impl Fn(&mut [(u8, C)], u8, u8)) -> Box<First<C>> {
     let mut all = Box::new([(u8::MAX, C::NONE); 1 << LOOK]);
     table.codes(|symbol, length, places| fill(&mut all[places], symbol, length));
     all
 }
 
-/// What several codes of a table say, whose first ones are given.
+/// The summaries of several codes of a table, from those of its first codes.
 pub(super) struct Levels<C> {
     /// By the next few bits, with a 1 before them that tells how many there are.
     known: Vec<C>,
@@ -55,7 +55,7 @@ impl<C: Codes> Levels<C> {
         all.try_into().ok().expect("these are all bits")
     }
 
-    /// What the codes in `count` bits say.
+    /// The summary of the codes in `count` bits.
     #[inline(always)]
     fn after(&self, first: &First<C>, count: u32, bits: usize) -> C {
         let (needed, codes) = first[bits << (LOOK - count) & ((1 << LOOK) - 1)];

@@ -43,15 +43,15 @@ const COEFFICIENT: u16 = 1 << 6;
 const ROOM: u16 = 255 * COEFFICIENT;
 const ENDS: u16 = 1 << 14;
 
-/// What a whole block has left, as [`Step::room`] counts.
+/// The room of a whole block, as [`Step::room`] counts.
 pub(super) const BLOCK_ROOM: u32 = BLOCK as u32 * COEFFICIENT as u32;
 
-/// What a block has left from the coefficient `at` on.
+/// The room of a block from the coefficient `at` on.
 pub(super) fn room_from(at: u8) -> u32 {
     u32::from(BLOCK - at) * u32::from(COEFFICIENT)
 }
 
-/// The coefficient that comes next where a block has this left.
+/// The next coefficient of a block with this room left.
 pub(super) fn next_in(room: u32) -> u8 {
     BLOCK - (room / u32::from(COEFFICIENT)) as u8
 }
@@ -76,7 +76,7 @@ impl Step {
         self.0.into()
     }
 
-    /// What a block must have left for these codes, as a multiple of what a coefficient takes.
+    /// The room that a block must have left for these codes, as a multiple of a coefficient's.
     #[inline(always)]
     pub(super) fn room(self) -> u32 {
         (self.0 & ROOM).into()
@@ -90,7 +90,7 @@ impl Step {
 }
 
 impl Codes for Step {
-    /// Needs more than a block has.
+    /// Needs more room than a block has.
     const NONE: Step = Step(128 * COEFFICIENT);
 
     fn bits(self) -> u32 {

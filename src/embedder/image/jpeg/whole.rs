@@ -22,7 +22,8 @@ use super::scan::{Scan, walk};
 use super::sequential::{Passed, ScanTables};
 use crate::error::Error;
 
-/// Refuses a JPEG whose picture is not whole. Returns what the decoder reads right: the file, or one that it makes of it.
+/// Refuses a JPEG whose picture is not whole. Returns the file where the decoder reads it right, or else a copy
+/// that it does.
 pub(in super::super) fn whole(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
     let mut file = File::default();
     let mut changes = Changes::default();
@@ -30,7 +31,7 @@ pub(in super::super) fn whole(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
     loop {
         let before = rest;
         let (marker, after) = next_marker(before).ok_or_else(|| broken("it ends early"))?;
-        // Some cameras write bytes between segments. Behind a scan they are what is left of a picture.
+        // Some cameras write bytes between segments. Behind a scan they are the rest of a picture.
         if !matches!(file.picture, Picture::None) && before[0] != 0xff {
             return Err(broken("there is data between its scans"));
         }
@@ -53,14 +54,14 @@ pub(in super::super) fn whole(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
     }
 }
 
-/// What the decoder would read otherwise than libjpeg does.
+/// The parts of a file that the decoder would read otherwise than libjpeg does.
 #[derive(Default)]
 struct Changes {
     /// A segment with the height, which the frame said already. The decoder does not know it.
     lines: Option<Range<usize>>,
     /// The marker of an extended sequential frame. A baseline one says the same to the decoder, which knows no other.
     extended: Option<usize>,
-    /// A segment of JFIF, whose colours are YCbCr whatever another one says.
+    /// A segment of JFIF: the colours are YCbCr, also where another segment says otherwise.
     jfif: bool,
     /// Where Adobe's segment says how colours are coded.
     adobe: Option<usize>,
@@ -108,7 +109,7 @@ impl Changes {
 /// How Adobe's segment says that colours are YCbCr.
 const YCBCR: u8 = 1;
 
-/// What the segments of a file said so far.
+/// The tables and the frame that the file's segments gave so far.
 struct File<'a> {
     huffman: Tables,
     quantization: quantization::Tables,
@@ -140,7 +141,7 @@ impl Default for File<'_> {
 }
 
 impl<'a> File<'a> {
-    /// Takes up a segment and returns what follows it: `rest`, less the data of a scan.
+    /// Takes up a segment and returns the bytes behind it: `rest`, less the data of a scan.
     fn segment(&mut self, marker: u8, segment: &[u8], rest: &'a [u8]) -> Result<&'a [u8], Error> {
         match marker {
             HUFFMAN_TABLES => self.huffman.define(segment)?,
@@ -200,7 +201,7 @@ impl<'a> File<'a> {
         }
     }
 
-    /// Refuses a picture of which something is missing. Returns what is to be decoded in place of the file, which is
+    /// Refuses a picture of which something is missing. Returns the bytes to decode in place of the file, which is
     /// `bytes`.
     fn end(&self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         match (&self.frame, &self.picture) {

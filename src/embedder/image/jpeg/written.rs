@@ -26,7 +26,7 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// Begins the data behind what the file has.
+    /// Begins the data behind the file's bytes so far.
     pub(super) fn new(file: Vec<u8>) -> Written {
         Written { file, buffer: 0, length: 0 }
     }

@@ -1,6 +1,6 @@
 //! The metadata of a PNG, as Pillow gathers it: from the chunks before the picture and behind it.
 //!
-//! Source: Portable Network Graphics (PNG) Specification (Third Edition), and what ImageMagick writes as a text.
+//! Source: Portable Network Graphics (PNG) Specification (Third Edition), and the texts that ImageMagick writes.
 
 use std::borrow::Cow;
 
@@ -54,7 +54,7 @@ const XMP: &[u8] = b"XML:com.adobe.xmp";
 /// Under this key Pillow has the packet of a chunk iTXt, and fails where it is a text of its own.
 const XMP_BYTES: &[u8] = b"xmp";
 
-/// What cannot be read as a directory of EXIF.
+/// Bytes that cannot be read as a directory of EXIF.
 const NO_DIRECTORY: &[u8] = b"none";
 
 impl<'a> Texts<'a> {
@@ -80,7 +80,7 @@ impl<'a> Texts<'a> {
 
     fn add_packed(&mut self, data: &'a [u8]) {
         let (key, text) = split(data).unwrap_or((data, &[]));
-        // What is broken is empty.
+        // A broken text is empty.
         if let Some(text) = self.unpack(key, text.get(1..).unwrap_or_default()) {
             self.add(key, Cow::Owned(text.unwrap_or_default()));
         }
@@ -142,7 +142,7 @@ impl International<'_> {
     }
 }
 
-/// What is before the first zero, and behind it.
+/// The bytes before the first zero, and those behind it.
 fn split(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = memchr::memchr(0, data)?;
     Some((&data[..at], &data[at + 1..]))
@@ -152,7 +152,7 @@ fn split(data: &[u8]) -> Option<(&[u8], &[u8])> {
 const MAX_TEXT: usize = 1 << 20;
 const MAX_TEXTS: usize = 64 << 20;
 
-/// Unpacks what there is of zlib's data; nothing where it is broken.
+/// Unpacks zlib's data as far as it is there; nothing where it is broken.
 fn inflate(data: &[u8]) -> Result<Option<Vec<u8>>, TooLong> {
     // No byte becomes more than 1,032.
     let mut text = vec![0; MAX_TEXT.min(1032 * data.len() + 1)];

@@ -1,11 +1,11 @@
-//! What the embedder is linked from: nothing that could speak to a network on its own.
+//! The crates that the embedder is linked from: none could speak to a network on its own.
 
 use std::collections::BTreeSet;
 use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// Crates of TLS and HTTP, and their clients: whole names, and what the names of their kind have in them.
+/// Crates of TLS and HTTP, and their clients: whole names, and parts of such names.
 const NAMES: [&str; 8] = ["h2", "h3", "isahc", "reqwest", "ring", "surf", "tonic", "ureq"];
 const PARTS: [&str; 7] = ["aws-lc", "curl", "http", "hyper", "ssl", "tls", "webpki"];
 

@@ -15,7 +15,7 @@ use serde_json::Value;
 /// The model that all tests use.
 pub(crate) const MODEL: &str = "demo";
 
-/// What a test may wait for, on a busy machine.
+/// The longest wait of a test, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running `guard` or `serve`.
@@ -102,7 +102,7 @@ impl Embedder {
         }
     }
 
-    /// Everything that was logged, after the end of the process.
+    /// The whole log, after the end of the process.
     pub(crate) fn logged(&mut self) -> String {
         let mut text = String::new();
         self.log.take().unwrap().read_to_string(&mut text).unwrap();

@@ -1,4 +1,4 @@
-//! What one role or connection asks for does not stop the others.
+//! One role's or connection's many requests do not stop other roles and connections.
 
 use std::io::Cursor;
 use std::time::Instant;
@@ -24,7 +24,7 @@ fn large_photo() -> Vec<u8> {
 }
 
 #[test]
-fn ninety_connections_of_a_role_refuse_nobody_but_themselves() {
+fn ninety_connections_of_a_role_have_no_other_role_refused() {
     let server = Embedder::start_with("serve", &models_directory(), MODEL, &["--backlog", "512"]);
     server.connect_as(2).embed_text("loaded").unwrap();
     let photo = photo(1, ImageFormat::Jpeg);
@@ -55,7 +55,7 @@ fn ninety_connections_of_a_role_refuse_nobody_but_themselves() {
 }
 
 #[test]
-fn one_image_waits_for_its_turn_and_not_for_all_that_others_asked_for() {
+fn one_image_waits_for_its_turn_and_not_for_the_whole_backlog() {
     let server = Embedder::start("serve");
     server.connect().embed_text("loaded").unwrap();
     let photo = large_photo();

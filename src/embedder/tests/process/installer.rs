@@ -41,7 +41,7 @@ fn the_installer_takes_the_place_of_the_embedder() {
 }
 
 #[test]
-fn an_installer_that_is_not_there_is_said() {
+fn a_missing_installer_is_named() {
     let (_, output) = run(None, &["fetch", "a/b"]);
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));

@@ -1,6 +1,6 @@
 //! Models in the layouts of their exporters: loaded, recognised, and right.
 //!
-//! `tests/parity/layouts.py` makes the models in `tests/data/models` and writes what PyTorch computes with them.
+//! `tests/parity/layouts.py` makes the models in `tests/data/models` and writes PyTorch's vectors of them.
 
 use std::collections::HashMap;
 use std::fs;
@@ -71,7 +71,7 @@ fn every_layout_has_the_vectors_of_the_reference() {
     assert_eq!(server.status()["models"].as_array().map(Vec::len), Some(15));
 }
 
-/// What is compared above tells inputs apart: a wrong one would be far off.
+/// The inputs compared above differ: a wrong one would be far off.
 #[test]
 fn the_references_are_far_from_each_other() {
     for (name, layout) in golden() {
@@ -94,7 +94,7 @@ pub(crate) fn check(models: &std::path::Path, name: &str) -> Output {
     command.output().unwrap()
 }
 
-/// What `check` printed, by the words at the left.
+/// The output of `check`, by the words at the left.
 fn checked(name: &str) -> HashMap<String, String> {
     let output = check(&data().join("models"), name);
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
@@ -104,7 +104,7 @@ fn checked(name: &str) -> HashMap<String, String> {
 }
 
 #[test]
-fn check_says_what_it_recognised() {
+fn check_names_the_recognised_parts() {
     let cases: [(&str, &[(&str, &str)]); 10] = [
         (
             "transformers_js",
@@ -232,7 +232,7 @@ fn files_with_weights(folder: &std::path::Path) -> Vec<PathBuf> {
     found
 }
 
-/// Quantized models, whose values depend on what they are computed with, and others that run one by one.
+/// Quantized models, whose vectors depend on their batch, and other models that run one by one.
 #[test]
 fn a_vector_does_not_depend_on_its_batch_in_any_layout() {
     let models = data().join("models");
@@ -312,7 +312,7 @@ fn the_default_model_stays_and_the_one_that_was_not_used_the_longest_leaves() {
 }
 
 #[test]
-fn a_model_that_leaves_answers_what_it_was_asked() {
+fn a_model_that_leaves_answers_its_waiting_requests() {
     let names = ["immich", "qdrant", "siglip", "transformers_js"];
     let models = data().join("models");
     let server = Embedder::start_with("serve", &models, "immich", &["--max-loaded-models", "1"]);
@@ -345,7 +345,7 @@ fn a_model_that_leaves_answers_what_it_was_asked() {
 }
 
 #[test]
-fn the_status_tells_what_is_installed_and_what_is_loaded() {
+fn the_status_names_installed_and_loaded_models() {
     let models = temp_dir::TempDir::new().unwrap();
     for name in ["immich", "qdrant"] {
         crate::serve::copy_folder(&data().join("models").join(name), &models.path().join(name));

@@ -1,4 +1,4 @@
-//! What a server that was taken over could do.
+//! The acts that a server that was taken over could do.
 
 use std::process::Command;
 
@@ -16,7 +16,7 @@ const OF_FILES: [&str; 7] = [
 ];
 
 #[test]
-fn the_sandbox_refuses_what_the_server_never_needs() {
+fn the_sandbox_refuses_acts_that_the_server_never_needs() {
     let tried = Command::new(program())
         .args(["sandbox", "--models-directory"])
         .arg(models_directory())

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::embedder::{Embedder, MODEL, PATIENCE, models_directory};
 
 #[test]
-fn the_threads_of_images_have_a_lower_priority_and_those_of_texts_do_not() {
+fn the_threads_of_images_have_a_lower_priority_than_the_threads_of_texts() {
     let server = Embedder::start_with("serve", &models_directory(), MODEL, &["--threads", "3"]);
     server.connect().embed_text("loaded").unwrap();
     // A thread of a session lowers its priority when it gets its signal.
@@ -26,7 +26,7 @@ fn the_threads_of_images_have_a_lower_priority_and_those_of_texts_do_not() {
     // One for each thread of a session, which all run at once where there is much to do.
     assert_eq!(["image 0", "image 1", "image 2"].map(|name| count(name, 10)), [1; 3], "{threads:?}");
     assert_eq!(["text 0", "text 1", "text 2"].map(|name| count(name, 0)), [1; 3], "{threads:?}");
-    // Those of interactive images.
+    // The threads for interactive images.
     assert_eq!([count("image", 0), count("decoder", 0)], [1; 2], "{threads:?}");
     // A thread that leads a run is one of its session's three threads.
     assert_eq!([count("inference", 10), count("inference", 0)], [2; 2], "{threads:?}");

@@ -1,4 +1,4 @@
-//! What the server answers.
+//! The answers of the server.
 
 use std::fs;
 use std::io::Cursor;
@@ -117,7 +117,7 @@ fn mixed_requests_are_answered_in_their_order() {
 }
 
 #[test]
-fn a_model_that_is_not_installed_is_answered_with_those_that_are() {
+fn a_model_that_is_not_installed_is_answered_with_the_installed_ones() {
     let server = Embedder::start("serve");
     let mut connection = server.connect();
     connection.send(&Request::EmbedText { id: 1, model: "absent", text: "cat" });
@@ -144,7 +144,7 @@ fn a_model_can_be_described() {
 }
 
 #[test]
-fn the_status_counts_what_went_through_the_network() {
+fn the_status_counts_inputs_that_went_through_the_network() {
     let server =
         Embedder::start_with("serve", &models_directory(), MODEL, &["--restarts", "4", "--threads", "1"]);
     let mut connection = server.connect();
@@ -272,7 +272,7 @@ fn the_first_frame_must_be_a_hello_of_this_protocol() {
 }
 
 #[test]
-fn a_broken_frame_ends_its_connection_after_what_was_asked_before() {
+fn a_broken_frame_ends_its_connection_after_the_earlier_answers() {
     let server = Embedder::start("serve");
     let mut connection = server.connect();
     connection.send(&Request::EmbedText { id: 1, model: MODEL, text: "cat" });
@@ -302,7 +302,7 @@ fn many_backends_are_answered_with_their_own() {
 }
 
 #[test]
-fn what_a_closed_connection_asked_for_is_dropped() {
+fn requests_of_a_closed_connection_are_dropped() {
     let server = Embedder::start("serve");
     server.connect().embed_text("ready").unwrap();
     let photo = photo(5, ImageFormat::Png);
@@ -312,7 +312,7 @@ fn what_a_closed_connection_asked_for_is_dropped() {
             connection.send(&bulk(id, &photo));
         }
     }
-    // The answer comes soon, and the server did not do all that was asked.
+    // The answer comes soon, and the server did not do all requests.
     server.connect().embed_image(&photo).unwrap();
     let inferences = server.status()["image_inferences"].as_u64().unwrap();
     assert!(inferences < 800, "{inferences}");

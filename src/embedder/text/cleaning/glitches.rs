@@ -1,8 +1,8 @@
 //! The repairs of ftfy 6.3 (`ftfy.fix_text`) without its guess at encodings.
 //!
-//! ftfy repeats its repairs until nothing changes. Here one pass reaches the same text: what a repair puts in the place
-//! of a character goes through the repairs again, and a character reference is resolved when its semicolon arrives,
-//! by whatever way it arrives.
+//! ftfy repeats its repairs until nothing changes. Here one pass reaches the same text: the characters that a
+//! repair writes go through the repairs again, and a character reference is resolved as soon as its semicolon is
+//! there, also where a repair wrote it.
 //!
 //! ftfy's line breaks are not here: they are white space, and that is collapsed afterwards.
 
@@ -45,7 +45,7 @@ fn is_plain(byte: u8) -> bool {
 struct Repaired {
     text: String,
     html: bool,
-    /// What stands in the place of the last character and is not taken yet, the first of it at the end.
+    /// The characters that a repair wrote and that are not taken yet, the first of them at the end.
     pending: Vec<char>,
 }
 
@@ -70,7 +70,7 @@ impl Repaired {
     }
 }
 
-/// What ftfy writes for a character, if it does not keep it.
+/// The text that ftfy writes for a character, if it does not keep it.
 fn replacement(character: char) -> Option<Cow<'static, str>> {
     let replacement = match character {
         '\t' | '\n' | '\x0c' | '\r' | ' '..='~' => return None,
@@ -129,7 +129,7 @@ fn without_terminal_escapes(line: &str) -> Cow<'_, str> {
         let after = part.trim_start_matches(|character: char| character.is_ascii_digit() || character == ';');
         match after.strip_prefix(|character: char| character.is_ascii_alphabetic()) {
             Some(after) => rest.push_str(after),
-            // The ESC of what is no sequence goes with the control characters.
+            // An ESC that begins no sequence goes with the control characters.
             None => rest.extend(["[", part]),
         }
     }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_repaired_stays() {
+    fn a_repaired_text_stays() {
         for text in ["&amp;lt;b&amp;gt; ŉ &#xff06;amp;", "＆＃３８；", "&#x1ff; &IJLIG; &SZLIG;"] {
             assert_eq!(repaired(&repaired(text)), repaired(text));
         }

@@ -1,7 +1,7 @@
 //! HTML's character references: `&eacute;`, `&#233;`, `&#xe9;`.
 //!
-//! Two readings are needed. Python's `html.unescape` follows the HTML standard and resolves also what lacks its
-//! semicolon. ftfy's `unescape_html` is stricter, wants the semicolon, and knows also names in capitals.
+//! Two readings are needed. Python's `html.unescape` follows the HTML standard and resolves also references without
+//! a semicolon. ftfy's `unescape_html` is stricter, wants the semicolon, and knows also names in capitals.
 
 use std::borrow::Cow;
 
@@ -40,7 +40,7 @@ pub(super) fn start_of_last(text: &str) -> Option<usize> {
     (before.ends_with('&') && (1..=LONGEST_NAME).contains(&name)).then(|| before.len() - 1)
 }
 
-/// What a whole reference, from `&` to `;`, means to ftfy.
+/// The meaning of a whole reference, from `&` to `;`, to ftfy.
 pub(super) fn resolve(reference: &str) -> Option<Cow<'static, str>> {
     if reference.starts_with("&#") {
         // Also a number that means a semicolon is left alone, as ftfy leaves it.
@@ -62,7 +62,7 @@ fn entity(name: &str) -> Option<&'static str> {
     ENTITIES.get(name.as_bytes()).and_then(|meaning| str::from_utf8(meaning).ok())
 }
 
-/// Reads the name behind a `&`: the longest that is one. Returns what follows it, too.
+/// Reads the name behind a `&`: the longest that is one. Returns the rest, too.
 fn named(text: &str) -> Option<(Cow<'static, str>, &str)> {
     let letters = text.bytes().take_while(u8::is_ascii_alphanumeric).count();
     let whole = text[letters..].starts_with(';').then_some(letters + 1);
@@ -73,7 +73,7 @@ fn named(text: &str) -> Option<(Cow<'static, str>, &str)> {
     })
 }
 
-/// Reads the number behind a `&#`. Returns what follows it, too.
+/// Reads the number behind a `&#`. Returns the rest, too.
 fn numeric(text: &str) -> Option<(String, &str)> {
     let (digits, radix) = match text.strip_prefix(['x', 'X']) {
         Some(digits) => (digits, 16),
@@ -84,14 +84,14 @@ fn numeric(text: &str) -> Option<(String, &str)> {
     if digits.is_empty() {
         return None;
     }
-    // What overflows is beyond the last character.
+    // A number that overflows is beyond the last character.
     let number = u32::from_str_radix(digits, radix).unwrap_or(u32::MAX);
     let meaning = character(number).map(String::from).unwrap_or_default();
     Some((meaning, rest.strip_prefix(';').unwrap_or(rest)))
 }
 
 /// The character of a number: the HTML standard reads the control characters of Latin-1 as Windows-1252, and Python
-/// leaves out what is no character.
+/// leaves out numbers that are no characters.
 pub(super) fn character(number: u32) -> Option<char> {
     const WINDOWS_1252: [char; 32] = [
         '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}',

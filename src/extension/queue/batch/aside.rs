@@ -1,4 +1,4 @@
-//! What becomes of jobs that nothing came of: tables that are locked, slow or broken, and an embedder that is away.
+//! Jobs that the worker has to leave for later: their tables are locked, slow or broken, or the embedder is away.
 
 use std::time::{Duration, Instant};
 

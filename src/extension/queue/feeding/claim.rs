@@ -25,7 +25,7 @@ use crate::watch::role::{PortableOutput, act_as};
 use crate::watch::sql::photo;
 use crate::watch::watched::{LockWait, Watched};
 
-/// What a feeder may ask for.
+/// The most jobs, and the longest lease, that a feeder may ask for.
 const MOST_JOBS: i32 = 1000;
 const LONGEST_LEASE: f64 = 3600.0;
 /// A table that cannot be read is left alone for so long.
@@ -141,7 +141,7 @@ fn claim(
     match attempt(of_a_table, || read(spi, &watched, &jobs))? {
         Ok(claimed) => Ok(claimed),
         Err(failure) if is_passing(failure.code) || is_of_table(failure.code) => Err(failure.into()),
-        // What is wrong with one photo keeps no other waiting.
+        // A reference that cannot be read keeps no other photo waiting.
         Err(_) => {
             let mut claimed = Vec::new();
             for job in &jobs {

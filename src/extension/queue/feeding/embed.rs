@@ -61,7 +61,7 @@ impl Model {
             Ok(answers) => {
                 answers.into_iter().map(|answer| self.of_an_image(answer.map_err(Error::from))).collect()
             }
-            // A photo may have done it. Alone, it counts; among others, each is tried by itself.
+            // A photo may be the cause. A photo that was sent alone has failed; several are sent again one by one.
             Err(error @ (Error::Died | Error::TimedOut(_))) if images.len() <= 1 => {
                 Ok(images.iter().map(|_| Err(copy(&error))).collect())
             }
@@ -73,7 +73,7 @@ impl Model {
         }
     }
 
-    /// The vector, or what is wrong with the image; an error where that is the embedder's.
+    /// The vector, or the image's failure; an error where the embedder failed.
     fn of_an_image(&self, answer: Result<Embedding, Error>) -> Result<Result<Vec<f32>, Failure>, Error> {
         match answer {
             Ok(embedding) if identity(&self.name, &embedding.fingerprint) != self.identity => {

@@ -30,10 +30,10 @@ use crate::watch::target::{Checksum, checksum_of};
 use crate::watch::watched::{LockWait, Watched};
 
 sql_function! {
-    /// `clip_feed(source regclass, keys text[], generations text[], reference_list text[], images bytea[],
-    /// reasons text[], messages text[], INOUT outcomes text[])`: for each photo its job, the reference that was fetched,
-    /// and its bytes or the reason why there are none, see [`Reason`](Why), with a message. Neither of both is a photo
-    /// that is gone. The outcomes are those of [`Ended`].
+    /// `clip_feed(source regclass, keys text[], generations text[], reference_list text[], images bytea[], reasons
+    /// text[], messages text[], INOUT outcomes text[])`: for each photo its job, the reference that was fetched,
+    /// and its bytes or the reason why there are none, see [`Reason`](Why), with a message. A photo with neither is
+    /// gone. The outcomes are those of [`Ended`].
     fn clip_feed(fcinfo) {
         // SAFETY: SQL declares the procedure with these arguments, which outlive its transactions.
         unsafe {
@@ -53,7 +53,7 @@ sql_function! {
 struct Photo {
     key: String,
     generation: String,
-    /// What was fetched; nothing where there was no reference any more.
+    /// The reference that was fetched; nothing where there was no reference any more.
     reference: Option<String>,
     content: Content,
 }
@@ -81,7 +81,7 @@ enum Why {
     Unavailable,
 }
 
-/// What became of a job.
+/// The outcome of a photo's job.
 #[derive(Clone, Copy)]
 enum Ended {
     /// It is done with: the photo has its vector, unless it went meanwhile.
@@ -268,7 +268,7 @@ impl Feeding<'_> {
         Ok(jobs.into_iter().map(|job| (job.key.clone(), job)).collect())
     }
 
-    /// The vectors of images, and which of them are copies of what the same bytes had.
+    /// The vectors of images, and which of them are copies of vectors that the same bytes had.
     fn vectors(
         &self,
         model: &Model,
@@ -283,8 +283,8 @@ impl Feeding<'_> {
         Ok((model.embed(images, known)?, copied))
     }
 
-    /// Writes what is to be written, all at once, or else one photo after the other: what is wrong with one keeps no other
-    /// waiting.
+    /// Writes the outcomes all at once or, after an error, one photo after the other, so that one wrong photo keeps
+    /// no other waiting.
     fn finish(
         &self,
         spi: &Spi,
@@ -347,7 +347,7 @@ impl Feeding<'_> {
         Ok(ended.collect())
     }
 
-    /// What the queue has under the keys of the photos.
+    /// The queue's rows under the keys of the photos.
     fn rows<R>(
         &self,
         spi: &Spi,
@@ -360,7 +360,7 @@ impl Feeding<'_> {
     }
 }
 
-/// What came of a photo, or the disposition of its job where the photo has no part in it.
+/// The outcome of a photo, or the disposition of its job where the photo has no part in it.
 fn outcome(photo: &Photo, job: &Job, vectors: &Vectors) -> Result<Outcome, Disposition> {
     let reference = photo.reference.clone().unwrap_or_default();
     let unfed = |checksum, failure: Failure, is_final: bool| Outcome::Unfed {

@@ -1,8 +1,8 @@
 //! Feeding a table of references: its photos lie elsewhere, and a program outside the server brings their bytes.
 //!
-//! A trigger queues keys as in async mode ([`super::enqueue`]). The queue worker leaves these jobs alone. A feeder claims
-//! some ([`claim`]), which is a lease: a job whose lease ends is anyone's again. It fetches what the references name,
-//! and hands over the bytes, or the reason why there are none ([`feed`]). Always true:
+//! A trigger queues keys as in async mode ([`super::enqueue`]). The queue worker leaves these jobs alone. A feeder
+//! claims some ([`claim`]), which is a lease: any feeder may claim a job whose lease has ended. It fetches what the
+//! references name, and hands over the bytes, or the reason why there are none ([`feed`]). Always true:
 //!
 //! * no process of the server opens a connection to where the photos lie;
 //! * a feeder's role needs, and gains, no right on the table, its target or the queue: it names a table whose owner has

@@ -31,8 +31,9 @@ pub(super) fn revoke(schema: &str) -> String {
     format!("DELETE FROM {schema}.clip_feeders WHERE source = $1 AND feeder = $2")
 }
 
-/// Claims jobs of source `$1` that are due, at most `$2`, for `$3` seconds, the ones that have waited longest. Claimed before
-/// by a feeder that did not come back, a job is no attempt further: the feeder's death says nothing of the photo.
+/// Claims jobs of source `$1` that are due, at most `$2`, for `$3` seconds, the ones that have waited longest. A
+/// claim by a feeder that did not come back does not count as an attempt: the feeder's death says nothing of the
+/// photo.
 pub(super) fn claim(schema: &str) -> String {
     format!(
         "WITH due AS MATERIALIZED (

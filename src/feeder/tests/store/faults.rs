@@ -1,4 +1,4 @@
-//! What becomes of a photo when its store does not do as it should.
+//! The outcome of a photo whose store misbehaves.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -44,7 +44,7 @@ fn a_photo_comes_whole_or_not_at_all() {
         fetch(&server, "photo.jpg").map(|bytes| bytes.len()).map_err(|error| error.message),
         Ok(9_000)
     );
-    // A server that sends more than it says: what it said counts.
+    // A server that sends more than its length says: the length counts.
     assert_eq!(fetch(&server, "larger").map(|bytes| bytes.len()).map_err(|error| error.message), Ok(100));
 }
 

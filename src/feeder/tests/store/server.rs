@@ -1,11 +1,11 @@
-//! A web server on loopback that answers as a test wants, and notes what was asked for.
+//! A web server on loopback that answers as a test wants, and notes the requests.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// What is sent to a client; the connection ends then.
+/// Sends the answer to a client; the connection ends then.
 pub(crate) type Answer = fn(&str, &mut TcpStream) -> std::io::Result<()>;
 
 pub(crate) struct Server {

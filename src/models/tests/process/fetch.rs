@@ -14,7 +14,7 @@ use crate::installer::{Installer, PATIENCE, Said, models_directory};
 
 const NAME: &str = "demo-clip";
 
-/// What a model of the loopback hub consists of.
+/// The files of a model of the loopback hub.
 const FILES: [&str; 5] =
     ["config.json", "onnx/text_model.onnx", LARGEST, "preprocessor_config.json", "tokenizer.json"];
 
@@ -76,7 +76,7 @@ fn a_revision_a_name_and_a_variant_can_be_given() {
 }
 
 #[test]
-fn what_a_cut_leaves_is_continued() {
+fn a_cut_download_is_continued() {
     let hub = LoopbackHub::start();
     hub.set(|state| {
         state.cut.insert(LARGEST.to_owned(), 3_000_000);
@@ -132,8 +132,8 @@ fn a_server_that_knows_no_ranges_sends_all_again() {
 }
 
 #[test]
-fn control_c_leaves_what_the_next_time_continues() {
-    // What a script runs in the background has SIGINT ignored, and so has what that starts.
+fn a_fetch_continues_after_control_c() {
+    // A script's background processes have SIGINT ignored, and so have their children.
     // SAFETY: the default action runs no code of this process.
     unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.unwrap();
     for fatal in [Signal::SIGINT, Signal::SIGKILL] {
@@ -178,7 +178,7 @@ fn a_file_with_another_hash_is_refused_and_removed() {
         });
         let installer = Installer::new(&hub.endpoint);
         let err = installer.fail("fetch", &[REPOSITORY]);
-        assert!(err.contains(&format!("file \"{file}\" is not what it must be")), "{err}");
+        assert!(err.contains(&format!("file \"{file}\" is another one than expected")), "{err}");
         assert!(err.contains("Expected: ") && err.contains(" 00000000") && err.contains("Found: "), "{err}");
         assert!(!installer.models_directory().join(".demo-clip.staging/demo-clip").join(file).exists());
     }
@@ -204,7 +204,7 @@ fn a_file_is_as_long_as_the_hub_says_or_refused() {
         state.listed.insert("config.json".to_owned(), json!({"size": 400}));
     });
     let installer = Installer::new(&hub.endpoint);
-    assert!(installer.fail("fetch", &[REPOSITORY]).contains("is not what it must be"));
+    assert!(installer.fail("fetch", &[REPOSITORY]).contains("is another one than expected"));
     hub.set(|state| {
         state.listed.insert("config.json".to_owned(), json!({"size": 500}));
     });
@@ -252,11 +252,11 @@ fn pins_and_lock_files_are_honoured() {
         state.files.insert("config.json".to_owned(), b"{}".to_vec());
     });
     let err = installer.fail("fetch", &["--lock", lock, "--name", "other"]);
-    assert!(err.contains("file \"config.json\" is not what it must be"), "{err}");
+    assert!(err.contains("file \"config.json\" is another one than expected"), "{err}");
 }
 
 #[test]
-fn what_the_hub_does_not_have_is_said() {
+fn a_fetch_names_the_missing_repository_revision_or_file() {
     let hub = LoopbackHub::start();
     let installer = Installer::new(&hub.endpoint);
     let err = installer.fail("fetch", &["tests/other"]);
@@ -274,7 +274,7 @@ fn what_the_hub_does_not_have_is_said() {
 }
 
 #[test]
-fn a_token_opens_what_is_gated_and_goes_to_the_hub_alone() {
+fn a_token_opens_gated_repositories_and_goes_to_the_hub_alone() {
     let elsewhere = LoopbackHub::start();
     let hub = LoopbackHub::start();
     hub.set(|state| {
@@ -393,7 +393,7 @@ fn a_listing_that_leads_elsewhere_is_refused() {
         assert!(err.contains("cannot be installed") && err.contains(path), "{err}");
         assert_eq!(installer.staged(), [""; 0]);
     }
-    // What is hidden is part of every repository, and of no model.
+    // Hidden files are part of every repository, and of no model.
     let hub = LoopbackHub::start();
     hub.set(|state| {
         state.files.insert("onnx/.hidden".to_owned(), b"x".to_vec());
@@ -405,7 +405,7 @@ fn a_listing_that_leads_elsewhere_is_refused() {
 }
 
 #[test]
-fn a_hub_that_is_not_there_or_is_none_is_said() {
+fn a_hub_that_is_away_or_has_no_address_is_named() {
     let installer = Installer::new("http://127.0.0.1:9");
     assert!(installer.fail("fetch", &[REPOSITORY]).contains("cannot be fetched"));
     let installer = Installer::new("nonsense");

@@ -1,4 +1,4 @@
-//! A hub on loopback that serves the demo model, and does wrong what a test tells it to.
+//! A hub on loopback that serves the demo model, with the faults that a test sets.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,15 +26,15 @@ pub(crate) const LARGEST: &str = "onnx/vision_model.onnx";
 /// Files of a repository, by their paths.
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// What the hub has, and what it does wrong.
+/// The hub's files, and its faults.
 #[derive(Default)]
 pub(crate) struct State {
     pub files: Files,
     /// Other repositories, by their names.
-    pub others: BTreeMap<String, Files>,
+    pub other_repositories: BTreeMap<String, Files>,
     /// The only commit of each repository.
     pub commit: String,
-    /// What the listing says instead of the truth, by path.
+    /// Wrong entries of the listing, by path.
     pub listed: BTreeMap<String, Value>,
     /// Sends so many bytes of a file and closes the connection, once.
     pub cut: BTreeMap<String, usize>,
@@ -61,7 +61,7 @@ pub(crate) struct State {
     pub elsewhere: Option<String>,
     /// Splits its listing into pages.
     pub pages: bool,
-    /// What was asked for.
+    /// The requests.
     pub requests: Vec<Asked>,
     /// How many bytes of files were sent.
     pub sent: usize,
@@ -123,13 +123,13 @@ impl LoopbackHub {
         LoopbackHub { endpoint, shared }
     }
 
-    /// Changes what the hub does.
+    /// Changes the hub's behaviour.
     pub(crate) fn set(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.shared.state.lock().unwrap());
         self.shared.changed.notify_all();
     }
 
-    /// What was asked for, and how many bytes of files were sent, since the last time.
+    /// The requests, and how many bytes of files were sent, since the last time.
     pub(crate) fn take_requests(&self) -> (Vec<Asked>, usize) {
         let mut state = self.shared.state.lock().unwrap();
         let sent = std::mem::take(&mut state.sent);
@@ -292,10 +292,10 @@ impl Shared {
 
 impl State {
     fn files_of(&self, repository: &str) -> Option<&Files> {
-        if repository == REPOSITORY { Some(&self.files) } else { self.others.get(repository) }
+        if repository == REPOSITORY { Some(&self.files) } else { self.other_repositories.get(repository) }
     }
 
-    /// The files as the hub's interface lists them: those of 1 MB and more are in Git LFS, as graphs are.
+    /// The files as the hub's interface lists them: files of 1 MB and more are in Git LFS, as graphs are.
     fn listing(&self, repository: &str) -> Vec<Value> {
         let mut entries = vec![json!({"type": "directory", "path": "onnx", "oid": "", "size": 0})];
         for (path, content) in self.files_of(repository).into_iter().flatten() {

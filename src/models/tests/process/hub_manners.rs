@@ -1,4 +1,5 @@
-//! What a hub asks of its clients, and where it keeps a model: limits, tokens, folders, several repositories.
+//! A hub's demands on its clients, and the places where it keeps a model: limits, tokens, folders, several
+//! repositories.
 
 use std::fs;
 
@@ -54,7 +55,7 @@ fn a_token_that_has_expired_is_left_out_where_the_repository_is_public() {
     assert_eq!(asked.iter().filter(|asked| asked.authorization.is_some()).count(), 1);
     assert_eq!(installer.models(), ["demo-clip"]);
 
-    // What is gated stays so, and the token is named.
+    // A gated repository stays gated, and the error names the token.
     hub.set(|state| state.token = Some("hf_valid".to_owned()));
     let file = installer.models_directory().join(".token");
     fs::write(&file, "hf_expired").unwrap();
@@ -87,7 +88,8 @@ fn in_two_repositories() -> LoopbackHub {
         models.insert("README.md".to_owned(), b"# Models".to_vec());
         let rest = ["config.json", "preprocessor_config.json", "tokenizer.json"];
         let rest = rest.map(|path| (path.to_owned(), take(path))).into();
-        state.others = [("tests/models".to_owned(), models), ("tests/tokenizer".to_owned(), rest)].into();
+        state.other_repositories =
+            [("tests/models".to_owned(), models), ("tests/tokenizer".to_owned(), rest)].into();
     });
     hub
 }
@@ -138,7 +140,7 @@ fn the_catalogue_pins_the_commit_and_the_files() {
     let hub = LoopbackHub::start();
     hub.set(|state| {
         state.commit = commit.to_owned();
-        state.others = [("Xenova/clip-vit-base-patch32".to_owned(), state.files.clone())].into();
+        state.other_repositories = [("Xenova/clip-vit-base-patch32".to_owned(), state.files.clone())].into();
     });
     let installer = Installer::new(&hub.endpoint);
     let err = installer.fail("fetch", &["openai-vit-b-32"]);

@@ -75,7 +75,7 @@ fn the_cache_of_another_client_is_imported_through_its_links() {
 
     let wrong = format!("config.json={}", "0".repeat(64));
     let err = installer.fail("import", &[source, "--name", "other", "--sha256", &wrong]);
-    assert!(err.contains("file \"config.json\" is not what it must be"), "{err}");
+    assert!(err.contains("file \"config.json\" is another one than expected"), "{err}");
     assert_eq!(installer.staged(), [""; 0]);
 }
 
@@ -118,7 +118,7 @@ fn a_folder_that_is_no_model_is_refused() {
 }
 
 #[test]
-fn a_user_without_the_permission_is_told_its_name_and_what_to_do() {
+fn a_user_without_the_permission_is_told_its_name_and_the_remedy() {
     const NOBODY: u32 = 65534;
     let installer = Installer::new("http://127.0.0.1:9");
     let open_to_all = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();

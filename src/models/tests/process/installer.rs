@@ -17,17 +17,17 @@ use serde_json::Value;
 /// The model that comes with the project.
 pub(crate) const MODEL: &str = "demo";
 
-/// What a test may wait for, on a busy machine.
+/// The longest wait of a test, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A models directory, and the commands that work on it.
 pub(crate) struct Installer {
     folder: temp_dir::TempDir,
-    /// What the environment has, beside the bare minimum.
+    /// The variables of the environment, beside the bare minimum.
     pub environment: Vec<(String, String)>,
 }
 
-/// What a command said.
+/// The exit status and the output of a command.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub code: Option<i32>,
@@ -49,7 +49,7 @@ impl Installer {
     /// A command, to be changed or started.
     pub(crate) fn command<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> Command {
         let mut command = Command::new(program());
-        // What the machine has set, such as a proxy or a user's token, must not reach the tests.
+        // The machine's variables, such as a proxy or a user's token, must not reach the tests.
         command
             .env_clear()
             .env("HOME", self.folder.path().join(".home"))
@@ -92,14 +92,14 @@ impl Installer {
         Said::of(command.output().unwrap())
     }
 
-    /// Runs a command that must not fail, and gives what it printed.
+    /// Runs a command that must not fail, and gives its output.
     pub(crate) fn succeed<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> String {
         let said = self.run(subcommand, arguments);
         assert_eq!(said.code, Some(0), "{}", said.err);
         said.out
     }
 
-    /// Runs a command that must fail, and leave no model; gives what it said.
+    /// Runs a command that must fail, and leave no model; gives its output.
     pub(crate) fn fail<T: AsRef<OsStr>>(&self, subcommand: &str, arguments: &[T]) -> String {
         let before = self.models();
         let said = self.run(subcommand, arguments);

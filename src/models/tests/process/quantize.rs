@@ -58,7 +58,7 @@ fn size(file: &Path) -> u64 {
     fs::metadata(file).unwrap().len()
 }
 
-/// A number after some words of what was printed.
+/// A number after some words of the output.
 fn number(out: &str, line: &str, before: &str) -> f64 {
     let line =
         out.lines().find(|text| text.starts_with(line)).unwrap_or_else(|| panic!("no {line} in {out}"));
@@ -112,7 +112,7 @@ fn the_demo_model_is_quantized_measured_and_recorded() {
     assert!((0.98..0.999_999).contains(&cosine), "{cosine}");
 }
 
-/// What is known of a file's origin is passed on, and the record is a lock file as others are.
+/// The origin of a file is passed on as far as it is known, and the record is a lock file as others are.
 #[test]
 fn every_layout_is_quantized_and_can_be_taken_elsewhere() {
     let layouts = [
@@ -178,7 +178,7 @@ fn weights_beside_a_graph_are_beside_it_again_and_smaller() {
 }
 
 #[test]
-fn what_cannot_be_quantized_is_refused_by_name() {
+fn models_that_cannot_be_quantized_are_refused_by_name() {
     let installer = with("int8");
     let err = installer.fail("quantize", &["int8"]);
     assert!(err.contains("model \"int8\" cannot be quantized"), "{err}");
@@ -263,7 +263,7 @@ fn multiply_the_first_values(graph: &mut [u8], tensor: &str, factor: f32, count:
 
 #[test]
 fn a_death_on_the_way_leaves_no_model() {
-    // What a script runs in the background has SIGINT ignored, and so has what that starts.
+    // A script's background processes have SIGINT ignored, and so have their children.
     // SAFETY: the default action runs no code of this process.
     unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.unwrap();
     // While its source embeds, nothing was loaded of the new model; while it embeds, all of its files are there.
@@ -283,13 +283,13 @@ fn a_death_on_the_way_leaves_no_model() {
         assert!(!running.wait().unwrap().success(), "{moment}");
         assert_eq!(installer.models(), [MODEL], "{moment}");
         assert_eq!(installer.staged(), [".demo-int8.staging"], "{moment}");
-        // What is left hinders neither another attempt nor its removal.
+        // The files that are left hinder neither another attempt nor its removal.
         installer.succeed("quantize", &[MODEL]);
         assert_eq!((installer.models().len(), installer.staged().len()), (2, 0), "{moment}");
     }
 }
 
-/// Gives a command a full pipe to print to, so that it never comes to what it does after it has printed something.
+/// Gives a command a full pipe to print to, so that it stops at its first line of output.
 fn let_it_wait_at_its_first_line(command: &mut Command) -> PipeReader {
     let (reader, mut writer) = pipe().unwrap();
     let capacity = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
@@ -302,7 +302,7 @@ fn let_it_wait_at_its_first_line(command: &mut Command) -> PipeReader {
 fn a_source_that_changes_meanwhile_is_refused() {
     let installer = with("transformers_js");
     let mut command = installer.command("quantize", &["transformers_js"]);
-    // It waits at the first line of its progress, which is said when the source was read.
+    // It waits at the first line of its progress, which it prints when it has read the source.
     let (reader, mut writer) = pipe().unwrap();
     let capacity = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
     writer.write_all(&vec![b'\n'; capacity as usize]).unwrap();
