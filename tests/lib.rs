@@ -43,7 +43,7 @@ pub use process::{Process, Signal, descendants, is_alive, send};
 pub use queue::{
     PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched, watched_async, working_worker,
 };
-pub use replication::{REPLICATING, catch_up, subscribe, wait_until_equal};
+pub use replication::{ORIGIN, REPLICATING, catch_up, has_origin, subscribe, wait_until_equal};
 pub use s3::S3Server;
 pub use server_copy::ServerCopy;
 pub use stop::StopOnDrop;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postgres::Client;
 
-use crate::cluster::TestCluster;
+use crate::cluster::{TestCluster, tested_postgres};
 use crate::database::{TestDatabase, run, value};
 use crate::wait::wait_until;
 
@@ -22,7 +22,8 @@ fn connection_to(cluster: &TestCluster, database: &TestDatabase) -> String {
     format!("host='{host}' user=postgres dbname={}", database.name())
 }
 
-/// Subscribes to the publication of the same name. `options` is empty or begins with WITH.
+/// Subscribes to the publication of the same name. `options` is empty or begins with WITH. PostgreSQL 15 does not have the option
+/// `origin`.
 #[track_caller]
 pub fn subscribe(
     subscriber: &mut Client,
@@ -32,10 +33,18 @@ pub fn subscribe(
     options: &str,
 ) {
     let connection = connection_to(publisher, database).replace('\'', "''");
+    let options = if has_origin() { options.to_owned() } else { options.replace(ORIGIN, "") };
     run(
         subscriber,
         &format!("CREATE SUBSCRIPTION {name} CONNECTION '{connection}' PUBLICATION {name} {options}"),
     );
+}
+
+/// The option of a subscription that PostgreSQL 15 does not have, before others.
+pub const ORIGIN: &str = "origin = none, ";
+
+pub fn has_origin() -> bool {
+    tested_postgres().major > 15
 }
 
 /// Waits until a standby has its primary's changes.

@@ -2,8 +2,8 @@
 //! written before it has reached the others.
 
 use pg_clip_tests::{
-    Block, Page, REPLICATING, TestCluster, TestDatabase, catch_up, run, tested_postgres, value,
-    wait_for_the_queue, wait_until_equal,
+    Block, ORIGIN, Page, REPLICATING, TestCluster, TestDatabase, catch_up, has_origin, run, tested_postgres,
+    value, wait_for_the_queue, wait_until_equal,
 };
 use postgres::Client;
 
@@ -126,6 +126,10 @@ fn run_page(path: &str, servers: &[Named], mut settle: impl FnMut()) {
         for server in servers.iter().filter(|server| !server.host.is_empty()) {
             let sockets = server.clusters[0].server.sockets().display().to_string();
             block.text = block.text.replace(server.host, &sockets);
+        }
+        if !has_origin() {
+            // As the page says.
+            block.text = block.text.replace(ORIGIN, "");
         }
         let mut answers: Vec<String> =
             on.clusters.iter().map(|cluster| one(&session, cluster, &block)).collect();

@@ -23,9 +23,6 @@ pub const PG_CONFIG_VARIABLE: &str = "PG_CLIP_TEST_PG_CONFIG";
 
 /// The tests that need postgres_fdw.
 const SHARDS: [&str; 2] = ["shards::", "the_page_on_shards"];
-/// The tests that need subscriptions that leave out what has come from elsewhere: `origin = none`.
-const EMBEDDING_NODES: [&str; 2] = ["embedding_node", "the_page_on_an_embedding_node"];
-const OLDEST_WITH_ORIGIN: u32 = 16;
 
 /// The crates whose tests need no server; `pg_clip_models` is tested with the embedder.
 const UNIT_TESTED: [&str; 4] = ["pg_clip_embedder", "pg_clip_feeder", "pg_clip_wire", "xtask"];
@@ -69,19 +66,11 @@ fn integration(
     abandoned::remove(places, postgres)?;
     postgres_fdw::add(places, postgres)?;
     let mut runner = runner(places, "pg_clip_tests", &["--features", &clients.features.join(",")], filter);
-    let mut skipped: Vec<&str> = Vec::new();
     if !postgres_fdw::is_there(postgres) {
         println!("not run: the tests of shards on {}, for it has no postgres_fdw", postgres.version);
-        skipped.extend(SHARDS);
+        let options: &[&str] = if filter.is_some() { &[] } else { &["--"] };
+        runner.args(options).args(SHARDS.iter().flat_map(|tests| ["--skip", tests]));
     }
-    if postgres.major < OLDEST_WITH_ORIGIN {
-        println!("not run: the tests of embedding nodes on {}, which cannot have them", postgres.version);
-        skipped.extend(EMBEDDING_NODES);
-    }
-    if filter.is_none() {
-        runner.arg("--");
-    }
-    runner.args(skipped.iter().flat_map(|tests| ["--skip", tests]));
     run(runner.env(PG_CONFIG_VARIABLE, &postgres.pg_config))
 }
 
