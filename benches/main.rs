@@ -10,6 +10,7 @@ mod backfill;
 mod calls;
 mod chaos;
 mod deaths;
+mod feeding;
 mod memory;
 mod migration;
 mod neighbours;
@@ -28,11 +29,12 @@ mod throughput;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const BENCHES: [(&str, fn()); 12] = [
+const BENCHES: [(&str, fn()); 13] = [
     ("calls", calls::measure),
     ("queue", || queue::measure(given_model().as_deref())),
     ("throughput", throughput::measure),
     ("chaos", chaos::measure),
+    ("feeding", feeding::measure),
     ("poison", poison::measure),
     ("backfill", backfill::measure),
     ("migration", migration::measure),

@@ -1,15 +1,20 @@
 //! A watched table of references, and feeders of it.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use postgres::Client;
 use xtask::places::Places;
 
 use crate::cluster::TestCluster;
 use crate::database::{TestDatabase, run};
+use crate::wait::wait_for;
 
 /// A role that may feed one table, and log in.
 pub const FEEDER: &str = "feeder";
@@ -37,6 +42,17 @@ pub fn refer<T: AsRef<str>>(client: &mut Client, keys: &[T]) {
     let keys: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
     let insert = "INSERT INTO photos (storage_path) SELECT unnest($1::text[])";
     client.execute(insert, &[&keys]).expect("references are stored");
+}
+
+/// Counts the embeddings that are not those of the bytes under their photo's key, and the keys without an embedding.
+pub fn wrongly_fed(client: &mut Client, photos: &[(String, Vec<u8>)]) -> i64 {
+    let (keys, images): (Vec<&str>, Vec<&[u8]>) =
+        photos.iter().map(|(key, image)| (key.as_str(), image.as_slice())).unzip();
+    let query = "SELECT count(*) FROM unnest($1::text[], $2::bytea[]) AS stored (key, bytes)
+        JOIN photos ON storage_path = key FULL JOIN image_embeddings ON image_id = photos.id
+        WHERE checksum IS DISTINCT FROM sha256(bytes) OR embedding IS DISTINCT FROM clip_embed_image(bytes)
+            OR image_embeddings.project IS DISTINCT FROM photos.project";
+    client.query_one(query, &[&keys, &images]).expect("a count").get(0)
 }
 
 /// A folder with photos, gone when dropped.
@@ -88,14 +104,19 @@ pub fn feeder(cluster: &TestCluster, database: &TestDatabase, store: &str) -> Co
 }
 
 pub fn feeder_as(cluster: &TestCluster, database: &TestDatabase, store: &str, role: &str) -> Command {
-    let mut feeder = Command::new(cluster.server.postgres().program("pg_clip_feeder"));
     let url = format!(
         "postgres://{role}@localhost/{}?host={}&port={}",
         database.name(),
         percent_encoded(cluster.server.sockets()),
         xtask::cluster::PORT
     );
-    feeder.args(["run", "--database", &url, "--store", store]).stdin(Stdio::null());
+    feeder_of(cluster, &url, store)
+}
+
+/// The command of a feeder that reaches the database by this address.
+pub fn feeder_of(cluster: &TestCluster, url: &str, store: &str) -> Command {
+    let mut feeder = Command::new(cluster.server.postgres().program("pg_clip_feeder"));
+    feeder.args(["run", "--database", url, "--store", store]).stdin(Stdio::null());
     feeder
 }
 
@@ -112,12 +133,39 @@ pub fn drain(feeder: &mut Command) -> String {
 /// A feeder that runs until it is dropped.
 pub struct RunningFeeder {
     process: Child,
+    said: Arc<Mutex<Vec<u8>>>,
 }
 
 impl RunningFeeder {
     pub fn start(feeder: &mut Command) -> RunningFeeder {
-        let process = feeder.args(["--poll", "50ms"]).stderr(Stdio::null()).spawn().expect("the feeder runs");
-        RunningFeeder { process }
+        let feeder = feeder.args(["--poll", "50ms"]).stderr(Stdio::piped());
+        let mut process = feeder.spawn().expect("the feeder runs");
+        let mut stderr = process.stderr.take().expect("it was piped");
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let heard = said.clone();
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = stderr.read(&mut bytes) {
+                heard.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&bytes[..length]);
+            }
+        });
+        RunningFeeder { process, said }
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// Waits until it has said a line that holds `words`, and returns that line.
+    #[track_caller]
+    pub fn wait_for_line(&self, words: &str, deadline: Duration) -> String {
+        wait_for(&format!("the feeder says: {words}"), deadline, || {
+            let said = self.said();
+            // The last line may not be whole yet.
+            let whole = &said[..said.rfind('\n')?];
+            whole.lines().find(|line| line.contains(words)).map(str::to_owned)
+        })
     }
 
     pub fn pid(&self) -> u32 {

@@ -9,6 +9,7 @@ mod account;
 mod cluster;
 mod database;
 mod explain;
+mod fed_from_s3;
 mod feeder;
 pub mod hostile;
 pub mod isolation;
@@ -32,13 +33,19 @@ pub use account::as_servers_user;
 pub use cluster::{TestCluster, cargo_of_the_checkout, places, tested_postgres};
 pub use database::{TestDatabase, failure, run, sqlstate, value};
 pub use explain::blocks_of;
-pub use feeder::{FEEDER, PhotoFolder, RunningFeeder, drain, feeder, feeder_as, refer, watched_by_reference};
+pub use fed_from_s3::{Fed, Feeding, feed_from_s3};
+pub use feeder::{
+    FEEDER, PhotoFolder, RunningFeeder, drain, feeder, feeder_as, feeder_of, refer, watched_by_reference,
+    wrongly_fed,
+};
 pub use memory::pss_of_embedding;
 pub use models::{OTHER_MODEL, cluster_of_models, cluster_of_two_models, copy_model, models_of, test_model};
 pub use node::{node_output, node_tests};
 pub use pages::{Block, Page, README};
 pub use parallel::{prefer_workers, wait_for_workers};
-pub use photos::{demo_jpegs, demo_photo, demo_photos, pixel_flood, repository, repository_file, variant};
+pub use photos::{
+    demo_jpegs, demo_photo, demo_photos, named_demo_photos, pixel_flood, repository, repository_file, variant,
+};
 pub use process::{Process, Signal, descendants, is_alive, send};
 pub use queue::{
     PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched, watched_async, working_worker,

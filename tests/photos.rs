@@ -21,12 +21,18 @@ pub fn repository_file(path: &str) -> Vec<u8> {
 
 /// The demo's photos: JPEG, PNG and WebP, in the order of their names.
 pub fn demo_photos() -> Vec<Vec<u8>> {
+    named_demo_photos().into_iter().map(|(_, photo)| photo).collect()
+}
+
+/// The same, with the names of their files, which say what they show: `bicycle-1.jpg`.
+pub fn named_demo_photos() -> Vec<(String, Vec<u8>)> {
     let folder = repository().join("models/demo/photos");
     let entries = fs::read_dir(&folder).expect("the demo's photos are in the repository");
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry is read").path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension != "json") && file.is_file());
     files.sort();
-    files.iter().map(|file| fs::read(file).expect("a photo is read")).collect()
+    let name = |file: &PathBuf| file.file_name().expect("a name").to_string_lossy().into_owned();
+    files.iter().map(|file| (name(file), fs::read(file).expect("a photo is read"))).collect()
 }
 
 /// One photo of the demo, a JPEG.

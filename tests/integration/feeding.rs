@@ -2,20 +2,8 @@
 
 use pg_clip_tests::{
     OTHER_MODEL, PhotoFolder, TestCluster, cluster_of_two_models, demo_photos, drain, failure, feeder, refer,
-    run, value, variant, watched_by_reference,
+    run, value, variant, watched_by_reference, wrongly_fed,
 };
-use postgres::Client;
-
-/// Counts the embeddings that are not those of the bytes under their photo's key.
-fn wrong(client: &mut Client, photos: &[(String, Vec<u8>)]) -> i64 {
-    let (keys, images): (Vec<&str>, Vec<&[u8]>) =
-        photos.iter().map(|(key, image)| (key.as_str(), image.as_slice())).unzip();
-    let query = "SELECT count(*) FROM unnest($1::text[], $2::bytea[]) AS stored (key, bytes)
-        JOIN photos ON storage_path = key FULL JOIN image_embeddings ON image_id = photos.id
-        WHERE checksum IS DISTINCT FROM sha256(bytes) OR embedding IS DISTINCT FROM clip_embed_image(bytes)
-            OR image_embeddings.project IS DISTINCT FROM photos.project";
-    client.query_one(query, &[&keys, &images]).expect("a count").get(0)
-}
 
 fn store(folder: &PhotoFolder, photos: &[Vec<u8>]) -> Vec<(String, Vec<u8>)> {
     let named =
@@ -46,7 +34,7 @@ fn photos_in_a_folder_are_embedded_like_photos_in_a_table() {
     assert_eq!(value::<String>(&mut client, coverage), "async 50 50 0 0", "{said}");
     let inferences = "SELECT image_inferences FROM clip_status";
     assert_eq!(value::<i64>(&mut client, inferences), 40, "the same bytes are embedded once");
-    assert_eq!(wrong(&mut client, &photos), 0);
+    assert_eq!(wrongly_fed(&mut client, &photos), 0);
     assert!(said.contains("40 photos embedded, 10 with the vector of the same bytes, 0 given up"), "{said}");
 }
 
@@ -74,7 +62,7 @@ fn embeddings_follow_updates_and_deletes() {
     run(&mut client, "UPDATE photos SET storage_path = NULL WHERE id = 2; DELETE FROM photos WHERE id = 3");
     assert_eq!(value::<String>(&mut client, ids), "1 4 5");
     feed();
-    assert_eq!(wrong(&mut client, &[photos[5].clone(), photos[3].clone(), photos[4].clone()]), 0);
+    assert_eq!(wrongly_fed(&mut client, &[photos[5].clone(), photos[3].clone(), photos[4].clone()]), 0);
 
     // A photo that is not there any more loses its vector.
     run(&mut client, "UPDATE photos SET storage_path = '2026/none.jpg' WHERE id = 4");
@@ -112,7 +100,7 @@ fn a_look_at_everything_finds_objects_that_were_replaced() {
     drop(running);
     assert_eq!(value::<i64>(&mut client, "SELECT image_inferences FROM clip_status"), before + 1);
     // A store that does not give a photo today takes no vector away: its row refers to the same.
-    assert_eq!(wrong(&mut client, &photos), 0);
+    assert_eq!(wrongly_fed(&mut client, &photos), 0);
     assert_eq!(value::<String>(&mut client, "SELECT sqlstate FROM clip_failures"), "58P01");
     let counts =
         "SELECT concat_ws(' ', photos, embedded, missing, stale, orphaned) FROM clip_verify('photos')";
@@ -147,7 +135,7 @@ fn a_migration_reads_the_store_again() {
     let mut fresh = database.connect();
     let models = "SELECT string_agg(DISTINCT split_part(model, '@', 1), ' ') FROM image_embeddings";
     assert_eq!(value::<String>(&mut fresh, models), OTHER_MODEL);
-    assert_eq!(wrong(&mut fresh, &photos), 0);
+    assert_eq!(wrongly_fed(&mut fresh, &photos), 0);
 }
 
 #[test]
@@ -201,5 +189,5 @@ fn a_watch_goes_from_bytes_to_references_and_back() {
         photos.iter().map(|(key, photo)| (format!("{key}.new"), variant(photo, 1))).collect();
     renamed.iter().for_each(|(key, photo)| folder.store(key, photo));
     drain(&mut feeder(&cluster, &database, &folder.address()));
-    assert_eq!(wrong(&mut client, &renamed), 0);
+    assert_eq!(wrongly_fed(&mut client, &renamed), 0);
 }
