@@ -26,6 +26,7 @@ mod replication;
 mod s3;
 mod server_copy;
 mod stop;
+mod tls;
 mod truth;
 mod wait;
 
@@ -54,6 +55,7 @@ pub use replication::{ORIGIN, REPLICATING, catch_up, has_origin, subscribe, wait
 pub use s3::S3Server;
 pub use server_copy::ServerCopy;
 pub use stop::StopOnDrop;
+pub use tls::{Certificate, TlsFront};
 pub use truth::{ROUND, Truth, rows};
 pub use wait::{wait_for, wait_until};
 pub use xtask::cluster::Stop;

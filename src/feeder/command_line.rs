@@ -51,6 +51,9 @@ struct Run {
     /// How often the queue is looked at while it is empty
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     poll: Duration,
+    /// How often a line says how far the feeder is, where standard error is no terminal
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    progress: Duration,
     /// Ends when nothing is to be fetched any more
     #[arg(long)]
     drain: bool,
@@ -99,7 +102,7 @@ async fn feed(run: Run) -> Result<(), Error> {
     let limits =
         Limits { concurrency: run.concurrency.into(), lease: run.lease, poll: run.poll, drains: run.drain };
     drop(session);
-    let progress = Progress::start(counters.clone());
+    let progress = Progress::start(counters.clone(), run.progress);
     let pipeline = Pipeline::new(store, address, limits, counters, progress.waiting());
     let ended = pipeline.run(tables).await;
     progress.end();

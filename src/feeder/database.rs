@@ -16,10 +16,12 @@ use crate::tls;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the database's address cannot be read: {0}")]
+    #[error("the database's address cannot be read: {}", with_cause(.0))]
     Address(#[source] tokio_postgres::Error),
     #[error("{}", said(.0))]
     Statement(#[from] tokio_postgres::Error),
+    #[error(transparent)]
+    NoTrusted(#[from] tls::NoTrusted),
     #[error("the database did not answer within {} s", .0.as_secs())]
     Silent(Duration),
     #[error("the database has no extension pg_clip")]
@@ -49,11 +51,13 @@ fn said(error: &tokio_postgres::Error) -> String {
             let hint = error.hint().map_or(String::new(), |hint| format!(" ({hint})"));
             format!("{}: {}{hint}", error.code().code(), error.message())
         }
-        None => {
-            let cause = std::error::Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));
-            format!("{error}{cause}")
-        }
+        None => with_cause(error),
     }
+}
+
+fn with_cause(error: &tokio_postgres::Error) -> String {
+    let cause = std::error::Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));
+    format!("{error}{cause}")
 }
 
 /// How a database is reached.
@@ -82,7 +86,7 @@ impl Address {
             let (client, connection) = self.config.connect(tokio_postgres::NoTls).await?;
             Ok((client, tokio::spawn(drive(connection))))
         } else {
-            let (client, connection) = self.config.connect(tls::connector(self.checks_certificate)).await?;
+            let (client, connection) = self.config.connect(tls::connector(self.checks_certificate)?).await?;
             Ok((client, tokio::spawn(drive(connection))))
         }
     }
@@ -116,6 +120,7 @@ where
 pub struct Session {
     client: Client,
     connection: JoinHandle<()>,
+    checks_certificate: bool,
     /// The quoted schema of pg_clip.
     schema: String,
 }
@@ -169,7 +174,8 @@ pub struct Waiting {
 impl Session {
     pub async fn open(address: &Address) -> Result<Session, Error> {
         let (client, connection) = address.connect().await?;
-        let mut session = Session { client, connection, schema: String::new() };
+        let checks_certificate = address.checks_certificate;
+        let mut session = Session { client, connection, checks_certificate, schema: String::new() };
         let row = session.rows(EXTENSION, &[], PATIENCE).await?;
         session.schema = row.first().ok_or(Error::NoExtension)?.try_get(0)?;
         Ok(session)
@@ -257,8 +263,9 @@ impl Session {
             Err(_) => {
                 // The connection is given up in any case.
                 let token = self.client.cancel_token();
-                let cancelled = token.cancel_query(tls::connector(false));
-                let _ = tokio::time::timeout(CONNECT_PATIENCE, cancelled).await;
+                if let Ok(connector) = tls::connector(self.checks_certificate) {
+                    let _ = tokio::time::timeout(CONNECT_PATIENCE, token.cancel_query(connector)).await;
+                }
                 Err(Error::Silent(patience))
             }
         }

@@ -17,4 +17,4 @@ pub mod metrics;
 pub mod pipeline;
 mod progress;
 pub mod store;
-mod tls;
+pub mod tls;

@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::log;
+
 /// They only grow, until the feeder starts again.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -90,28 +92,41 @@ impl Counters {
     }
 }
 
-/// Answers any request with the counters.
+/// Serves the counters, and says where.
 pub(crate) async fn serve(address: SocketAddr, counters: Arc<Counters>) -> io::Result<()> {
     let listener = TcpListener::bind(address).await?;
+    log::line(&format!("serving metrics at http://{}/metrics", listener.local_addr()?));
     tokio::spawn(async move {
         const PATIENCE: Duration = Duration::from_secs(5);
         loop {
-            if let Ok((stream, _)) = listener.accept().await {
-                let counters = counters.clone();
-                tokio::spawn(async move {
-                    let _ = tokio::time::timeout(PATIENCE, answer(stream, &counters)).await;
-                });
-            }
+            let Ok((stream, _)) = listener.accept().await else {
+                // No descriptor is free, for now.
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            let counters = counters.clone();
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(PATIENCE, answer(stream, &counters)).await;
+            });
         }
     });
     Ok(())
 }
 
+const PAUSE: Duration = Duration::from_millis(100);
+/// The most bytes of a request that are read.
+const LONGEST_REQUEST: usize = 16 << 10;
+
 async fn answer(mut stream: TcpStream, counters: &Counters) -> io::Result<()> {
-    // A request without a body, whose first line alone is looked at.
-    let mut request = [0; 1024];
-    let length = stream.read(&mut request).await?;
-    let is_metrics = request[..length].starts_with(b"GET /metrics ");
+    // The whole head is read: a connection that is closed with bytes unread takes the answer with it.
+    let (mut request, mut part) = (Vec::new(), [0; 1024]);
+    while !request.windows(4).any(|bytes| bytes == b"\r\n\r\n") && request.len() < LONGEST_REQUEST {
+        match stream.read(&mut part).await? {
+            0 => break,
+            length => request.extend_from_slice(&part[..length]),
+        }
+    }
+    let is_metrics = [&b"GET /metrics "[..], b"GET /metrics?"].iter().any(|start| request.starts_with(start));
     let (status, body) =
         if is_metrics { ("200 OK", counters.text()) } else { ("404 Not Found", String::new()) };
     let answer = format!(

@@ -53,7 +53,7 @@ struct Shared {
     fetches: Semaphore,
     memory: Arc<Semaphore>,
     health: Mutex<Health>,
-    /// The photos that wait, of each table when it was counted last, and their sum.
+    /// The photos that wait, of each table since it was counted last, and their sum.
     waiting: Mutex<HashMap<u32, u64>>,
     all_waiting: Arc<AtomicU64>,
 }
@@ -327,6 +327,7 @@ impl Shared {
                     for outcome in &outcomes {
                         self.counters.count_outcome(outcome);
                     }
+                    self.note_ended(table, &outcomes);
                     return;
                 }
                 Err(error) => error,
@@ -349,6 +350,17 @@ impl Shared {
     fn note_waiting(&self, table: &Table, photos: u64) {
         if let Ok(mut waiting) = self.waiting.lock() {
             waiting.insert(table.oid, photos);
+            self.all_waiting.store(waiting.values().sum(), Ordering::Relaxed);
+        }
+    }
+
+    /// Photos do not wait any more once they have ended, until they are counted again.
+    fn note_ended(&self, table: &Table, outcomes: &[String]) {
+        let waits = |outcome: &&String| matches!(outcome.as_str(), "failed" | "later");
+        let ended = outcomes.len() - outcomes.iter().filter(waits).count();
+        if let Ok(mut waiting) = self.waiting.lock() {
+            let of_table = waiting.entry(table.oid).or_default();
+            *of_table = of_table.saturating_sub(ended as u64);
             self.all_waiting.store(waiting.values().sum(), Ordering::Relaxed);
         }
     }

@@ -12,11 +12,11 @@ use crate::log;
 use crate::metrics::Counters;
 
 const BAR_EVERY: Duration = Duration::from_millis(200);
-const LINE_EVERY: Duration = Duration::from_secs(10);
+const SHORTEST: Duration = Duration::from_millis(10);
 
 pub(crate) struct Progress {
     counters: Arc<Counters>,
-    /// Photos that waited when they were counted last.
+    /// Photos that wait, as far as this feeder knows.
     waiting: Arc<AtomicU64>,
     bar: Option<ProgressBar>,
     task: JoinHandle<()>,
@@ -24,7 +24,8 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn start(counters: Arc<Counters>) -> Progress {
+    /// A line comes so often.
+    pub(crate) fn start(counters: Arc<Counters>, line_every: Duration) -> Progress {
         let waiting = Arc::new(AtomicU64::new(0));
         let bar = stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
@@ -33,7 +34,7 @@ impl Progress {
             bar
         });
         log::print_above(bar.clone());
-        let task = tokio::spawn(show(counters.clone(), waiting.clone(), bar.clone()));
+        let task = tokio::spawn(show(counters.clone(), waiting.clone(), bar.clone(), line_every));
         Progress { counters, waiting, bar, task, start: Instant::now() }
     }
 
@@ -53,10 +54,15 @@ impl Progress {
     }
 }
 
-async fn show(counters: Arc<Counters>, waiting: Arc<AtomicU64>, bar: Option<ProgressBar>) {
+async fn show(
+    counters: Arc<Counters>,
+    waiting: Arc<AtomicU64>,
+    bar: Option<ProgressBar>,
+    line_every: Duration,
+) {
     let mut last = 0;
     loop {
-        tokio::time::sleep(if bar.is_some() { BAR_EVERY } else { LINE_EVERY }).await;
+        tokio::time::sleep(if bar.is_some() { BAR_EVERY } else { line_every.max(SHORTEST) }).await;
         let (done, waiting) = (counters.done(), waiting.load(Ordering::Relaxed));
         if let Some(bar) = &bar {
             bar.set_length(done.max(done + waiting));

@@ -27,6 +27,8 @@ mod feeding_attacks;
 mod feeding_deaths;
 mod feeding_rights;
 mod feeding_s3;
+mod feeding_shown;
+mod feeding_tls;
 mod first_calls;
 #[cfg(feature = "node")]
 mod gallery;
