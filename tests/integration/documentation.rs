@@ -118,13 +118,12 @@ fn the_dockerfile_is_that_of_the_examples() {
 
 #[test]
 fn the_documented_commands_fetch_photos_from_s3_and_from_a_folder() {
-    let blocks = Page::read("docs/stored-photos.md").blocks();
-    let of = |language: &str| -> Vec<&str> {
-        blocks.iter().filter(|block| block.language == language).map(|block| block.text.as_str()).collect()
-    };
-    let ([statements, queries, ..], [from_s3, from_a_folder]) = (&of("sql")[..], &of("sh")[..]) else {
-        panic!("the page has other blocks");
-    };
+    let page = Page::read("docs/stored-photos.md").blocks();
+    let readme = Page::read(README).blocks();
+    let page = |language| texts(&page, |block| block.language == language);
+    let readme =
+        |language| texts(&readme, |block| block.language == language && block.heading == "Photos elsewhere");
+    assert_eq!(page("sh"), readme("sh"), "the README shows the same commands");
     let cluster = TestCluster::preloaded();
     let photo = repository_file("models/demo/photos/queries/pizza-1.jpg");
     let s3 = S3Server::start();
@@ -133,26 +132,32 @@ fn the_documented_commands_fetch_photos_from_s3_and_from_a_folder() {
     let folder = PhotoFolder::new();
     folder.store("2026/pizza.jpg", &photo);
     let [(_, endpoint), ..] = s3.environment();
-    for commands in [from_s3, from_a_folder] {
-        let database = cluster.database();
-        let mut client = database.connect();
-        run(&mut client, &format!("DROP ROLE IF EXISTS photo_feeder; {statements}"));
-        let host = cluster.server.sockets().display().to_string().replace('/', "%2F");
-        let commands = commands
-            .replace("@HOST/DATABASE", &format!("@localhost/{}?host={host}", database.name()))
-            .replace("https://PROJECT.storage.supabase.co/storage/v1/s3", &endpoint)
-            .replace("file:///srv/photos", &folder.address());
-        let mut shell = Command::new("sh");
-        shell.args(["-euc", &commands]).env("PATH", path_with(&cluster.server.postgres().program("")));
-        let output = shell.output().expect("a shell runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        run(&mut client, queries);
-        assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM stored_embeddings WHERE image_id = 1"), 1);
-        assert_eq!(
-            value::<String>(&mut client, "SELECT concat_ws(' ', key, sqlstate) FROM clip_failures"),
-            "2 58P01"
-        );
+    for (statements, queries) in [(page("sql")[0], page("sql")[1]), (readme("sql")[0], "")] {
+        for commands in page("sh") {
+            let database = cluster.database();
+            let mut client = database.connect();
+            run(&mut client, &format!("DROP ROLE IF EXISTS photo_feeder; {statements}"));
+            let host = cluster.server.sockets().display().to_string().replace('/', "%2F");
+            let commands = commands
+                .replace("@HOST/DATABASE", &format!("@localhost/{}?host={host}", database.name()))
+                .replace("https://PROJECT.storage.supabase.co/storage/v1/s3", &endpoint)
+                .replace("file:///srv/photos", &folder.address());
+            let mut shell = Command::new("sh");
+            shell.args(["-euc", &commands]).env("PATH", path_with(&cluster.server.postgres().program("")));
+            let output = shell.output().expect("a shell runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            run(&mut client, queries);
+            let embedded = "SELECT string_agg(image_id::text, ' ') FROM stored_embeddings";
+            assert_eq!(value::<String>(&mut client, embedded), "1");
+            let others = "SELECT count(*) FROM stored_photos WHERE id > 1
+                AND id::text NOT IN (SELECT key FROM clip_failures WHERE sqlstate = '58P01')";
+            assert_eq!(value::<i64>(&mut client, others), 0);
+        }
     }
+}
+
+fn texts(blocks: &[Block], are_meant: impl Fn(&Block) -> bool) -> Vec<&str> {
+    blocks.iter().filter(|block| are_meant(block)).map(|block| block.text.as_str()).collect()
 }
 
 /// Runs a page's blocks on a server of their own, and compares the answers that the page shows.
