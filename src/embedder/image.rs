@@ -20,6 +20,10 @@ mod heif;
 mod hostile;
 mod jpeg;
 mod jpeg_scaled;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod made;
 mod memory;
 mod metadata;
 mod orientation;

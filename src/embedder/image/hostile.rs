@@ -1,13 +1,7 @@
 //! Files that are made to harm: small ones that ask for much.
 
-use std::io::Write;
-
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder};
-
 use super::format::{self, Format};
+use super::made::{ONE_PIXEL, PIXELS, flat_jpeg_in_scans, packed_zeros, png, tiff};
 use super::memory::{MAX_DECODER_MEMORY, MAX_PNG_METADATA};
 use super::parity::{WITHOUT_MEAN, golden_files};
 use super::peak::peak_of;
@@ -75,7 +69,7 @@ fn millions_of_segments_take_no_memory() {
 
 #[test]
 fn a_png_with_more_pixels_in_its_data_than_in_its_header_takes_no_memory_for_them() {
-    let bytes = png(&[(b"IDAT", &zeros())]);
+    let bytes = png(ONE_PIXEL, &[(b"IDAT", &packed_zeros(100_000_000))]);
     let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     assert!(matches!(prepared, Ok(_) | Err(Error::BrokenImage { .. })));
     assert!(peak <= BESIDES + bytes.len() as u64, "{peak} bytes");
@@ -83,8 +77,8 @@ fn a_png_with_more_pixels_in_its_data_than_in_its_header_takes_no_memory_for_the
 
 #[test]
 fn a_colour_profile_that_unfolds_is_left_out() {
-    let profile = [b"icc\0\0", zeros().as_slice()].concat();
-    let bytes = png(&[(b"iCCP", &profile), (b"IDAT", PIXELS)]);
+    let profile = [b"icc\0\0", packed_zeros(100_000_000).as_slice()].concat();
+    let bytes = png(ONE_PIXEL, &[(b"iCCP", &profile), (b"IDAT", PIXELS)]);
     let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     prepared.unwrap();
     // The buffer doubles while it grows.
@@ -93,8 +87,8 @@ fn a_colour_profile_that_unfolds_is_left_out() {
 
 #[test]
 fn texts_that_unfold_stay_folded() {
-    let text = [b"Comment\0\0", zeros().as_slice()].concat();
-    let bytes = png(&[(b"zTXt", &text), (b"zTXt", &text), (b"IDAT", PIXELS)]);
+    let text = [b"Comment\0\0", packed_zeros(100_000_000).as_slice()].concat();
+    let bytes = png(ONE_PIXEL, &[(b"zTXt", &text), (b"zTXt", &text), (b"IDAT", PIXELS)]);
     let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     prepared.unwrap();
     assert!(peak <= BESIDES + 4 * bytes.len() as u64, "{peak} bytes");
@@ -102,8 +96,8 @@ fn texts_that_unfold_stay_folded() {
 
 #[test]
 fn texts_with_an_orientation_unfold_one_at_a_time() {
-    let text = [b"XML:com.adobe.xmp\0\0", zeros().as_slice()].concat();
-    let bytes = png(&[(b"zTXt", &text), (b"zTXt", &text), (b"IDAT", PIXELS)]);
+    let text = [b"XML:com.adobe.xmp\0\0", packed_zeros(100_000_000).as_slice()].concat();
+    let bytes = png(ONE_PIXEL, &[(b"zTXt", &text), (b"zTXt", &text), (b"IDAT", PIXELS)]);
     let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     prepared.unwrap();
     assert!(peak <= (1 << 20) + BESIDES + 4 * bytes.len() as u64, "{peak} bytes");
@@ -112,7 +106,7 @@ fn texts_with_an_orientation_unfold_one_at_a_time() {
 #[test]
 fn a_text_that_fills_the_limit_on_bytes_is_passed_over_or_refused() {
     let text = [b"Comment\0", vec![b'x'; 32 << 20].as_slice()].concat();
-    let bytes = png(&[(b"tEXt", &text), (b"IDAT", PIXELS)]);
+    let bytes = png(ONE_PIXEL, &[(b"tEXt", &text), (b"IDAT", PIXELS)]);
     assert!(matches!(prepare_clip(&bytes), Ok(_) | Err(Error::DecoderMemory { .. })));
 }
 
@@ -125,7 +119,7 @@ fn a_gif_frame_that_is_larger_than_its_canvas_is_held_against_the_limit() {
 
 #[test]
 fn a_tiff_of_50_megapixels_is_decoded() {
-    let bytes = tiff(8_000, 6_250, &[]);
+    let bytes = tiff((8_000, 6_250), 3, 8, &[]);
     let reckoned = header::needed_memory(Format::Tiff, &bytes, MAX_PIXELS).unwrap();
     let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
     prepared.unwrap();
@@ -137,7 +131,7 @@ fn a_tiff_of_50_megapixels_is_decoded() {
 fn a_tiff_that_says_two_sizes_or_tiles_without_end_takes_no_memory() {
     // Width and height once more, and tiles of as many pixels as can be said.
     for entries in [&[(256, 60_000), (257, 60_000)][..], &[(322, u32::MAX), (323, 1)]] {
-        let bytes = tiff(16, 16, entries);
+        let bytes = tiff((16, 16), 3, 8, entries);
         let (prepared, peak) = peak_of(|| prepare(&bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off));
         if let Err(error) = prepared {
             assert!(
@@ -175,95 +169,7 @@ fn only_the_first_frame_is_decoded() {
     }
 }
 
-/// A black RGB TIFF in one strip, packed with deflate, with `entries` (tag and number) behind its own.
-fn tiff(width: u32, height: u32, entries: &[(u16, u32)]) -> Vec<u8> {
-    let mut packed = ZlibEncoder::new(Vec::new(), Compression::fast());
-    let row = vec![0; 3 * width as usize];
-    (0..height).for_each(|_| packed.write_all(&row).unwrap());
-    let packed = packed.finish().unwrap();
-    let length = u32::try_from(packed.len()).unwrap();
-    let own = [(256, width), (257, height), (258, 8), (259, 8), (262, 2), (273, 8), (277, 3), (279, length)];
-    let count = (own.len() + entries.len()) as u16;
-    let mut bytes = [b"II*\0", (8 + length).to_le_bytes().as_slice(), &packed, &count.to_le_bytes()].concat();
-    for (tag, value) in own.iter().chain(entries) {
-        bytes.extend(tag.to_le_bytes());
-        bytes.extend(b"\x04\0\x01\0\0\0");
-        bytes.extend(value.to_le_bytes());
-    }
-    bytes.extend([0; 4]);
-    bytes
-}
-
 fn heif_box(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
     let length = u32::try_from(8 + content.len()).unwrap();
     [&length.to_be_bytes(), name.as_slice(), content].concat()
-}
-
-/// One black pixel as PNG has it: zlib of a filter byte and a grey value.
-const PIXELS: &[u8] = b"\x78\x01\x01\x02\0\xfd\xff\0\0\0\x02\0\x01";
-
-/// A grey PNG of one pixel with these chunks.
-fn png(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
-    let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
-    let header = (b"IHDR", &b"\0\0\0\x01\0\0\0\x01\x08\0\0\0\0"[..]);
-    for (name, data) in [header].into_iter().chain(chunks.iter().copied()).chain([(b"IEND", &b""[..])]) {
-        bytes.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
-        let start = bytes.len();
-        bytes.extend_from_slice(name);
-        bytes.extend_from_slice(data);
-        let checksum = crc32(&bytes[start..]);
-        bytes.extend(checksum.to_be_bytes());
-    }
-    bytes
-}
-
-/// 100 MB of zeros as zlib: the data of a black PNG.
-fn zeros() -> Vec<u8> {
-    let (width, height) = (50_000, 2_000);
-    let mut encoded = Vec::new();
-    PngEncoder::new_with_quality(&mut encoded, CompressionType::Fast, FilterType::NoFilter)
-        .write_image(&vec![0; 100_000_000], width, height, ExtendedColorType::L8)
-        .unwrap();
-    let mut zlib = Vec::new();
-    let mut rest = &encoded[8..];
-    while let Some((length, after)) = rest.split_first_chunk::<4>() {
-        let length = u32::from_be_bytes(*length) as usize;
-        if after.starts_with(b"IDAT") {
-            zlib.extend_from_slice(&after[4..4 + length]);
-        }
-        rest = &after[8 + length..];
-    }
-    zlib
-}
-
-/// The checksum of a PNG chunk (ISO 3309), bit by bit.
-fn crc32(bytes: &[u8]) -> u32 {
-    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
-}
-
-/// A baseline JPEG of one colour whose three components have a scan each, with `segments` behind its first marker.
-fn flat_jpeg_in_scans(width: u16, height: u16, segments: &[u8]) -> Vec<u8> {
-    let mut bytes = [b"\xff\xd8", segments, b"\xff\xdb\0\x43\0", &[8; 64]].concat();
-    bytes.extend(b"\xff\xc0\0\x11\x08");
-    bytes.extend([height.to_be_bytes(), width.to_be_bytes()].concat());
-    bytes.extend(b"\x03\x01\x11\0\x02\x11\0\x03\x11\0");
-    // Sizes of means: 0 as `0`, 7 as `10`. The end of a block is `0`.
-    bytes.extend(b"\xff\xc4\0\x15\0\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x07");
-    bytes.extend(b"\xff\xc4\0\x14\x10\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
-    let blocks = usize::from(width.div_ceil(8)) * usize::from(height.div_ceil(8));
-    for component in 1..=3 {
-        bytes.extend([0xff, 0xda, 0, 8, 1, component, 0, 0, 63, 0]);
-        // Luma begins with a mean of 64, which takes 9 bits where 0 takes one.
-        let first: &[u8] = if component == 1 { &[0b1010_0000, 0b0000_0000] } else { &[0] };
-        let bits = 2 * blocks + if component == 1 { 8 } else { 0 };
-        let start = bytes.len();
-        bytes.extend_from_slice(first);
-        bytes.resize(start + bits.div_ceil(8), 0);
-        if bits % 8 > 0 {
-            *bytes.last_mut().unwrap() |= 0xff >> (bits % 8);
-        }
-    }
-    bytes.extend(b"\xff\xd9");
-    bytes
 }
