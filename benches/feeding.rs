@@ -1,4 +1,4 @@
-//! 1,000 photos in S3 whose feeders are killed: no photo is lost or embedded twice, and what cannot be had says why.
+//! 1,000 photos in S3 whose feeders are killed: no photo is lost or embedded twice, and each failure has its reason.
 //!
 //! The store is one on this machine, which answers slowly.
 
@@ -12,7 +12,7 @@ pub(crate) fn measure() {
     let fed = feed_from_s3(FEEDING);
     let Feeding { photos, kills, .. } = FEEDING;
     report(&format!("kill -9 of a feeder of {photos} photos in S3"), &format!("{kills:9} times"));
-    report("  photos that were claimed then", &format!("{:9}", fed.in_flight));
+    report("  photos that were claimed and not handed over then", &format!("{:9}", fed.in_flight));
     report("  lost, double", &format!("{:9}, 0", 0));
     report("  inferences", &format!("{:9}", fed.inferences));
     report("  requests for an object", &format!("{:9}", fed.requests));

@@ -1,5 +1,5 @@
-//! A table whose photos lie in S3 is fed while its feeders are killed, searched, and moved to another model: what has to hold
-//! of any number of photos.
+//! A table whose photos lie in S3 is fed while its feeders are killed, searched, and moved to another model; for any number of
+//! photos.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::queue::PATIENCE;
 use crate::s3::S3Server;
 use crate::wait::wait_until;
 
-/// What lies in the store, and how often a feeder is killed.
+/// The contents of the store, and how often a feeder is killed.
 #[derive(Clone, Copy)]
 pub struct Feeding {
     pub photos: usize,
@@ -29,9 +29,9 @@ pub struct Feeding {
     pub kills: usize,
 }
 
-/// What was counted. All else is asserted.
+/// Counts. All else is asserted.
 pub struct Fed {
-    /// Photos that were claimed by a feeder when it was killed.
+    /// Photos that feeders had claimed, and not handed over, when they were killed.
     pub in_flight: i64,
     /// Images that went through the network before the migration, and in it.
     pub inferences: i64,
@@ -39,13 +39,13 @@ pub struct Fed {
     /// Requests for an object.
     pub requests: usize,
     pub requests_of_migration: usize,
-    /// Kind, SQLSTATE and number of what failed, with one message.
+    /// Of each kind of failure: name, SQLSTATE, number, and one message.
     pub failures: Vec<String>,
     pub took: Duration,
     pub migration_took: Duration,
 }
 
-/// Far above what a batch takes: what a feeder claims is claimed again only if the feeder was killed.
+/// Far above the time of a batch: a claimed photo is claimed again only if its feeder was killed.
 const LEASE: &str = "10s";
 
 /// They lead out of the prefix, or look as if: refused without a request.
@@ -64,7 +64,7 @@ const HOSTILE: [&str; 12] = [
     "a\nGET /other/x",
 ];
 
-/// They are odd, and name what lies below the prefix: the store does not have it.
+/// They are odd, and name objects below the prefix that the store does not have.
 const ODD: [&str; 5] = ["..%2f..%2fsecret.jpg", "?versions", "x.jpg?acl", "a b#c&d=e.jpg", "%00.jpg"];
 
 /// Feeds such a table and asserts that no photo is lost or embedded twice, that failures have their reasons, that nothing
@@ -173,22 +173,23 @@ fn feed_and_kill(
     };
     let mut in_flight = 0;
     for kill in 1..=feeding.kills {
+        // Leases of feeders that were killed before end earlier.
+        let start: String = value(client, "SELECT clock_timestamp()::text");
+        let claimed = format!(
+            "SELECT count(*) FROM clip_queue WHERE claimed AND run_at > '{start}'::timestamptz + '{LEASE}'"
+        );
         let running = RunningFeeder::start(&mut options());
         let enough = i64::try_from(kill * feeding.photos / (feeding.kills + 1)).expect("a few");
-        let name = format!("{enough} photos are embedded, and others are claimed");
+        let are_enough = format!("SELECT count(*) >= {enough} FROM image_embeddings");
+        let name = format!("{enough} photos are embedded, and the feeder has claimed others");
         wait_until(&name, PATIENCE, || {
-            value::<bool>(client, &format!("SELECT count(*) >= {enough} FROM image_embeddings"))
-                && claimed(client) > 0
+            value::<bool>(client, &are_enough) && value::<i64>(client, &claimed) > 0
         });
-        in_flight += claimed(client);
+        in_flight += value::<i64>(client, &claimed);
         running.kill();
     }
     drain(&mut options());
     in_flight
-}
-
-fn claimed(client: &mut Client) -> i64 {
-    value(client, "SELECT count(*) FROM clip_queue WHERE claimed AND run_at > now()")
 }
 
 fn inferences(client: &mut Client) -> i64 {
@@ -213,7 +214,7 @@ fn assert_embedded(client: &mut Client, photos: &[(String, Vec<u8>)], inferences
     assert_eq!(inferences, all, "no photo is embedded twice");
 }
 
-/// What failed says why, at once and for good.
+/// Each failure has its reason, and ends its job at once.
 fn assert_failures(client: &mut Client, feeding: Feeding) -> Vec<String> {
     let hostile: Vec<&str> = HOSTILE.to_vec();
     let refused = "SELECT count(*) FROM clip_failures JOIN photos ON id::text = key
@@ -252,11 +253,11 @@ fn assert_failures(client: &mut Client, feeding: Feeding) -> Vec<String> {
         .collect()
 }
 
-/// Counts the requests behind the first `before`: all are for what lies below the prefix, and each photo is asked for.
+/// Counts the requests behind the first `before`: all are for objects below the prefix, and each photo is asked for.
 fn assert_requests(s3: &S3Server, before: usize, photos: &[(String, Vec<u8>)]) -> usize {
     let requests = s3.requests().split_off(before);
     let outside = requests.iter().find(|request| !request.starts_with("GET /photos/shop/"));
-    assert_eq!(outside, None, "nothing but what lies below the prefix");
+    assert_eq!(outside, None, "nothing outside of the prefix is asked for");
     let is_hostile = |request: &&String| {
         ["passwd", "meta-data", "/other/", "exe"].iter().any(|word| request.contains(word))
     };

@@ -1,6 +1,6 @@
 //! TLS in front of a test's cluster: the PostgreSQL that the tests bring along is built without it.
 //!
-//! The front speaks the first words of PostgreSQL's protocol, in which a client asks for TLS, and passes on what follows.
+//! The front speaks the first words of PostgreSQL's protocol, in which a client asks for TLS, and passes on the rest.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -24,8 +24,8 @@ use crate::cluster::TestCluster;
 pub struct Certificate {
     der: CertificateDer<'static>,
     key: KeyPair,
-    /// What a client has to trust, as a file has it.
-    pub trusted: String,
+    /// The text of the file that a client has to trust.
+    trusted: String,
 }
 
 impl Certificate {
@@ -43,25 +43,23 @@ impl Certificate {
 
     /// By itself. `openssl req -x509` makes one that is an authority too.
     pub fn by_itself(name: &str, authority: bool) -> Certificate {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = params(&[name]);
-        if authority {
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        }
-        let certificate = params.self_signed(&key).expect("a certificate");
-        Certificate { der: certificate.der().clone(), key, trusted: certificate.pem() }
+        Certificate::of_its_own(of_itself(name, authority))
     }
 
     /// The same, of which the last day is past.
-    pub fn expired(name: &str) -> Certificate {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = params(&[name]);
+    pub fn expired(name: &str, authority: bool) -> Certificate {
+        let mut params = of_itself(name, authority);
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        Certificate::of_its_own(params)
+    }
+
+    fn of_its_own(params: CertificateParams) -> Certificate {
+        let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate");
         Certificate { der: certificate.der().clone(), key, trusted: certificate.pem() }
     }
 
-    /// Writes what a client has to trust.
+    /// Writes the file that a client has to trust.
     pub fn write_trusted(&self, cluster: &TestCluster) -> PathBuf {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -79,6 +77,14 @@ impl Certificate {
             .with_single_cert(vec![self.der.clone()], key)
             .expect("a key of the certificate")
     }
+}
+
+fn of_itself(name: &str, authority: bool) -> CertificateParams {
+    let mut params = params(&[name]);
+    if authority {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    params
 }
 
 fn params(names: &[&str]) -> CertificateParams {
@@ -117,7 +123,7 @@ impl TlsFront {
     }
 }
 
-/// What a client sends that asks for TLS: a length and a number.
+/// The message of a client that asks for TLS: a length and a number.
 const REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 fn serve(
@@ -129,7 +135,7 @@ fn serve(
     let mut first = [0; 8];
     client.read_exact(&mut first)?;
     if first != REQUEST {
-        // In the clear, as `sslmode=disable` has it, nobody is let in.
+        // A client that does not ask for TLS is refused.
         return Err(ErrorKind::ConnectionRefused.into());
     }
     let mut server = UnixStream::connect(socket)?;
@@ -149,11 +155,11 @@ fn serve(
     relay(&mut StreamOwned::new(connection, client), &mut server)
 }
 
-/// Passes on what either side sends, until one of them ends.
+/// Passes on the bytes of either side until one of them ends.
 fn relay(client: &mut StreamOwned<ServerConnection, TcpStream>, server: &mut UnixStream) -> io::Result<()> {
     let mut bytes = vec![0; 64 << 10];
     loop {
-        // What came with the end of the handshake lies in the connection already.
+        // Bytes that came with the end of the handshake lie in the connection already.
         let mut has_more = true;
         while has_more {
             has_more = match client.conn.reader().read(&mut bytes) {

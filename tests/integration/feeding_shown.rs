@@ -1,4 +1,4 @@
-//! What a feeder shows of its work: lines where standard error is no terminal, and counters for Prometheus.
+//! The signs of a feeder's work: lines where standard error is no terminal, and counters for Prometheus.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -32,7 +32,7 @@ fn counters(answer: &str) -> BTreeMap<&str, u64> {
     let counters = lines.map(|line| line.rsplit_once(' ').expect("a name and a value"));
     let counters = counters.map(|(name, value)| (name, value.parse().expect("a number")));
     let counters: BTreeMap<&str, u64> = counters.collect();
-    assert!(counters.keys().all(|name| named(name)), "each has a type: {body}");
+    assert!(counters.keys().all(named), "each has a type: {body}");
     counters
 }
 
@@ -78,7 +78,8 @@ fn counters_are_served_and_lines_say_how_far_the_feeder_is() {
     let said = running.said();
     let first = said.lines().find(|line| line.ends_with(" wait")).expect("a line of progress");
     let numbers: Vec<u64> = first.split(' ').filter_map(|word| word.parse().ok()).collect();
-    assert!(numbers.iter().sum::<u64>() >= 20, "what is done and what waits: {first}");
+    // The server may have counted a batch as done before the feeder does.
+    assert!(numbers.iter().sum::<u64>() >= 22 - 4, "photos that are done, and those that wait: {first}");
     assert!(!said.contains('\u{1b}') && !said.contains('\r'), "no bar where there is no terminal: {said}");
 }
 

@@ -103,14 +103,20 @@ fn a_certificate_that_a_server_made_for_itself_can_be_trusted() {
         let certificate = Certificate::by_itself(NAME, authority);
         let mut ground = Ground::of(Some(&certificate));
         let trusted = certificate.write_trusted(&ground.cluster);
+        let said = ground.refusal("other.example", "verify-full", Some(&trusted));
+        assert!(said.contains("not valid for name"), "{said}");
         drain(&mut ground.feeder(NAME, "verify-full", Some(&trusted)));
         assert_eq!(ground.embedded(), 1);
     }
-    let certificate = Certificate::expired(NAME);
-    let ground = Ground::of(Some(&certificate));
-    let trusted = certificate.write_trusted(&ground.cluster);
-    let said = ground.refusal(NAME, "verify-full", Some(&trusted));
-    assert!(said.contains("expired"), "{said}");
+    let other = Certificate::by_itself(NAME, true);
+    for certificate in [Certificate::expired(NAME, false), Certificate::expired(NAME, true)] {
+        let ground = Ground::of(Some(&certificate));
+        let trusted = certificate.write_trusted(&ground.cluster);
+        let said = ground.refusal(NAME, "verify-full", Some(&trusted));
+        assert!(said.contains("expired"), "{said}");
+        let said = ground.refusal(NAME, "verify-full", Some(&other.write_trusted(&ground.cluster)));
+        assert!(said.contains("invalid peer certificate"), "{said}");
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Pictures at the limits, of each format: one that is just allowed is decoded within the memory that was reckoned for it, and
 //! one whose header says a little more is refused.
 //!
-//! A picture is decoded in a process of its own, by the same test. What counts is how far its address space grows: in it is
-//! what decoders in C allocate, and what is allocated and not touched because the picture has one colour.
+//! A picture is decoded in a process of its own, by the same test. The growth of its address space
+//! counts: in it are the allocations of decoders in C, and those that are not touched because the picture has one colour.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -27,7 +27,7 @@ use crate::error::Error;
 
 const MAX_PIXELS: u64 = 50_000_000;
 
-/// Beside the decoder and the file: what the resize has between its passes, and what the allocator keeps.
+/// Beside the decoder and the file: the rows between the passes of the resize, and free memory of the allocator.
 const BESIDES: u64 = 8 << 20;
 
 /// A picture that is at a limit, and the same bytes with a header that says more.
@@ -98,7 +98,7 @@ fn keeps_to_its_memory(test: &str, scaling: JpegScaling, make: fn() -> Picture) 
     let length = bytes.len() as u64;
     drop((bytes, larger));
     let mut decoder = Command::new(env::current_exe().unwrap());
-    // With more than one arena, the address space says nothing of what is allocated.
+    // With more than one arena, the address space says little of allocations.
     decoder.args(["--exact", test, "--nocapture"]).env(FILE, &file).env("MALLOC_ARENA_MAX", "1");
     let output = decoder.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -106,7 +106,7 @@ fn keeps_to_its_memory(test: &str, scaling: JpegScaling, make: fn() -> Picture) 
     let grown: u64 = said.lines().find_map(|line| line.strip_prefix(GROWN)).unwrap().parse().unwrap();
     eprintln!("{test}: {grown} bytes, {reckoned} reckoned, {length} in the file");
     // Whole pictures have 24 million pixels or more.
-    assert!(scaling == On || grown > 3 * 24_000_000, "{grown} bytes: what was decoded has none");
+    assert!(scaling == On || grown > 3 * 24_000_000, "{grown} bytes hold no whole picture");
     assert!(grown <= reckoned + length + BESIDES, "{grown} bytes, {reckoned} reckoned");
 }
 

@@ -5,13 +5,13 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-/// What a PNG of one grey pixel says of itself.
+/// The header of a PNG of one grey pixel.
 pub(super) const ONE_PIXEL: [u8; 13] = *b"\0\0\0\x01\0\0\0\x01\x08\0\0\0\0";
 
 /// One black pixel as PNG has it: zlib of a filter byte and a grey value.
 pub(super) const PIXELS: &[u8] = b"\x78\x01\x01\x02\0\xfd\xff\0\0\0\x02\0\x01";
 
-/// A PNG that says this of itself, with these chunks.
+/// A PNG with this header and these chunks.
 pub(super) fn png(header: [u8; 13], chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
     let header = (b"IHDR", &header[..]);
@@ -56,7 +56,7 @@ pub(super) fn tiff((width, height): (u32, u32), samples: u32, bits: u32, entries
     let count = (own.len() + entries.len()) as u16;
     let mut bytes = [b"II*\0", (8 + length).to_le_bytes().as_slice(), &packed, &count.to_le_bytes()].concat();
     for (tag, value) in own.iter().chain(entries) {
-        // What further samples mean has 16 bits, all else here 32.
+        // The meaning of further samples has 16 bits, all else here 32.
         let kind: u16 = if *tag == 338 { 3 } else { 4 };
         bytes.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
         bytes.extend(1_u32.to_le_bytes());
