@@ -86,7 +86,7 @@ pub(crate) fn measure() {
         }
         for (after, death) in plan(&mut random, rounds, photos.into()) {
             wait_until("photos are embedded", PATIENCE, || observer.embedded(&embedded) >= after);
-            observer.kill(death, &mut random);
+            observer.kill(death, &mut random, &embedded);
             *killed.entry(death).or_default() += 1;
         }
         wait_until("all photos are embedded", PATIENCE, || {
@@ -190,7 +190,7 @@ impl Observer<'_> {
         count
     }
 
-    fn kill(&mut self, death: Death, random: &mut Rng) {
+    fn kill(&mut self, death: Death, random: &mut Rng, embedded: &AtomicI64) {
         let candidates = match death {
             Death::Embedder => "SELECT pid FROM clip_status WHERE pid IS NOT NULL",
             Death::Worker | Death::WorkerHard => {
@@ -202,6 +202,8 @@ impl Observer<'_> {
             }
         };
         let pid: i32 = wait_for(&format!("there is a process to kill: {death:?}"), PATIENCE, || {
+            // Sessions that wait for the queue connect again once it has caught up.
+            self.embedded(embedded);
             random.choice(self.ask(candidates))
         });
         match death {
