@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use fastrand::Rng;
 use pg_clip_tests::{
-    PATIENCE, Signal, TestCluster, TestDatabase, demo_photos, send, wait_for, wait_until, watched_async,
+    PATIENCE, Signal, TestCluster, TestDatabase, demo_photos, try_send, wait_for, wait_until, watched_async,
 };
 use postgres::types::FromSql;
 use postgres::{Client, Error};
@@ -201,18 +201,19 @@ impl Observer<'_> {
                 "SELECT pid FROM pg_stat_activity WHERE application_name = 'upload'"
             }
         };
-        let pid: i32 = wait_for(&format!("there is a process to kill: {death:?}"), PATIENCE, || {
+        // A process may end by itself before it is killed.
+        wait_until(&format!("there is a process to kill: {death:?}"), PATIENCE, || {
             // Sessions that wait for the queue connect again once it has caught up.
             self.embedded(embedded);
-            random.choice(self.ask(candidates))
+            let Some(pid) = random.choice(self.ask::<i32>(candidates)) else { return false };
+            match death {
+                Death::Embedder | Death::UploadHard | Death::WorkerHard => {
+                    try_send(u32::try_from(pid).expect("a process id"), Signal::SIGKILL)
+                }
+                Death::Worker | Death::Launcher | Death::Upload => {
+                    self.ask::<bool>(&format!("SELECT pg_terminate_backend({pid})")) == [true]
+                }
+            }
         });
-        match death {
-            Death::Embedder | Death::UploadHard | Death::WorkerHard => {
-                send(u32::try_from(pid).expect("a process id"), Signal::SIGKILL);
-            }
-            Death::Worker | Death::Launcher | Death::Upload => {
-                self.ask::<bool>(&format!("SELECT pg_terminate_backend({pid})"));
-            }
-        }
     }
 }

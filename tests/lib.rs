@@ -47,7 +47,7 @@ pub use parallel::{prefer_workers, wait_for_workers};
 pub use photos::{
     demo_jpegs, demo_photo, demo_photos, named_demo_photos, pixel_flood, repository, repository_file, variant,
 };
-pub use process::{Process, Signal, descendants, is_alive, send};
+pub use process::{Process, Signal, descendants, is_alive, send, try_send};
 pub use queue::{
     PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched, watched_async, working_worker,
 };

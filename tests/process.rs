@@ -36,8 +36,13 @@ pub fn is_alive(pid: u32) -> bool {
 /// Sends a signal to a process that is there.
 #[track_caller]
 pub fn send(pid: u32, signal: Signal) {
+    assert!(try_send(pid, signal), "process {pid} is there");
+}
+
+/// Sends a signal to a process, and returns whether it was there.
+pub fn try_send(pid: u32, signal: Signal) -> bool {
     let number = i32::try_from(pid).expect("a process id");
-    nix::sys::signal::kill(Pid::from_raw(number), signal).expect("the process is there");
+    nix::sys::signal::kill(Pid::from_raw(number), signal).is_ok()
 }
 
 fn all() -> Vec<Process> {
