@@ -335,29 +335,46 @@ pub(crate) fn function_of_trigger(table: pg_sys::Oid, name: &str) -> Option<pg_s
 
 /// The owner of a relation, where there is one of this number.
 pub(crate) fn owner_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: a row of the cache is read before it is released; its first part is the struct of pg_class.
+    // SAFETY: the cache has the rows of pg_class, whose first part is this struct.
     unsafe {
-        let row = search(pg_sys::SysCacheIdentifier::RELOID, relation.into());
-        if row.is_null() {
-            return None;
-        }
-        let owner = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_class>()).relowner;
-        pg_sys::ReleaseSysCache(row);
-        Some(owner)
+        look_up(pg_sys::SysCacheIdentifier::RELOID, relation, |row: &pg_sys::FormData_pg_class| row.relowner)
     }
 }
 
 /// The owner of a function, where there is one of this number.
 pub(crate) fn owner_of_function(function: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: as in `owner_of`, with the struct of pg_proc.
+    // SAFETY: the cache has the rows of pg_proc, whose first part is this struct.
     unsafe {
-        let row = search(pg_sys::SysCacheIdentifier::PROCOID, function.into());
+        look_up(pg_sys::SysCacheIdentifier::PROCOID, function, |row: &pg_sys::FormData_pg_proc| row.proowner)
+    }
+}
+
+/// The owner of a type, where there is one of this number.
+pub(crate) fn owner_of_type(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: the cache has the rows of pg_type, whose first part is this struct.
+    unsafe {
+        look_up(pg_sys::SysCacheIdentifier::TYPEOID, type_oid, |row: &pg_sys::FormData_pg_type| row.typowner)
+    }
+}
+
+/// What `read` takes from the row of an object, where there is one.
+///
+/// # Safety
+/// The cache's only key is the number of an object, and its rows begin with this struct.
+unsafe fn look_up<S, R>(
+    cache: pg_sys::SysCacheIdentifier::Type,
+    object: pg_sys::Oid,
+    read: impl FnOnce(&S) -> R,
+) -> Option<R> {
+    // SAFETY: the caller vouches for the key and the struct; the row is read before it is released.
+    unsafe {
+        let row = search(cache, object.into());
         if row.is_null() {
             return None;
         }
-        let owner = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_proc>()).proowner;
+        let found = read(&*pg_sys::GETSTRUCT(row).cast::<S>());
         pg_sys::ReleaseSysCache(row);
-        Some(owner)
+        Some(found)
     }
 }
 
@@ -365,20 +382,6 @@ pub(crate) fn owner_of_function(function: pg_sys::Oid) -> Option<pg_sys::Oid> {
 pub(crate) fn function_name(function: pg_sys::Oid) -> String {
     // SAFETY: takes any number, and returns a string in the current memory context.
     unsafe { encoding::c_string(pg_sys::format_procedure(function)) }
-}
-
-/// The owner of a type, where there is one of this number.
-pub(crate) fn owner_of_type(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: as in `owner_of`, with the struct of pg_type.
-    unsafe {
-        let row = search(pg_sys::SysCacheIdentifier::TYPEOID, type_oid.into());
-        if row.is_null() {
-            return None;
-        }
-        let owner = (*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_type>()).typowner;
-        pg_sys::ReleaseSysCache(row);
-        Some(owner)
-    }
 }
 
 fn qualified(schema: pg_sys::Oid, name: &str) -> String {

@@ -131,19 +131,13 @@ fn pair(random: &mut Random, owned: &mut Owned) -> (Source, Target) {
 }
 
 fn create(source: &Source, target: &Target) -> Vec<String> {
-    let columns: Vec<String> = target
-        .columns
-        .iter()
-        .zip(&target.types)
-        .map(|(name, type_name)| format!("{name} {type_name}"))
-        .collect();
     vec![
         format!("DROP TABLE IF EXISTS {}, {} CASCADE", source.table, target.table),
         format!(
             "CREATE TABLE {} (id {} UNIQUE, project {}, image {})",
             source.table, source.key_type, source.project_type, source.image_type
         ),
-        format!("CREATE TABLE {} ({}, UNIQUE (image_id))", target.table, columns.join(", ")),
+        format!("CREATE TABLE {} ({}, UNIQUE (image_id))", target.table, columns_of(target)),
     ]
 }
 
@@ -267,22 +261,23 @@ fn change(random: &mut Random, owned: &Owned, source: &Source, target: &Target) 
 
 /// Makes the target partitioned: the parts may become another role's.
 fn create_partitioned(target: &Target) -> Vec<String> {
-    let columns: Vec<String> = target
-        .columns
-        .iter()
-        .zip(&target.types)
-        .map(|(name, type_name)| format!("{name} {type_name}"))
-        .collect();
     vec![
         format!("DROP TABLE IF EXISTS {} CASCADE", target.table),
         format!(
             "CREATE TABLE {} ({}, UNIQUE (image_id)) PARTITION BY HASH (image_id)",
             target.table,
-            columns.join(", ")
+            columns_of(target)
         ),
         format!("CREATE TABLE {0}_0 PARTITION OF {0} FOR VALUES WITH (MODULUS 2, REMAINDER 0)", target.table),
         format!("CREATE TABLE {0}_1 PARTITION OF {0} FOR VALUES WITH (MODULUS 2, REMAINDER 1)", target.table),
     ]
+}
+
+/// The columns of a target as CREATE TABLE names them.
+fn columns_of(target: &Target) -> String {
+    let columns =
+        target.columns.iter().zip(&target.types).map(|(name, type_name)| format!("{name} {type_name}"));
+    columns.collect::<Vec<_>>().join(", ")
 }
 
 /// Has other tables stand under the names of those that are watched, for a moment.
