@@ -49,7 +49,8 @@ pub use photos::{
 };
 pub use process::{Process, Signal, descendants, is_alive, send, try_send};
 pub use queue::{
-    PATIENCE, WRONG, embedder, store, wait_for_the_queue, watched, watched_async, working_worker,
+    PATIENCE, WRONG, embedder, store, wait_for_no_worker, wait_for_the_queue, watched, watched_async,
+    working_worker,
 };
 pub use replication::{ORIGIN, REPLICATING, catch_up, has_origin, subscribe, wait_until_equal};
 pub use s3::S3Server;

@@ -49,6 +49,16 @@ pub fn wait_for_the_queue(client: &mut Client) {
     });
 }
 
+/// Waits until the queue workers of the client's database have left, which is when their counts are there to be seen.
+#[track_caller]
+pub fn wait_for_no_worker(client: &mut Client) {
+    wait_until("no worker is left", PATIENCE, || {
+        let workers = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND backend_type = 'pg_clip queue worker'";
+        value::<i64>(client, workers) == 0
+    });
+}
+
 /// Waits until the queue worker of the client's database has claimed photos, and returns its process id.
 #[track_caller]
 pub fn working_worker(client: &mut Client) -> u32 {

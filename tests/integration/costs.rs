@@ -1,6 +1,8 @@
 //! The cost of a statement on a watched table, counted in blocks and not in time.
 
-use pg_clip_tests::{TestCluster, demo_photo, run, value, wait_for_the_queue};
+use pg_clip_tests::{
+    PATIENCE, TestCluster, demo_photo, run, value, wait_for_no_worker, wait_for_the_queue, wait_until,
+};
 use postgres::Client;
 
 /// The TOAST blocks of `photos` that have been read, in this session as in others.
@@ -112,6 +114,53 @@ fn finished_jobs_that_a_snapshot_keeps_cost_a_statement_nothing() {
         );
         run(&mut dump, "COMMIT");
     }
+}
+
+/// Without an inference: the bytes of all photos are known.
+#[test]
+fn finished_jobs_that_a_snapshot_keeps_cost_the_queue_worker_next_to_nothing() {
+    const PHOTOS: i64 = 1_600;
+    let cluster = TestCluster::preloaded_with(&[("autovacuum", "off")]);
+    let database = cluster.database();
+    let (mut client, mut dump) = (database.connect(), database.connect());
+    run(
+        &mut client,
+        "CREATE TABLE photos (id int PRIMARY KEY, image bytea);
+        SELECT clip_watch('photos', mode => 'async')",
+    );
+    client.execute("INSERT INTO photos VALUES (0, $1)", &[&demo_photo()]).expect("a photo");
+    wait_for_the_queue(&mut client);
+    let queue_blocks = |client: &mut Client| {
+        run(client, "SELECT pg_stat_force_next_flush()");
+        let blocks = "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit
+            FROM pg_statio_all_tables WHERE relid = 'clip_queue'::regclass";
+        value::<i64>(client, blocks)
+    };
+    let cost = |client: &mut Client, first: i64| {
+        let before = queue_blocks(client);
+        let photos = "SELECT count(*) FROM image_embeddings";
+        let embedded = value::<i64>(client, photos) + PHOTOS;
+        let insert = "INSERT INTO photos SELECT n, (SELECT image FROM photos WHERE id = 0)
+            FROM generate_series($1::int8, $1 + $2 - 1) AS n";
+        client.execute(insert, &[&first, &PHOTOS]).expect("photos");
+        wait_until("the photos have vectors", PATIENCE, || value::<i64>(client, photos) == embedded);
+        wait_for_no_worker(client);
+        queue_blocks(client) - before
+    };
+    let before = cost(&mut client, 10_000);
+    run(&mut dump, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM photos");
+    run(
+        &mut client,
+        "INSERT INTO clip_queue (source, key, run_at) SELECT 'photos'::regclass, n, '2000-01-01'
+        FROM generate_series(100000, 150000) AS n;
+        DELETE FROM clip_queue",
+    );
+    let dead = value::<i64>(&mut client, "SELECT pg_relation_size('clip_queue') / 8192");
+    let after = cost(&mut client, 20_000);
+    println!("{before} blocks of the queue before, {after} after 50,000 jobs in {dead} blocks");
+    // A look at the whole queue reads the finished jobs twice, and there are 50 batches.
+    assert!(after - before < 60 * dead, "{before} blocks before, {after} after 50,000 jobs in {dead} blocks");
+    run(&mut dump, "COMMIT");
 }
 
 /// PostgreSQL writes a line for each plan that it makes.

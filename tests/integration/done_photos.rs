@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use pg_clip_tests::{
-    PATIENCE, TestCluster, TestDatabase, blocks_of, demo_photo, run, value, wait_for_the_queue, wait_until,
+    TestCluster, TestDatabase, blocks_of, demo_photo, run, value, wait_for_no_worker, wait_for_the_queue,
     watched_async,
 };
 use postgres::Client;
@@ -158,15 +158,6 @@ fn step(client: &mut Client, photos: i64) -> i64 {
     run(client, "COMMIT");
     wait_for_the_queue(client);
     fetched
-}
-
-/// Waits until the worker has left, which is when its counts are there to be seen.
-fn wait_for_no_worker(client: &mut Client) {
-    wait_until("no worker is left", PATIENCE, || {
-        let workers = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND backend_type = 'pg_clip queue worker'";
-        value::<i64>(client, workers) == 0
-    });
 }
 
 fn blocks_of_all(client: &mut Client) -> i64 {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
+use super::known::Known;
 use super::lane::Lane;
 use super::sql;
 use crate::error::Error;
@@ -85,18 +86,23 @@ pub(super) enum Claim {
     Later,
 }
 
-/// Claims the next jobs of a table: one that is to be embedded alone, if `may_be_alone`, or as many other jobs as
-/// the lane takes at once.
+/// Claims the next jobs of a table that are known: one that is to be embedded alone, if `may_be_alone`, or as many other
+/// jobs as the lane takes at once.
 pub(super) fn claim(
     spi: &Spi,
     extension: &ExtensionSchema,
     lane: Lane,
+    known: &mut Known,
     source: pg_sys::Oid,
     may_be_alone: bool,
 ) -> Result<Claim, Error> {
     act_as(extension.owner, || {
         let due = sql::due(&extension.schema, lane);
-        let due = spi.run_kept(&due, &[Argument::oid(source), Argument::int8(lane.batch())])?;
+        let front = Argument::float8(known.front(source));
+        let due = spi.run_kept(&due, &[Argument::oid(source), Argument::int8(lane.batch()), front])?;
+        if due.len() > 0 {
+            known.begin_at(source, due.get(3)?);
+        }
         let suspects = due.all_printed(2).into_iter().map(|suspect| suspect.as_deref() == Some("t"));
         let suspects: Vec<bool> = suspects.collect();
         let (count, is_alone) = match suspects.first() {

@@ -24,6 +24,7 @@ pub(crate) mod enqueue;
 mod failure;
 mod feeding;
 mod finish;
+mod known;
 mod lane;
 mod launcher;
 mod message;

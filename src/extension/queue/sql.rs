@@ -136,12 +136,13 @@ pub(super) fn waiting(schema: &str, lane: Lane) -> String {
     )
 }
 
-/// The jobs of source `$1` that are due in a lane, at most `$2`, the one that has waited longest first.
+/// The jobs of source `$1` that are due in a lane, at most `$2`, since second `$3` of the epoch, the one that has waited
+/// longest first.
 pub(super) fn due(schema: &str, lane: Lane) -> String {
     let condition = lane.condition();
     format!(
-        "SELECT key, suspect FROM {schema}.clip_queue
-        WHERE source = $1 AND {condition} AND run_at <= now()
+        "SELECT key, suspect, extract(epoch FROM run_at)::float8 FROM {schema}.clip_queue
+        WHERE source = $1 AND {condition} AND run_at <= now() AND run_at >= to_timestamp($3)
         ORDER BY run_at LIMIT $2 FOR UPDATE SKIP LOCKED"
     )
 }

@@ -8,6 +8,7 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 use super::batch::{Batches, report};
 use super::claim::{self, Claim, Claimed, Turns, Waiting};
 use super::failure::{Disposition, is_passing};
+use super::known::Known;
 use super::lane::Lane;
 use super::message::{Message, Place, Start};
 use super::pause::{self, Pauses};
@@ -70,7 +71,9 @@ fn work(start: Start) -> Result<(), Error> {
             // Those that another transaction has locked are looked at again until they are free.
             batches.settle_all(left_behind, &Disposition::Recover);
             let (turns, spent) = (Turns::default(), Spent::default());
-            Worker { place, socket, batches, turns, spent, at_work: None, has_woken_other: false }.run()?;
+            let known = Known::default();
+            Worker { place, socket, batches, known, turns, spent, at_work: None, has_woken_other: false }
+                .run()?;
         }
         Installed::OtherVersion(version) => say_other_version(place, version, start.is_explained),
         Installed::Nothing => say_idle(place),
@@ -118,6 +121,7 @@ struct Worker {
     place: Place,
     socket: WakeupSocket,
     batches: Batches,
+    known: Known,
     turns: Turns,
     spent: Spent,
     /// The table that the slow lane is at work on, and since when.
@@ -198,10 +202,23 @@ impl Worker {
 
     /// Looks at the queue, and claims jobs of the table whose turn it is, unless the worker pauses.
     fn look(&mut self, pausing: bool) -> Result<Look, Failure> {
+        if self.known.is_good() {
+            let looked = self.look_at_known(pausing)?;
+            if matches!(looked, Look::Jobs(_) | Look::Later) {
+                return Ok(looked);
+            }
+        }
+        self.known.forget();
+        self.look_at_known(pausing)
+    }
+
+    /// Looks at the jobs that are known, or at the whole queue where nothing is known of it.
+    fn look_at_known(&mut self, pausing: bool) -> Result<Look, Failure> {
         report(pg_sys::BackendState::STATE_RUNNING, "claiming photos");
         let lane = self.place.lane;
         let may_be_alone = self.batches.is_idle();
         let may_leave = may_be_alone && !self.batches.has_unsettled();
+        let known = &mut self.known;
         let turns = &mut self.turns;
         let spent = &mut self.spent;
         if let Some((source, since)) = self.at_work.take() {
@@ -218,9 +235,14 @@ impl Worker {
             if may_leave && current_model::is_removed() {
                 return Ok(Err(Look::Outdated));
             }
-            let waiting = claim::waiting(spi, &extension, lane)?;
-            pauses.retain(|source| waiting.iter().any(|waiting| waiting.source == source));
-            spent.follow(&waiting);
+            if !known.is_good() {
+                let began = Instant::now();
+                let waiting = claim::waiting(spi, &extension, lane)?;
+                let other = lane == Lane::Prompt && !claim::waiting(spi, &extension, Lane::Slow)?.is_empty();
+                pauses.retain(|source| waiting.iter().any(|waiting| waiting.source == source));
+                spent.follow(&waiting);
+                *known = Known::by_whole_look(waiting, other, began);
+            }
             let mut claimed = None;
             let mut locked = Vec::new();
             while claimed.is_none() && !pausing {
@@ -229,7 +251,7 @@ impl Worker {
                         && pauses.until(waiting.source).is_none()
                         && !locked.contains(&waiting.source)
                 };
-                let due: Vec<&Waiting> = waiting.iter().filter(is_free).collect();
+                let due: Vec<&Waiting> = known.waiting.iter().filter(is_free).collect();
                 let before = turns.clone();
                 let next = match lane {
                     Lane::Prompt => turns.next(&due),
@@ -243,7 +265,7 @@ impl Worker {
                     locked.push(source);
                     continue;
                 }
-                match claim::claim(spi, &extension, lane, source, may_be_alone)? {
+                match claim::claim(spi, &extension, lane, known, source, may_be_alone)? {
                     Claim::Jobs(jobs) => claimed = Some(jobs),
                     Claim::Locked => locked.push(source),
                     Claim::Later => {
@@ -253,14 +275,12 @@ impl Worker {
                     }
                 }
             }
-            let next = waiting.iter().map(|waiting| {
+            let next = known.waiting.iter().map(|waiting| {
                 let pause = pauses.until(waiting.source).map(|end| end.duration_since(Instant::now()));
                 let locked = locked.contains(&waiting.source).then_some(LOCKED);
                 waiting.due_in.max(pause.unwrap_or_default()).max(locked.unwrap_or_default())
             });
-            let next = next.min();
-            let other = lane == Lane::Prompt && !claim::waiting(spi, &extension, Lane::Slow)?.is_empty();
-            Ok(Ok((extension, claimed, next, other)))
+            Ok(Ok((extension, claimed, next.min(), known.has_slow)))
         });
         match looked {
             Ok(Ok((extension, claimed, next, other))) => {
