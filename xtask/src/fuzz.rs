@@ -48,6 +48,8 @@ pub fn target(places: &Places, name: &str, seconds: u64) -> Result<()> {
     let mut run = places.workspace.cargo();
     // The sanitizers are a nightly's flags, which this lets a stable toolchain take.
     run.env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_DIR", places.workspace.target.join("fuzz-build"));
+    // A backtrace for each loan of a row of pixels makes the AV1 decoder thousands of times as slow.
+    run.env("RUST_LIB_BACKTRACE", "0");
     run.args(["fuzz", "run", "--fuzz-dir"]).arg(&fuzz).arg(name).arg(&corpus);
     run.args(seeds(places, name)?);
     run.arg("--").args([

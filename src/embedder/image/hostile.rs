@@ -4,7 +4,7 @@ use super::format::{self, Format};
 use super::made::{ONE_PIXEL, PIXELS, flat_jpeg_in_scans, packed_zeros, png, tiff};
 use super::memory::{MAX_DECODER_MEMORY, MAX_PNG_METADATA};
 use super::parity::{WITHOUT_MEAN, golden_files};
-use super::peak::peak_of;
+use super::peak::{kept_by, peak_of};
 use super::{JpegScaling, caught, header, prepare};
 use crate::error::Error;
 
@@ -28,6 +28,19 @@ fn decoders_take_no_more_memory_than_was_reckoned() {
         prepared.unwrap();
         let allowed = reckoned + file.bytes.len() as u64 + BESIDES;
         assert!(peak <= allowed, "{}: {peak} bytes, {reckoned} reckoned", file.name);
+    }
+}
+
+#[test]
+fn decoders_keep_no_memory() {
+    for file in golden_files() {
+        for bytes in [&file.bytes[..], &file.bytes[..file.bytes.len() / 2]] {
+            let decode = || prepare(bytes, MAX_PIXELS, &WITHOUT_MEAN, JpegScaling::Off);
+            // The first time makes what a thread keeps for all others.
+            drop(decode());
+            let kept = kept_by(decode);
+            assert_eq!(kept, 0, "{} of {} bytes", file.name, bytes.len());
+        }
     }
 }
 

@@ -11,6 +11,13 @@ pub(super) fn peak_of<T>(work: impl FnOnce() -> T) -> (T, u64) {
     (result, u64::try_from(PEAK.get()).expect("the peak is not below the start"))
 }
 
+/// Runs `work` and returns how many more bytes are allocated on this thread when its result is dropped.
+pub(super) fn kept_by<T>(work: impl FnOnce() -> T) -> i64 {
+    let before = HELD.get();
+    drop(work());
+    HELD.get() - before
+}
+
 /// The system's allocator, counting for each thread on its own: tests run side by side.
 struct Counting;
 

@@ -159,6 +159,10 @@ impl Frame for Picture {
 impl Drop for Picture {
     fn drop(&mut self) {
         // SAFETY: it is a picture of `dav1d_get_picture`, or an empty one.
-        unsafe { dav1d_picture_unref(Some(NonNull::from(&mut self.0))) }
+        unsafe { dav1d_picture_unref(Some(NonNull::from(&mut self.0))) };
+        // The function leaves an empty picture with a list of its own, which it frees with the next picture only.
+        let list = self.0.itut_t35_ref.take();
+        // SAFETY: the function made the list's only reference, which is taken out of the picture.
+        drop(list.map(|list| unsafe { list.into_arc() }));
     }
 }
