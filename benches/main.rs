@@ -4,12 +4,13 @@
 //! `cargo xtask bench` builds and installs in release mode and runs this: all of it, or the bench that is named. Each line is a
 //! median, or a percentile, of several tries in this one run, and where two things are compared, they take turns: the
 //! machine may be busy with other work. A bench that loses a photo, or finds a wrong one, panics. The bench of the queue takes
-//! the folder of a model as well, and measures that one.
+//! the folder of a model as well, and measures that one; the bench of a full disk takes a folder on a small file system.
 
 mod backfill;
 mod calls;
 mod chaos;
 mod deaths;
+mod disk;
 mod feeding;
 mod memory;
 mod migration;
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 
 const BENCHES: [(&str, fn()); 13] = [
     ("calls", calls::measure),
-    ("queue", || queue::measure(given_model().as_deref())),
+    ("queue", || queue::measure(given_folder().as_deref())),
     ("throughput", throughput::measure),
     ("chaos", chaos::measure),
     ("feeding", feeding::measure),
@@ -45,12 +46,16 @@ const BENCHES: [(&str, fn()); 13] = [
     ("standbys", standbys::measure),
 ];
 
-/// Run by their names only: they take an hour.
-const LONG: [(&str, fn()); 3] =
-    [("search", search::measure), ("shops", shops::measure), ("role", role::measure)];
+/// Run by their names only: they take an hour, or a folder.
+const LONG: [(&str, fn()); 4] = [
+    ("search", search::measure),
+    ("shops", shops::measure),
+    ("role", role::measure),
+    ("disk", || disk::measure(&given_folder().expect("cargo xtask bench disk FOLDER"))),
+];
 
-/// The folder of a model, the second argument.
-fn given_model() -> Option<PathBuf> {
+/// The second argument.
+fn given_folder() -> Option<PathBuf> {
     std::env::args_os().nth(2).map(PathBuf::from)
 }
 
@@ -66,8 +71,8 @@ fn main() -> ExitCode {
         eprintln!("the benches are {}", names.join(", "));
         return ExitCode::FAILURE;
     }
-    if given_model().is_some() && wanted.as_deref() != Some("queue") {
-        eprintln!("a model is for the bench of the queue");
+    if given_folder().is_some() && !matches!(wanted.as_deref(), Some("queue" | "disk")) {
+        eprintln!("a folder is for the benches queue and disk");
         return ExitCode::FAILURE;
     }
     for (_, measure) in chosen {

@@ -8,8 +8,6 @@ use std::path::PathBuf;
 
 use pg_clip_wire::{Failure, FailureKind, WireError};
 
-use crate::image::Text;
-
 /// Why an input has no embedding, or a model no session.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -19,8 +17,8 @@ pub enum Error {
     NoPixels { width: u32, height: u32 },
     #[error("image format is not recognised")]
     UnknownFormat,
-    #[error("image format is not recognised: the bytes are {}", found.name())]
-    TextForImage { found: Text },
+    #[error("image format is not recognised: the bytes are {found}")]
+    TextForImage { found: &'static str, hint: &'static str },
     #[error("{format} images are not supported")]
     UnsupportedFormat { format: &'static str },
     #[error("{format} image has a feature that is not supported")]
@@ -138,7 +136,7 @@ impl Error {
             Error::AllDecodersMemory { .. } => {
                 "Scale the image down, or raise \"clip.decoder_memory\".".to_owned()
             }
-            Error::TextForImage { found } => found.hint().to_owned(),
+            Error::TextForImage { hint, .. } => (*hint).to_owned(),
             Error::UnsupportedFormat { format } if format.ends_with("JPEG") => {
                 "Convert the image to a baseline or progressive JPEG, PNG or WebP.".to_owned()
             }

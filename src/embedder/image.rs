@@ -46,7 +46,6 @@ use clap::ValueEnum;
 use self::format::Format;
 #[cfg(test)]
 pub(crate) use self::parity::demo_model;
-pub(crate) use self::text::Text;
 use crate::error::Error;
 use crate::model::{Preprocessing, ResizeMode};
 

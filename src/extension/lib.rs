@@ -14,6 +14,7 @@
 mod at_commit;
 mod attempt;
 mod backfill;
+mod batch_limits;
 mod catalog;
 mod catalog_row;
 mod caught;

@@ -59,7 +59,7 @@ pub(super) fn recognise(bytes: &[u8]) -> Result<Format, Error> {
         return media.map_err(|format| Error::UnsupportedFormat { format });
     }
     match text::recognise(bytes) {
-        Some(found) => Err(Error::TextForImage { found }),
+        Some(found) => Err(Error::TextForImage { found: found.name(), hint: found.hint() }),
         None => Err(Error::UnknownFormat),
     }
 }
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_page_with_a_drawing_is_a_page() {
         let found = recognise(b"<!DOCTYPE html><html><body><svg></svg></body></html>");
-        assert!(matches!(found, Err(Error::TextForImage { found: text::Text::Html })), "{found:?}");
+        assert!(matches!(found, Err(Error::TextForImage { found: "an HTML page", .. })), "{found:?}");
     }
 
     #[test]

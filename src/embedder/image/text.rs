@@ -4,7 +4,7 @@
 
 /// A kind of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Text {
+pub(super) enum Text {
     Base64,
     DataUrl,
     /// Digits with `\x` before them, as PostgreSQL writes bytes
@@ -23,7 +23,7 @@ pub enum Text {
 
 impl Text {
     /// The kind of the bytes, as in "the bytes are …".
-    pub(crate) fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Text::Base64 => "text in base64",
             Text::DataUrl => "a data URL",
@@ -40,7 +40,7 @@ impl Text {
         }
     }
 
-    pub(crate) fn hint(self) -> &'static str {
+    pub(super) fn hint(self) -> &'static str {
         match self {
             Text::Base64 => "Decode it, as decode(…, 'base64') does.",
             Text::DataUrl => "Decode the text behind its comma, as decode(…, 'base64') does.",

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::batch_limits::MOST_PHOTOS;
+
 /// A lane, by how long its worker waits for a table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Lane {
@@ -27,7 +29,7 @@ impl Lane {
     /// The most photos that are embedded at once. A transaction writes their vectors.
     pub(super) fn batch(self) -> i64 {
         match self {
-            Lane::Prompt => 32,
+            Lane::Prompt => MOST_PHOTOS as i64,
             Lane::Slow => 4,
         }
     }

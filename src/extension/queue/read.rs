@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::claim::Job;
+use crate::batch_limits::MOST_BYTES;
 use crate::client;
 use crate::error::Error;
 use crate::spi::{Plan, Spi};
@@ -33,9 +34,6 @@ pub(super) enum Photo {
     Unread,
 }
 
-/// The most bytes of a batch, beside one photo. The worker has two of them at most.
-const BATCH_BYTES: usize = 64 << 20;
-
 /// The columns of [`sql::photo`].
 pub(super) const IMAGE: i32 = 1;
 pub(super) const PROJECT: i32 = 2;
@@ -48,7 +46,7 @@ pub(super) fn read(spi: &Spi, watched: &Watched, jobs: &[Job]) -> Result<Vec<Fou
         let mut bytes = 0;
         let mut found = Vec::with_capacity(jobs.len());
         for (job, key) in jobs.iter().zip(keys_of(watched, jobs.iter())) {
-            let photo = if bytes >= BATCH_BYTES { Photo::Unread } else { read_one(&plan, &key)? };
+            let photo = if bytes >= MOST_BYTES { Photo::Unread } else { read_one(&plan, &key)? };
             if let Photo::Whole { image, .. } = &photo {
                 bytes += image.len();
             }

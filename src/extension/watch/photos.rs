@@ -15,6 +15,7 @@ use super::role::PortableOutput;
 use super::sql;
 use super::target::{self, Checksum, Known, Row, Target, checksum_of};
 use super::watched::{Source, Watched};
+use crate::batch_limits::{MOST_BYTES, MOST_PHOTOS};
 use crate::client::{self, Input};
 use crate::current_model;
 use crate::error::Error;
@@ -86,11 +87,6 @@ fn key_of(row: &Rows, source: &Source) -> Result<Option<Key>, Error> {
     Ok(datum.map(|datum| unsafe { source.key_type.copy(datum) }))
 }
 
-/// A batch is sent at this many photos …
-const BATCH_PHOTOS: usize = 32;
-/// … or this many bytes, whichever comes first: a backend holds no more of a COPY, beside one photo.
-const BATCH_BYTES: usize = 64 << 20;
-
 /// Embeds photos within the transaction that wrote them, batch by batch. To be used inside of [`Watched::read`].
 pub(super) struct Photos<'a> {
     spi: &'a Spi,
@@ -144,7 +140,7 @@ impl<'a> Photos<'a> {
         let checksum = checksum_of(image.as_slice());
         self.bytes += size;
         self.batch.push(Photo { key, row, image, checksum });
-        if self.batch.len() >= BATCH_PHOTOS || self.bytes >= BATCH_BYTES {
+        if self.batch.len() >= MOST_PHOTOS || self.bytes >= MOST_BYTES {
             self.send()?;
         }
         Ok(())
