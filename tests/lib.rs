@@ -20,6 +20,7 @@ mod node;
 mod pages;
 mod parallel;
 mod photos;
+mod pooler;
 mod process;
 mod queue;
 mod replication;
@@ -47,6 +48,7 @@ pub use parallel::{prefer_workers, wait_for_workers};
 pub use photos::{
     demo_jpegs, demo_photo, demo_photos, named_demo_photos, pixel_flood, repository, repository_file, variant,
 };
+pub use pooler::Pooler;
 pub use process::{Process, Signal, descendants, is_alive, send, try_send};
 pub use queue::{
     PATIENCE, WRONG, embedder, store, wait_for_no_worker, wait_for_the_queue, watched, watched_async,

@@ -2,19 +2,13 @@
 //!
 //! Statements are not prepared by name: pgbouncer carries prepared statements from 1.21 on only.
 
-use std::fs;
-use std::process::Child;
 use std::thread;
-use std::time::Duration;
 
 use pg_clip_tests::{
-    Signal, TestCluster, TestDatabase, demo_photo, demo_photos, run, send, sqlstate, value, wait_for,
-    wait_for_the_queue,
+    Pooler, Signal, TestCluster, demo_photo, demo_photos, run, send, sqlstate, value, wait_for_the_queue,
 };
+use postgres::Client;
 use postgres::types::Type;
-use postgres::{Client, Config, NoTls};
-use xtask::account::Account;
-use xtask::cluster::PORT;
 
 const PHOTOS: &str = "CREATE TABLE photos (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, image bytea);
     SELECT clip_watch('photos')";
@@ -139,52 +133,6 @@ fn the_answer_to_a_cancelled_request_reaches_no_other_client() {
     run(&mut one, "ROLLBACK");
     assert_eq!(answer(&mut other, "SELECT clip_embed_text('a pizza')::text"), pizza);
     assert_eq!(answer(&mut other, "SELECT pg_backend_pid()::text"), backend);
-}
-
-/// A pgbouncer of the test's own, on the socket folder of the cluster; gone when dropped.
-struct Pooler<'a> {
-    cluster: &'a TestCluster,
-    process: Child,
-}
-
-impl Pooler<'_> {
-    const PORT: u16 = PORT + 1;
-
-    /// Starts one that opens at most `pool` connections for each of these users.
-    fn start<'a>(cluster: &'a TestCluster, pool: u32, users: &[&str]) -> Pooler<'a> {
-        let (sockets, directory) = (cluster.server.sockets().display(), cluster.server.directory());
-        let file = |name: &str| directory.join(name);
-        let listed: String = users.iter().map(|user| format!("\"{user}\" \"\"\n")).collect();
-        fs::write(file("pgbouncer.users"), listed).expect("the users are written");
-        let settings = format!(
-            "[databases]\n* = host='{sockets}' port={PORT}\n[pgbouncer]\npool_mode = transaction\n\
-             default_pool_size = {pool}\nunix_socket_dir = {sockets}\nlisten_port = {}\n\
-             auth_type = trust\nauth_file = {}\nlogfile = {}\n",
-            Pooler::PORT,
-            file("pgbouncer.users").display(),
-            file("pgbouncer.log").display(),
-        );
-        fs::write(file("pgbouncer.ini"), settings).expect("the settings are written");
-        let program = xtask::clients::pgbouncer().expect("these tests are built where pgbouncer is");
-        let mut command = Account::current().command(program);
-        let process = command.arg("--quiet").arg(file("pgbouncer.ini")).spawn().expect("pgbouncer runs");
-        Pooler { cluster, process }
-    }
-
-    /// A new client, once the pooler takes it.
-    fn connect(&self, database: &TestDatabase, user: &str) -> Client {
-        let mut config = Config::new();
-        config.host_path(self.cluster.server.sockets()).port(Pooler::PORT);
-        config.user(user).dbname(database.name()).application_name("pooled");
-        wait_for("a connection through the pooler", Duration::from_secs(20), || config.connect(NoTls).ok())
-    }
-}
-
-impl Drop for Pooler<'_> {
-    fn drop(&mut self) {
-        self.process.kill().expect("the pooler is ours");
-        self.process.wait().expect("the pooler ends");
-    }
 }
 
 fn insert(client: &mut Client, photo: &[u8]) {
