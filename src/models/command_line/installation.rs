@@ -142,6 +142,10 @@ pub(super) fn print(record: &Record, model: &Model) {
     println!();
     println!("ALTER SYSTEM SET clip.model = '{}';", model.name);
     println!("SELECT pg_reload_conf();");
+    println!(
+        "-- where tables have vectors of another model, instead: CALL clip_migrate('TABLE', '{}');",
+        model.name
+    );
 }
 
 fn parse_pin(text: &str) -> Result<(String, String), String> {
