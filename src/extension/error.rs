@@ -87,6 +87,8 @@ pub(crate) enum Error {
     /// A statement of ours would have used it.
     #[error("{0} is not the object that pg_clip has looked up")]
     Namesake(String),
+    #[error("deferrable constraints in schema {0} have the names of other constraints there")]
+    SharedConstraint(String),
     #[error("table {table} and its partition {partition} have different owners")]
     PartitionOwner { table: String, partition: String },
     #[error("could not obtain a lock on table {0}")]
@@ -192,6 +194,7 @@ impl Error {
             | Error::OwnersDiffer { .. }
             | Error::PartitionOwner { .. }
             | Error::NoExtension
+            | Error::SharedConstraint(_)
             | Error::Namesake(_) => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Error::Locked(_) | Error::LockedPhotos(_) => Code::ERRCODE_LOCK_NOT_AVAILABLE,
             Error::BrokenVector => Code::ERRCODE_DATA_CORRUPTED,
@@ -283,6 +286,9 @@ impl Error {
             ),
             Error::Namesake(_) => {
                 Some("Its schema was renamed meanwhile, or it was made by another role: try again.".to_owned())
+            }
+            Error::SharedConstraint(schema) => {
+                Some(format!("GRANT USAGE ON SCHEMA {schema} to the role of the session, or rename the constraints."))
             }
             Error::NotUnique { column, table } => {
                 Some(format!("CREATE UNIQUE INDEX ON {table} ({column})"))

@@ -73,7 +73,7 @@ pub extern "C-unwind" fn _PG_init() {
     current_model::define();
     settings::define();
     explain::install_hooks();
-    spi::install_hook();
+    spi::install_hooks();
     supervisor::register_at_server_start();
     queue::register_at_server_start();
 }

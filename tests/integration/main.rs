@@ -33,6 +33,7 @@ mod first_calls;
 #[cfg(feature = "node")]
 mod gallery;
 mod golden;
+mod hostile_constraints;
 mod hostile_names;
 mod hostile_sql;
 mod hostile_tables;

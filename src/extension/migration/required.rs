@@ -8,7 +8,7 @@ use super::column::lock_alone;
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout};
 use crate::error::Error;
 use crate::owned::{LOOK, Table};
-use crate::spi::{Argument, Spi};
+use crate::spi::{Argument, Spi, in_schema};
 use crate::watch::role::act_as;
 use pgrx::pg_sys;
 
@@ -34,7 +34,9 @@ pub(super) fn validate(spi: &Spi, target: pg_sys::Oid) -> Result<(), Error> {
         return Ok(());
     }
     let validate = format!("ALTER TABLE {} VALIDATE CONSTRAINT {CONSTRAINT}", target.name);
-    act_as(target.owner, || spi.run(&validate, &[]).map(|_| ()))
+    // SAFETY: looks any number up in the catalogs.
+    let schema = unsafe { pg_sys::get_rel_namespace(target.oid) };
+    act_as(target.owner, || in_schema(schema, 1, || spi.run(&validate, &[]).map(|_| ())))
 }
 
 /// Makes the column NOT NULL; false where the table was in use for longer than `patience` allows.

@@ -24,6 +24,8 @@ pub(super) struct Known {
     pub(super) waiting: Vec<Waiting>,
     /// Whether the slow lane had any.
     pub(super) has_slow: bool,
+    /// The tables whose jobs the slow lane has taken over since.
+    moved: Vec<pg_sys::Oid>,
     good_until: Option<Instant>,
     fronts: HashMap<pg_sys::Oid, f64>,
 }
@@ -33,11 +35,21 @@ impl Known {
     pub(super) fn by_whole_look(waiting: Vec<Waiting>, has_slow: bool, began: Instant) -> Known {
         let now = Instant::now();
         let good_until = Some(now + LONGEST.min(LENGTHS * (now - began)));
-        Known { waiting, has_slow, good_until, fronts: HashMap::new() }
+        Known { waiting, has_slow, good_until, ..Known::default() }
     }
 
     pub(super) fn is_good(&self) -> bool {
         self.good_until.is_some_and(|end| Instant::now() < end)
+    }
+
+    /// Remembers that the slow lane has taken over the jobs of a table.
+    pub(super) fn moved(&mut self, source: pg_sys::Oid) {
+        self.moved.push(source);
+        self.has_slow = true;
+    }
+
+    pub(super) fn is_moved(&self, source: pg_sys::Oid) -> bool {
+        self.moved.contains(&source)
     }
 
     /// Since which second of the epoch there may be a job of a table that is due.

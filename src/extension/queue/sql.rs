@@ -16,7 +16,7 @@ const SLOW: &str = "10 minutes";
 /// Writes jobs for the keys `$2` of source `$1`. A job that is there starts again from the beginning, and keeps its place:
 /// a photo that changes often would never have its turn at the end of a long queue.
 pub(super) fn add(schema: &str) -> String {
-    add_due(schema, "now()", "CASE WHEN job.dead THEN EXCLUDED.run_at ELSE job.enqueued_at END")
+    add_due(schema, "at", "CASE WHEN job.dead THEN EXCLUDED.run_at ELSE job.enqueued_at END")
 }
 
 /// As [`add`], before all others: a job that needs no inference does not wait behind jobs that do.
@@ -24,11 +24,12 @@ pub(super) fn add_first(schema: &str) -> String {
     add_due(schema, "'2000-01-01 00:00:00+00'::timestamptz", "EXCLUDED.run_at")
 }
 
-/// `new` is when a new job is due, `again` when a job is due that was there.
+/// `new` is when a new job is due, `again` when a job is due that was there. No two jobs of a statement are of one time:
+/// see [`super::known`].
 fn add_due(schema: &str, new: &str, again: &str) -> String {
     format!(
-        "INSERT INTO {schema}.clip_queue AS job (source, key, run_at)
-        SELECT $1, key, {new} FROM unnest($2) AS key
+        "INSERT INTO {schema}.clip_queue AS job (source, key, enqueued_at, run_at)
+        SELECT $1, key, at, {new} FROM (SELECT key, clock_timestamp() AS at FROM unnest($2) AS key OFFSET 0) AS job
         ON CONFLICT (source, key) DO UPDATE SET generation = EXCLUDED.generation,
             run_at = {again},
             enqueued_at = CASE WHEN job.dead THEN EXCLUDED.enqueued_at ELSE job.enqueued_at END,
@@ -130,7 +131,7 @@ pub(super) fn waiting(schema: &str, lane: Lane) -> String {
         )
         SELECT present.source, coalesce(class.relowner, 0), greatest(extract(epoch FROM (
             SELECT run_at FROM {schema}.clip_queue
-            WHERE {condition} AND source = present.source ORDER BY run_at LIMIT 1) - clock_timestamp()), 0)::float8
+            WHERE {condition} AND source = present.source ORDER BY run_at LIMIT 1) - now()), 0)::float8
         FROM present LEFT JOIN pg_class AS class ON class.oid = present.source
         WHERE present.source IS NOT NULL AND present.{not_fed}"
     )

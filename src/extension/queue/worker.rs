@@ -250,6 +250,7 @@ impl Worker {
                     waiting.due_in.is_zero()
                         && pauses.until(waiting.source).is_none()
                         && !locked.contains(&waiting.source)
+                        && !known.is_moved(waiting.source)
                 };
                 let due: Vec<&Waiting> = known.waiting.iter().filter(is_free).collect();
                 let before = turns.clone();
@@ -262,6 +263,7 @@ impl Worker {
                 };
                 if lane == Lane::Prompt && pause::is_slow(spi, &extension, source)? {
                     pause::slow_down(spi, &extension, source)?;
+                    known.moved(source);
                     locked.push(source);
                     continue;
                 }

@@ -22,7 +22,7 @@ use crate::catalog::{function_name, name_of, owner_of, owner_of_function, owner_
 use crate::error::Error;
 
 /// Has PostgreSQL call this module; once a process.
-pub(crate) fn install_hook() {
+pub(super) fn install_hook() {
     // SAFETY: the library is loaded once, by the only thread of a process that analyzes no statement meanwhile; the hook is a
     // function, which stays where it is.
     unsafe {

@@ -10,6 +10,7 @@ mod analysis;
 mod argument;
 mod by_index;
 mod cursor;
+mod in_schema;
 mod kept_plans;
 mod plan;
 mod rows;
@@ -19,11 +20,12 @@ mod value;
 
 use pgrx::pg_sys;
 
-pub(crate) use self::analysis::{Analyzed, ByName, install_hook};
+pub(crate) use self::analysis::{Analyzed, ByName};
 pub(crate) use self::argument::Argument;
 use self::argument::Arguments;
 use self::by_index::{by_index, make_by_index};
 pub(crate) use self::cursor::Cursor;
+pub(crate) use self::in_schema::in_schema;
 use self::kept_plans::{Planning, Statement};
 pub(crate) use self::plan::Plan;
 pub(crate) use self::rows::Rows;
@@ -31,6 +33,12 @@ use self::status::checked;
 pub(crate) use self::text::{text_datum, text_of};
 pub(crate) use self::value::Varlena;
 use crate::error::Error;
+
+/// Has PostgreSQL say what the statements of ours stand for; once a process.
+pub(crate) fn install_hooks() {
+    analysis::install_hook();
+    in_schema::install_hook();
+}
 
 /// A connection to SPI, closed on drop.
 pub(crate) struct Spi;

@@ -6,24 +6,36 @@
 //! that DELETE.
 //!
 //! SET CONSTRAINTS takes names, and two tables of a schema may have constraints of one name. It fires what waits of both. What a
-//! caller has made wait for its commit runs as the caller then, and must not run as the owner of the target now: so it
-//! is fired before, as the caller.
+//! caller has made wait for its commit runs as the caller then, and never as the owner of the target: so
+//! SET CONSTRAINTS runs as the caller. A caller that may not use the schema cannot name what is in it. Then the owner of the target
+//! does, but only where no other constraint has such a name.
 
 use pgrx::pg_sys;
 
 use super::role::act_as;
-use crate::catalog::Table;
+use crate::catalog::{Table, schema_name};
 use crate::error::Error;
-use crate::spi::{Argument, Spi};
+use crate::spi::{Argument, Spi, in_schema};
 
-/// The constraints that writes of one kind can fire, as `SET CONSTRAINTS` takes them.
+/// The constraints that writes of one kind can fire.
 #[derive(Default)]
 pub(super) struct Deferrable {
-    all: Option<String>,
-    /// The INITIALLY DEFERRED ones among them.
-    deferred: Option<String>,
-    /// The names among them that constraints of other tables have too.
-    shared: Option<String>,
+    target: pg_sys::Oid,
+    by_schema: Vec<Names>,
+}
+
+/// Constraints of one schema, as `SET CONSTRAINTS` takes them.
+struct Names {
+    schema: pg_sys::Oid,
+    all: List,
+    /// The INITIALLY DEFERRED ones among them. A constraint that cannot wait, and has the name of one that can, keeps that one
+    /// from being told so.
+    deferred: Option<List>,
+}
+
+struct List {
+    names: String,
+    count: u32,
 }
 
 /// The constraints of a target, by the statements that fire them.
@@ -37,53 +49,93 @@ pub(super) struct Constraints {
 impl Constraints {
     /// The constraints of a table.
     pub(super) fn of(spi: &Spi, target: &Table, role: pg_sys::Oid) -> Result<Constraints, Error> {
-        let row = act_as(role, || spi.run_kept(DEFERRABLE, &[Argument::oid(target.oid)]))?;
-        Ok(Constraints {
-            written: Deferrable { all: row.printed(1), deferred: row.printed(2), shared: row.printed(3) },
-            deleted: Deferrable { all: row.printed(4), deferred: row.printed(5), shared: row.printed(6) },
+        /// The bits of `tgtype` in `catalog/pg_trigger.h`.
+        const INSERT_OR_UPDATE: i64 = 4 | 16;
+        const DELETE: i64 = 8;
+        act_as(role, || {
+            Ok(Constraints {
+                written: Deferrable::of(spi, target.oid, INSERT_OR_UPDATE)?,
+                deleted: Deferrable::of(spi, target.oid, DELETE)?,
+            })
         })
     }
 }
 
 impl Deferrable {
+    fn of(spi: &Spi, target: pg_sys::Oid, fired_by: i64) -> Result<Deferrable, Error> {
+        let rows = spi.run_kept(DEFERRABLE, &[Argument::oid(target), Argument::int8(fired_by)])?;
+        let [schemas, all, counts, deferred, deferred_counts] =
+            [1, 2, 3, 4, 5].map(|column| rows.all_printed(column));
+        let list = |names: Option<String>, count: Option<String>| {
+            Some(List { names: names?, count: count?.parse().ok()? })
+        };
+        let lists = all.into_iter().zip(counts).zip(deferred.into_iter().zip(deferred_counts));
+        let by_schema =
+            schemas.into_iter().zip(lists).filter_map(|(schema, ((all, count), (later, later_count)))| {
+                Some(Names {
+                    schema: pg_sys::Oid::from(schema?.parse::<u32>().ok()?),
+                    all: list(all, count)?,
+                    deferred: list(later, later_count),
+                })
+            });
+        Ok(Deferrable { target, by_schema: by_schema.collect() })
+    }
+
     /// Runs `write`, to be called as the role that writes, with the constraints immediate. Afterwards they are as they
     /// were declared.
     pub(super) fn at_once<R>(&self, spi: &Spi, write: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
-        if let Some(shared) = &self.shared {
-            // SAFETY: a plain read: as this role a transaction commits.
-            let caller = unsafe { pg_sys::GetOuterUserId() };
-            act_as(caller, || spi.run(&format!("SET CONSTRAINTS {shared} IMMEDIATE"), &[]).map(|_| ()))?;
-        }
-        if let Some(all) = &self.all {
-            spi.run(&format!("SET CONSTRAINTS {all} IMMEDIATE"), &[])?;
+        for names in &self.by_schema {
+            self.set(spi, names.schema, &names.all, "IMMEDIATE")?;
         }
         let written = write()?;
-        if let Some(deferred) = &self.deferred {
-            spi.run(&format!("SET CONSTRAINTS {deferred} DEFERRED"), &[])?;
+        for names in &self.by_schema {
+            if let Some(deferred) = &names.deferred {
+                self.set(spi, names.schema, deferred, "DEFERRED")?;
+            }
         }
         Ok(written)
     }
+
+    /// Fires, as the caller, what waits of constraints that become immediate.
+    fn set(&self, spi: &Spi, schema: pg_sys::Oid, list: &List, to: &str) -> Result<(), Error> {
+        // SAFETY: plain reads: as the second role a transaction commits.
+        let (writer, caller) = unsafe { (pg_sys::GetUserId(), pg_sys::GetOuterUserId()) };
+        let arguments = [Argument::oid(caller), Argument::oid(schema), Argument::oid(self.target)];
+        let row = spi.run_now_kept(NAMED, &arguments)?;
+        let (may_name, has_namesake) = (row.get::<bool>(1)?, row.get::<bool>(2)?);
+        let role = match (may_name, has_namesake) {
+            (Some(true), _) => caller,
+            (_, Some(false)) => writer,
+            _ => return Err(Error::SharedConstraint(schema_name(schema))),
+        };
+        let statement = format!("SET CONSTRAINTS {} {to}", list.names);
+        act_as(role, || in_schema(schema, list.count, || spi.run(&statement, &[]).map(|_| ())))
+    }
 }
 
-/// The deferrable constraints of table `$1` that INSERT or UPDATE fires, the INITIALLY DEFERRED ones among them,
-/// and the same of DELETE. The bits of `tgtype` are those of `catalog/pg_trigger.h`.
+/// The deferrable constraints of table `$1` that statements with the bits `$2` fire, by their schema: all of them, and the
+/// INITIALLY DEFERRED ones among them whose names PostgreSQL takes for that. With the numbers of names.
 const DEFERRABLE: &str = "
     WITH fired AS (
-        SELECT format('%I.%I', nspname, conname) AS name, condeferred AS deferred,
-            (tgtype::int4 & 20) <> 0 AS by_write, (tgtype::int4 & 8) <> 0 AS by_delete,
-            EXISTS (
+        SELECT DISTINCT connamespace AS schema, format('%I.%I', nspname, conname) AS name, condeferred AND NOT EXISTS (
                 SELECT FROM pg_constraint AS namesake
                 WHERE namesake.conname = checked.conname AND namesake.connamespace = checked.connamespace
-                    AND namesake.oid <> checked.oid AND namesake.condeferrable) AS is_shared
+                    AND NOT namesake.condeferrable) AS deferred
         FROM pg_trigger
         JOIN pg_constraint AS checked ON checked.oid = tgconstraint
         JOIN pg_namespace AS namespace ON namespace.oid = connamespace
-        WHERE tgrelid = $1 AND tgdeferrable
+        WHERE tgrelid = $1 AND tgdeferrable AND (tgtype::int8 & $2) <> 0
     )
-    SELECT string_agg(DISTINCT name, ', ') FILTER (WHERE by_write),
-        string_agg(DISTINCT name, ', ') FILTER (WHERE by_write AND deferred),
-        string_agg(DISTINCT name, ', ') FILTER (WHERE by_write AND is_shared),
-        string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete),
-        string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete AND deferred),
-        string_agg(DISTINCT name, ', ') FILTER (WHERE by_delete AND is_shared)
-    FROM fired";
+    SELECT schema, string_agg(DISTINCT name, ', '), count(DISTINCT name),
+        string_agg(DISTINCT name, ', ') FILTER (WHERE deferred), count(DISTINCT name) FILTER (WHERE deferred)
+    FROM fired GROUP BY schema ORDER BY schema";
+
+/// Whether role `$1` may name what is in schema `$2`, and whether a deferrable constraint of that schema on table `$3` has the
+/// name of another constraint.
+const NAMED: &str = "
+    SELECT has_schema_privilege($1, $2, 'USAGE'), EXISTS (
+        SELECT FROM pg_trigger
+        JOIN pg_constraint AS checked ON checked.oid = tgconstraint
+        JOIN pg_constraint AS namesake ON namesake.conname = checked.conname
+            AND namesake.connamespace = checked.connamespace AND namesake.oid <> checked.oid
+        WHERE tgrelid = $3 AND tgdeferrable AND checked.connamespace = $2)";

@@ -317,21 +317,19 @@ impl Watched {
 
     /// Runs `read` as the owner of the source.
     pub(crate) fn read<R>(&self, read: impl FnOnce() -> R) -> R {
-        self.source.read(|| self.by_name(read))
+        self.source.read(read)
     }
 
     /// Runs `write`, inside of [`Watched::read`], as the role that writes to the target.
     pub(crate) fn write<R>(&self, write: impl FnOnce() -> R) -> R {
-        if self.writer == self.source.table.owner {
-            write()
-        } else {
-            act_as(self.writer, || self.by_name(write))
+        if self.registration.is_some() {
+            // The owner of the source owns the target.
+            return write();
         }
-    }
-
-    fn by_name<R>(&self, act: impl FnOnce() -> R) -> R {
-        let _by_name = ByName::begin(self.registration.is_none());
-        act()
+        act_as(self.writer, || {
+            let _by_name = ByName::begin(true);
+            write()
+        })
     }
 }
 
