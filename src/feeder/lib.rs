@@ -13,6 +13,7 @@ pub mod command_line;
 pub mod database;
 pub mod key;
 mod log;
+mod memory;
 pub mod metrics;
 pub mod pipeline;
 mod progress;

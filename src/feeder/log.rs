@@ -13,7 +13,9 @@ pub(crate) fn print_above(bar: Option<ProgressBar>) {
     }
 }
 
+/// Messages of a server may hold what a user wrote: it begins no line of its own, and controls no terminal.
 pub(crate) fn line(text: &str) {
+    let text = text.replace(char::is_control, "\u{fffd}");
     let bar = BAR.lock().ok().and_then(|bar| bar.clone());
     match bar {
         Some(bar) => bar.suspend(|| eprintln!("{text}")),

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::database::{Address, Claim, Content, Error, Fed, Session, Table};
 use crate::log;
+use crate::memory::{Memory, Part};
 use crate::metrics::Counters;
 use crate::store::{NoObject, Store, Why};
 
@@ -25,6 +26,8 @@ const BATCH: usize = 32;
 const BATCH_BYTES: usize = 64 << 20;
 /// The bytes of all photos that are fetched and not handed over, in KiB.
 const MEMORY: u32 = 512 << 10;
+/// The most that is reckoned for one of them.
+const LARGEST: u32 = MEMORY / 8;
 /// The pause after an error, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -51,7 +54,7 @@ struct Shared {
     limits: Limits,
     counters: Arc<Counters>,
     fetches: Semaphore,
-    memory: Arc<Semaphore>,
+    memory: Arc<Memory>,
     health: Mutex<Health>,
     /// The photos that wait, of each table since it was counted last, and their sum.
     waiting: Mutex<HashMap<u32, u64>>,
@@ -70,7 +73,7 @@ struct Health {
 struct Ready {
     fed: Fed,
     _place: OwnedSemaphorePermit,
-    _memory: Option<OwnedSemaphorePermit>,
+    _memory: Option<Part>,
 }
 
 impl Pipeline {
@@ -83,7 +86,7 @@ impl Pipeline {
     ) -> Pipeline {
         let shared = Shared {
             fetches: Semaphore::new(limits.concurrency),
-            memory: Arc::new(Semaphore::new(MEMORY as usize)),
+            memory: Memory::new(MEMORY),
             health: Mutex::new(Health { answered: Instant::now(), paused: None }),
             waiting: Mutex::default(),
             store,
@@ -220,9 +223,9 @@ async fn claim_all(
                 Some(place) => place,
                 None => free.clone().acquire_owned().await.map_err(|_| Error::NoExtension)?,
             };
-            let (shared, ready) = (shared.clone(), ready.clone());
+            let (shared, ready, table) = (shared.clone(), ready.clone(), table.oid);
             fetches.spawn(async move {
-                let (content, memory) = shared.fetch(&claim, max_bytes).await;
+                let (content, memory) = shared.fetch(table, &claim, max_bytes).await;
                 // It ends only after all fetches.
                 let _ =
                     ready.send(Ready { fed: Fed { claim, content }, _place: place, _memory: memory }).await;
@@ -266,28 +269,25 @@ async fn hand_over(shared: Arc<Shared>, table: &Table, mut handed: mpsc::Receive
 
 impl Shared {
     /// Fetches a photo, or says why it cannot. The memory is held until the photo is handed over.
-    async fn fetch(&self, claim: &Claim, max_bytes: u64) -> (Content, Option<OwnedSemaphorePermit>) {
+    async fn fetch(&self, table: u32, claim: &Claim, max_bytes: u64) -> (Content, Option<Part>) {
         let Some(reference) = &claim.reference else {
             return (Content::Gone, None);
         };
+        // The size of a photo is known only from its answer: memory for the largest is set aside, and the rest
+        // given back. A table that waits for memory keeps no other from fetching.
+        let most = u32::try_from(max_bytes.div_ceil(1024)).unwrap_or(MEMORY).clamp(1, LARGEST);
+        let mut memory = self.memory.take(table, most).await;
         let Ok(_fetch) = self.fetches.acquire().await else {
             return (Content::Gone, None);
         };
-        // The size of a photo is known only from its answer: memory for the largest is set aside, and the rest
-        // given back.
-        let most = u32::try_from(max_bytes.div_ceil(1024)).unwrap_or(MEMORY).clamp(1, MEMORY / 8);
-        let mut memory = self.memory.clone().acquire_many_owned(most).await.ok();
         let start = Instant::now();
         match self.store.fetch(reference, max_bytes).await {
             Ok(bytes) => {
                 self.note_answer();
                 self.counters.fetched.add(1);
                 self.counters.fetched_bytes.add(bytes.len() as u64);
-                let taken = bytes.len().div_ceil(1024).clamp(1, most as usize);
-                if let Some(memory) = &mut memory {
-                    drop(memory.split(most as usize - taken));
-                }
-                (Content::Image(bytes), memory)
+                memory.shrink(u32::try_from(bytes.len().div_ceil(1024)).unwrap_or(most));
+                (Content::Image(bytes), Some(memory))
             }
             Err(NoObject { why, message }) => {
                 let reason = match why {
