@@ -131,6 +131,11 @@ unsafe extern "C-unwind" fn at_end_of_subtransaction(
     // SAFETY: a plain read of this backend's state.
     let is_inside = || unsafe { pg_sys::GetCurrentTransactionNestLevel() } > level;
     let is_abort = event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB;
+    // SAFETY: a plain read of this process's flag.
+    if level > 0 && unsafe { pg_sys::QueryCancelPending } == 0 {
+        // The cancel was served. One that comes now is another session's, unless it is asked for below.
+        IS_PENDING.store(false, Ordering::Relaxed);
+    }
     if level > 0 && is_abort && IS_OVER.load(Ordering::Relaxed) && is_inside() {
         cancel();
     }
