@@ -11,6 +11,7 @@ mod calls;
 mod chaos;
 mod deaths;
 mod disk;
+mod done;
 mod feeding;
 mod memory;
 mod migration;
@@ -30,7 +31,7 @@ mod throughput;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const BENCHES: [(&str, fn()); 13] = [
+const BENCHES: [(&str, fn()); 14] = [
     ("calls", calls::measure),
     ("queue", || queue::measure(given_folder().as_deref())),
     ("throughput", throughput::measure),
@@ -41,6 +42,7 @@ const BENCHES: [(&str, fn()); 13] = [
     ("migration", migration::measure),
     ("memory", memory::measure),
     ("deaths", deaths::measure),
+    ("done", done::measure),
     ("statements", statements::measure),
     ("neighbours", neighbours::measure),
     ("standbys", standbys::measure),

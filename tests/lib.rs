@@ -8,6 +8,7 @@
 mod account;
 mod cluster;
 mod database;
+mod done_photos;
 mod explain;
 mod fed_from_s3;
 mod feeder;
@@ -34,6 +35,7 @@ mod wait;
 pub use account::as_servers_user;
 pub use cluster::{TestCluster, cargo_of_the_checkout, places, tested_postgres};
 pub use database::{TestDatabase, failure, run, sqlstate, value};
+pub use done_photos::{Cost, cost_of_the_next, grow_to, made_up, own_tables};
 pub use explain::blocks_of;
 pub use fed_from_s3::{Fed, Feeding, feed_from_s3};
 pub use feeder::{
