@@ -93,10 +93,10 @@ impl Table {
         };
         let (owner, schema, name, kind, has_triggers) = found;
         let name = qualified(schema, &name);
-        if ![pg_sys::RELKIND_RELATION, pg_sys::RELKIND_PARTITIONED_TABLE].contains(&kind.cast_unsigned()) {
+        if ![pg_sys::RELKIND_RELATION, pg_sys::RELKIND_PARTITIONED_TABLE].contains(&letter(kind)) {
             return Err(Error::NotATable(name));
         }
-        let is_partitioned = kind.cast_unsigned() == pg_sys::RELKIND_PARTITIONED_TABLE;
+        let is_partitioned = letter(kind) == pg_sys::RELKIND_PARTITIONED_TABLE;
         let rows = if is_partitioned { name.clone() } else { format!("ONLY {name}") };
         Ok(Some(Table { oid, owner, name, rows, is_partitioned, has_triggers }))
     }
@@ -114,7 +114,7 @@ impl Table {
             (number, pg_sys::get_attgenerated(self.oid, number))
         };
         let (type_oid, collation) = type_and_collation(self.oid, number);
-        if generated.cast_unsigned() == ATTRIBUTE_GENERATED_VIRTUAL {
+        if letter(generated) == ATTRIBUTE_GENERATED_VIRTUAL {
             return Err(Error::VirtualColumn { column: name.to_owned(), table: self.name.clone() });
         }
         Ok(Column { number, raw_name: name.to_owned(), name: identifier(name), type_oid, collation })
@@ -382,6 +382,12 @@ unsafe fn look_up<S, R>(
 pub(crate) fn function_name(function: pg_sys::Oid) -> String {
     // SAFETY: takes any number, and returns a string in the current memory context.
     unsafe { encoding::c_string(pg_sys::format_procedure(function)) }
+}
+
+/// A letter of a catalog, a `char`, which has a sign on some processors and none on others.
+pub(crate) fn letter(of: std::ffi::c_char) -> u8 {
+    let [letter] = of.to_ne_bytes();
+    letter
 }
 
 fn qualified(schema: pg_sys::Oid, name: &str) -> String {

@@ -6,7 +6,7 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog::{Table, accept_changes};
+use crate::catalog::{Table, accept_changes, letter};
 
 unsafe extern "C-unwind" {
     /// `catalog/partition.h`
@@ -37,7 +37,7 @@ pub(crate) fn below(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
 /// Whether a table is a partitioned one.
 pub(crate) fn is_partitioned(table: pg_sys::Oid) -> bool {
     // SAFETY: looks any number up in the catalogs.
-    unsafe { pg_sys::get_rel_relkind(table).cast_unsigned() == pg_sys::RELKIND_PARTITIONED_TABLE }
+    unsafe { letter(pg_sys::get_rel_relkind(table)) == pg_sys::RELKIND_PARTITIONED_TABLE }
 }
 
 /// Whether this backend knows all partitions that the committed transactions attached, whose rows it can see. It does not

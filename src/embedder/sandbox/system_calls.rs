@@ -11,6 +11,9 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
+/// `include/uapi/asm-generic/unistd.h`: one number on all architectures, which the libc crate does not know on all.
+const SYS_FCHMODAT2: libc::c_long = 452;
+
 /// Refused with any arguments.
 const REFUSED: [libc::c_long; 91] = [
     // Other machines and other processes: sockets beyond the one that was given, to connect to PostgreSQL above all.
@@ -55,7 +58,7 @@ const REFUSED: [libc::c_long; 91] = [
     // Attributes of files, which Landlock does not cover.
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
-    libc::SYS_fchmodat2,
+    SYS_FCHMODAT2,
     libc::SYS_fchown,
     libc::SYS_fchownat,
     libc::SYS_utimensat,

@@ -5,7 +5,7 @@
 use pgrx::pg_sys;
 use pgrx::spi::quote_literal;
 
-use crate::catalog::{name_of, owner_of};
+use crate::catalog::{letter, name_of, owner_of};
 use crate::error::Error;
 use crate::spi::{Argument, Spi};
 use crate::watch::extension_schema::ExtensionSchema;
@@ -112,7 +112,7 @@ fn can_receive_moved_rows(table: pg_sys::Oid) -> bool {
 /// Whether a table is no partitioned one.
 pub(super) fn holds_rows(table: pg_sys::Oid) -> bool {
     // SAFETY: the function takes any number.
-    unsafe { pg_sys::get_rel_relkind(table).cast_unsigned() == pg_sys::RELKIND_RELATION }
+    unsafe { letter(pg_sys::get_rel_relkind(table)) == pg_sys::RELKIND_RELATION }
 }
 
 /// Whether a table has triggers of a watch.
