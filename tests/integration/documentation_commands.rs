@@ -57,6 +57,7 @@ fn a_command_that_is_not_there_is_found_out() {
         "pg_clip_embedder fetch --modell a-model",
         "pg_clip_feeder run --shop file:///photos",
         "curl https://example.invalid",
+        ".ci/amd64",
     ] {
         let words: Vec<String> = wrong.split(' ').map(str::to_owned).collect();
         assert!(look_up(&words).is_err(), "{wrong}");
@@ -117,6 +118,7 @@ fn look_up(words: &[String]) -> Result<(), String> {
             asks_for_help(Command::new(tested_postgres().program(program)), rest)
         }
         "psql" => Ok(()),
+        script if script.contains('/') && repository().join(script).is_file() => Ok(()),
         other if OTHERS.contains(&other) => Ok(()),
         _ => Err("a program that is not known".to_owned()),
     }
