@@ -6,7 +6,7 @@ use postgres::Client;
 
 use crate::cluster::{TestCluster, tested_postgres};
 use crate::database::{TestDatabase, run, value};
-use crate::wait::wait_until;
+use crate::wait::{found_within, wait_until};
 
 /// Far above what replication needs for the rows of a test.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -55,12 +55,35 @@ pub fn catch_up(primary: &mut Client, standby: &mut Client) {
     wait_until("the standby has replayed everything", DEADLINE, || value(standby, &replayed));
 }
 
-/// Waits until a table has the same rows on both sides.
+/// Waits until a table has the same rows on both sides; panics with the state of both after the deadline.
 #[track_caller]
 pub fn wait_until_equal(one: &mut Client, other: &mut Client, table: &str) {
     let rows = format!("SELECT md5(string_agg(t::text, ',' ORDER BY t::text)) FROM {table} AS t");
-    let name = format!("the rows of {table} are the same on both sides");
-    wait_until(&name, DEADLINE, || {
-        value::<Option<String>>(one, &rows) == value::<Option<String>>(other, &rows)
+    let are_equal = found_within(DEADLINE, || {
+        let [one, other] = [&mut *one, &mut *other].map(|client| value::<Option<String>>(client, &rows));
+        (one == other).then_some(())
     });
+    if are_equal.is_none() {
+        let states = [one, other].map(|client| state(client, table));
+        panic!("not within {DEADLINE:?}: the rows of {table} are the same on both sides: {states:#?}");
+    }
+}
+
+/// What a server knows of a table that is replicated, to explain why it waits.
+fn state(client: &mut Client, table: &str) -> Vec<String> {
+    let queries = [
+        &format!("SELECT count(*)::text FROM {table}"),
+        "SELECT string_agg(s::text, '; ') FROM pg_stat_subscription AS s",
+        "SELECT string_agg(format('%s %s %s', srrelid::regclass, srsubstate, srsublsn), '; ') FROM pg_subscription_rel",
+        "SELECT string_agg(s::text, '; ') FROM pg_replication_slots AS s",
+        "SELECT string_agg(s::text, '; ') FROM pg_stat_replication AS s",
+        "SELECT string_agg(format('%s %s %s %s', pid, backend_type, wait_event, query), '; ') FROM pg_stat_activity",
+        "SELECT string_agg(c::text, '; ') FROM clip_coverage AS c",
+        "SELECT string_agg(q::text, '; ') FROM (SELECT * FROM clip_queue LIMIT 5) AS q",
+    ];
+    let answer = |query: &str| match client.query_one(query, &[]) {
+        Ok(row) => row.get::<_, Option<String>>(0).unwrap_or_default(),
+        Err(error) => error.to_string(),
+    };
+    queries.map(answer).to_vec()
 }
