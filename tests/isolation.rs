@@ -97,14 +97,20 @@ impl<'a> Sessions<'a> {
         wait_for(&format!("{name}: the end of its step"), PATIENCE, || self.ended(name).then_some(()));
     }
 
-    /// Waits for the end of a step that must fail, and returns its SQLSTATE.
+    /// Takes a step that must fail, and returns its SQLSTATE.
     #[track_caller]
     pub fn failure(&mut self, name: &str, statement: &str) -> String {
         self.order(name, statement);
+        self.finish_failing(name)
+    }
+
+    /// Waits for the end of a step that was started and must fail, and returns its SQLSTATE.
+    #[track_caller]
+    pub fn finish_failing(&mut self, name: &str) -> String {
         let session = self.sessions.get_mut(name).expect("the session has begun");
-        session.step = None;
+        let step = session.step.take();
         match session.ends.recv().expect("the session's thread runs") {
-            Ok(()) => panic!("{name}: {statement}: succeeded"),
+            Ok(()) => panic!("{name}: {step:?}: succeeded"),
             Err(error) => sqlstate(&error).to_owned(),
         }
     }
