@@ -107,11 +107,24 @@ impl<'a> Sessions<'a> {
     /// Waits for the end of a step that was started and must fail, and returns its SQLSTATE.
     #[track_caller]
     pub fn finish_failing(&mut self, name: &str) -> String {
+        sqlstate(&self.error_of(name)).to_owned()
+    }
+
+    /// Ends the backend of a session that takes a step.
+    #[track_caller]
+    pub fn terminate(&mut self, name: &str) {
+        let end = format!("SELECT pg_terminate_backend({})", self.pid(name));
+        assert!(value::<bool>(&mut self.observer, &end));
+        self.error_of(name);
+    }
+
+    #[track_caller]
+    fn error_of(&mut self, name: &str) -> Error {
         let session = self.sessions.get_mut(name).expect("the session has begun");
         let step = session.step.take();
         match session.ends.recv().expect("the session's thread runs") {
             Ok(()) => panic!("{name}: {step:?}: succeeded"),
-            Err(error) => sqlstate(&error).to_owned(),
+            Err(error) => error,
         }
     }
 

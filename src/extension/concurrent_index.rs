@@ -59,7 +59,7 @@ pub(crate) fn define(
     Ok(index)
 }
 
-/// Takes a whole index back to the state in which [`define`] leaves one: it stays in the catalogs with all that it has there, and is
+/// Takes an index back to the state in which [`define`] leaves one: it stays in the catalogs with all that it has there, and is
 /// empty. To be called with the strongest lock on its table and on itself.
 pub(crate) fn empty(spi: &Spi, extension: &ExtensionSchema, index: pg_sys::Oid) -> Result<(), Error> {
     #[cfg(feature = "pg15")]

@@ -2,7 +2,7 @@
 //!
 //! An insert into an index of pgvector costs several times as much as a row of one that is built at once. So the call empties
 //! these indexes, in the state in which CREATE INDEX CONCURRENTLY makes its entry: no writer maintains them, and no query uses
-//! them. It builds them in the same phases when the photos are done ([`concurrent_index`]).
+//! them. It builds them in the same phases when the photos are done ([`crate::concurrent_index`]).
 //!
 //! `clip_indexes_to_build` has the indexes that a call emptied, written in the transaction that empties them. Each call on the
 //! table builds at its end those of them that no command has built meanwhile, whether it emptied them or an earlier one did that
@@ -31,40 +31,15 @@ pub(super) fn check(spi: &Spi, pair: &Pair) -> Result<(), Error> {
 
 /// Empties the indexes of the vectors, and writes them down for [`build`].
 pub(super) fn empty(procedure: &Procedure, source: pg_sys::Oid) -> Result<(), Error> {
-    let emptied = alone(
-        procedure,
-        |spi| {
-            let pair = watched(spi, &ExtensionSchema::of(procedure.function())?, source)?;
-            Ok([pair.source.oid, pair.target.oid])
-        },
-        |spi, tables, patience| {
-            let emptied = attempt(of_a_lock, || {
-                let lock = |index: &pg_sys::Oid| {
-                    // SAFETY: any number may be locked; the transaction's end releases it.
-                    unsafe { pg_sys::LockRelationOid(*index, ALONE as pg_sys::LOCKMODE) };
-                };
-                with_lock_timeout(patience, || lock_alone(tables))?;
-                let extension = ExtensionSchema::of(procedure.function())?;
-                let pair = with_lock_timeout(0, || watched(spi, &extension, source))?;
-                if pair.target.oid != tables[1] {
-                    return Ok(None);
-                }
-                let indexes = vector_indexes(spi, &pair)?;
-                with_lock_timeout(patience, || indexes.iter().for_each(lock));
-                with_lock_timeout(0, || {
-                    for &index in &indexes {
-                        concurrent_index::empty(spi, &extension, index)?;
-                        write_down(spi, &extension, index)?;
-                    }
-                    Ok(Some(indexes.iter().map(|&index| name_of(index)).collect::<Vec<String>>()))
-                })
-            })?;
-            Ok(emptied.ok().flatten())
-        },
-    )?;
+    let emptied = empty_those(procedure, source, |spi, extension, pair| {
+        let mut indexes = vector_indexes(spi, pair)?;
+        // An earlier call may have come so far with them that writers maintain them.
+        indexes.extend(left(spi, extension, pair.target.oid)?);
+        Ok(indexes)
+    })?;
     for index in emptied {
         notice(
-            format!("index {index} is built once all photos are done, and no search uses it until then"),
+            format!("index {index} is built once the photos are done, and no search uses it until then"),
             Some(format!(
                 "If this call comes to no end, CALL clip_backfill({}) builds the index.",
                 literal(&name_of(source))
@@ -81,11 +56,18 @@ pub(super) fn build(
     source: pg_sys::Oid,
     note: impl Fn(&Spi, &ExtensionSchema, pg_sys::Oid) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (target, indexes) = procedure.step(|spi| {
+    let look = |spi: &Spi| {
         let extension = ExtensionSchema::of(procedure.function())?;
         let target = watched(spi, &extension, source)?.target.oid;
-        Ok((target, left(spi, &extension, target)?))
-    })?;
+        let is_begun = !left_in(spi, &extension, target, BEGUN)?.is_empty();
+        Ok((target, left(spi, &extension, target)?, is_begun))
+    };
+    let (target, indexes, is_begun) = procedure.step(look)?;
+    if is_begun {
+        empty_those(procedure, source, |spi, extension, pair| {
+            left_in(spi, extension, pair.target.oid, BEGUN)
+        })?;
+    }
     for &index in &indexes {
         procedure.step(|spi| note(spi, &ExtensionSchema::of(procedure.function())?, index))?;
         concurrent_index::build(procedure, target, &[index], || {
@@ -102,12 +84,65 @@ pub(crate) fn left(
     extension: &ExtensionSchema,
     table: pg_sys::Oid,
 ) -> Result<Vec<pg_sys::Oid>, Error> {
+    left_in(spi, extension, table, "true")
+}
+
+/// Indexes whose first phase came to no end: what it wrote is in their files, which are to be empty when it begins.
+const BEGUN: &str = "NOT indisready AND pg_relation_size(indexrelid) > 0";
+
+fn left_in(
+    spi: &Spi,
+    extension: &ExtensionSchema,
+    table: pg_sys::Oid,
+    state: &str,
+) -> Result<Vec<pg_sys::Oid>, Error> {
     let query = format!(
         "SELECT emptied.index::oid FROM {}.clip_indexes_to_build AS emptied JOIN pg_index ON indexrelid = emptied.index
-        WHERE indrelid = $1 AND indislive AND NOT indisvalid ORDER BY 1",
+        WHERE indrelid = $1 AND indislive AND NOT indisvalid AND {state} ORDER BY 1",
         extension.schema
     );
     act_as(extension.owner, || oids(&spi.run_now(&query, &[Argument::oid(table)])?, 1))
+}
+
+/// Empties the indexes that `choose` names, under the strongest lock. Returns their names.
+fn empty_those(
+    procedure: &Procedure,
+    source: pg_sys::Oid,
+    choose: impl Fn(&Spi, &ExtensionSchema, &Pair) -> Result<Vec<pg_sys::Oid>, Error>,
+) -> Result<Vec<String>, Error> {
+    let pair = |spi: &Spi| {
+        let extension = ExtensionSchema::of(procedure.function())?;
+        let pair = watched(spi, &extension, source)?;
+        Ok::<_, Error>((extension, pair))
+    };
+    let tables = |spi: &Spi| {
+        let (_, pair) = pair(spi)?;
+        Ok([pair.source.oid, pair.target.oid])
+    };
+    alone(procedure, tables, |spi, tables, patience| {
+        let emptied = attempt(of_a_lock, || {
+            with_lock_timeout(patience, || lock_alone(tables))?;
+            let (extension, pair) = with_lock_timeout(0, || pair(spi))?;
+            if pair.target.oid != tables[1] {
+                return Ok(None);
+            }
+            let indexes = choose(spi, &extension, &pair)?;
+            with_lock_timeout(patience, || {
+                for &index in &indexes {
+                    // SAFETY: any number may be locked; the transaction's end releases it.
+                    unsafe { pg_sys::LockRelationOid(index, ALONE as pg_sys::LOCKMODE) };
+                }
+            });
+            with_lock_timeout(0, || {
+                for &index in &indexes {
+                    concurrent_index::empty(spi, &extension, index)?;
+                    write_down(spi, &extension, index)?;
+                }
+                Ok(Some(indexes.iter().map(|&index| name_of(index)).collect()))
+            })
+        })?;
+        Ok(emptied.ok().flatten())
+    })
 }
 
 fn write_down(spi: &Spi, extension: &ExtensionSchema, index: pg_sys::Oid) -> Result<(), Error> {
