@@ -8,11 +8,13 @@ use pg_clip_tests::{
 };
 use postgres::Client;
 
-use crate::tally::{report, report_rate};
+use crate::tally::{median, report, report_rate, time};
 
 const PHOTOS: u32 = 1000;
 /// When the view is read: after so many photos.
 const LOOKS: [i64; 2] = [300, 700];
+/// How often the table is filled with the index kept and with the index last.
+const ROUNDS: u32 = 5;
 
 pub(crate) fn measure() {
     let cluster = TestCluster::preloaded();
@@ -40,6 +42,31 @@ pub(crate) fn measure() {
     print_coverage(&mut client, "after clip_backfill");
     report_rate("photos by clip_backfill", photos.len(), took);
     assert_eq!(value::<i64>(&mut client, WRONG), 0);
+    compare_indexes(&mut client);
+}
+
+/// Fills the table with the index kept and with the index built last, in turns.
+fn compare_indexes(client: &mut Client) {
+    let ways = [
+        ("kept", "CALL clip_backfill('photos')"),
+        ("last", "CALL clip_backfill('photos', index_last => true)"),
+    ];
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for ((_, call), times) in ways.iter().zip(&mut times) {
+            run(client, "TRUNCATE image_embeddings");
+            times.push(time(|| run(client, call)));
+        }
+    }
+    let [kept, last] = times.each_mut().map(|times| median(times));
+    for ((way, _), time) in ways.iter().zip([kept, last]) {
+        report_rate(&format!("photos by clip_backfill, index {way}"), PHOTOS as usize, time);
+    }
+    report(
+        "time with the index last, of that with it kept",
+        &format!("{:.2}", last.as_secs_f64() / kept.as_secs_f64()),
+    );
+    assert_eq!(value::<i64>(client, WRONG), 0);
 }
 
 fn print_coverage(client: &mut Client, when: &str) {
