@@ -97,15 +97,34 @@ impl<'a> Sessions<'a> {
         wait_for(&format!("{name}: the end of its step"), PATIENCE, || self.ended(name).then_some(()));
     }
 
-    /// Waits for the end of a step that must fail, and returns its SQLSTATE.
+    /// Takes a step that must fail, and returns its SQLSTATE.
     #[track_caller]
     pub fn failure(&mut self, name: &str, statement: &str) -> String {
         self.order(name, statement);
+        self.finish_failing(name)
+    }
+
+    /// Waits for the end of a step that was started and must fail, and returns its SQLSTATE.
+    #[track_caller]
+    pub fn finish_failing(&mut self, name: &str) -> String {
+        sqlstate(&self.error_of(name)).to_owned()
+    }
+
+    /// Ends the backend of a session that takes a step.
+    #[track_caller]
+    pub fn terminate(&mut self, name: &str) {
+        let end = format!("SELECT pg_terminate_backend({})", self.pid(name));
+        assert!(value::<bool>(&mut self.observer, &end));
+        self.error_of(name);
+    }
+
+    #[track_caller]
+    fn error_of(&mut self, name: &str) -> Error {
         let session = self.sessions.get_mut(name).expect("the session has begun");
-        session.step = None;
+        let step = session.step.take();
         match session.ends.recv().expect("the session's thread runs") {
-            Ok(()) => panic!("{name}: {statement}: succeeded"),
-            Err(error) => sqlstate(&error).to_owned(),
+            Ok(()) => panic!("{name}: {step:?}: succeeded"),
+            Err(error) => error,
         }
     }
 

@@ -11,6 +11,7 @@ DROP FUNCTION clip_watch(
 	pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name, pg_catalog.name);
 DROP FUNCTION clip_count_photos();
 DROP FUNCTION clip_embedder_status();
+DROP PROCEDURE clip_backfill(pg_catalog.regclass, pg_catalog.bool);
 DROP PROCEDURE clip_migrate(pg_catalog.regclass, pg_catalog.text, pg_catalog.bool);
 DROP FUNCTION
 	clip_announce_migration, clip_await_transactions, clip_await_users, clip_begin_backfill, clip_check_left_over,

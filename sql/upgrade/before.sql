@@ -3,7 +3,7 @@
 
 -- How far calls were that ended with the last server.
 DELETE FROM clip_backfill_notes;
-ALTER TABLE clip_backfill_notes ADD COLUMN done pg_catalog.int8 NOT NULL;
+ALTER TABLE clip_backfill_notes ADD COLUMN done pg_catalog.int8 NOT NULL, ADD COLUMN building pg_catalog.regclass;
 
 ALTER TABLE clip_watches
 	ADD COLUMN by_reference pg_catalog.bool NOT NULL DEFAULT false

@@ -4,7 +4,7 @@
 //! PostgreSQL refuses inside of a procedure. So its phases are here, each a step of the procedure, with the functions that
 //! PostgreSQL itself does them with:
 //!
-//! 1. [`define`] makes the index's entry in the catalogs, neither ready nor valid. Once all transactions that do not know of it
+//! 1. [`define`] makes the index's entry in the catalogs, neither ready nor valid, or [`empty`] makes that of a whole one so. Once all transactions that do not know of it
 //!    have ended, no change of a row leaves the index out;
 //! 2. the rows are read, and from then on writers add to the index;
 //! 3. once all transactions that did not have ended, the rows that came meanwhile are added;
@@ -18,7 +18,7 @@
 //! entry in the catalogs, and looks then which work is left.
 //!
 //! No step goes on with half an index. What is left of a procedure that ends in between is an index that is not valid: no
-//! query uses it, and the next attempt drops it. Writers go on to fill one that was ready.
+//! query uses it, and the next attempt drops it or builds it. Writers go on to fill one that was ready.
 //!
 //! Expressions of an index run as the owner of its table, in a restricted operation: these functions see to it.
 
@@ -28,10 +28,10 @@ use pgrx::pg_sys;
 
 use crate::encoding;
 use crate::error::Error;
-use crate::migration::wait;
 use crate::owned::Table;
 use crate::procedure::Procedure;
 use crate::spi::{Argument, Spi};
+use crate::wait;
 use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
 
@@ -52,13 +52,38 @@ pub(crate) fn define(
     table: &Table,
     statement: &str,
 ) -> Result<pg_sys::Oid, Error> {
-    const UNFINISHED: &str =
-        "UPDATE pg_index SET indisready = false, indisvalid = false WHERE indexrelid = $1";
     let text =
         CString::new(encoding::to_server(statement)).expect("a definition of the catalog has no NUL byte");
     let index = act_as(table.owner, || entry(table.oid, &text));
-    act_as(extension.owner, || spi.run(UNFINISHED, &[Argument::oid(index)]).map(|_| ()))?;
+    set_unfinished(spi, extension, index)?;
     Ok(index)
+}
+
+/// Takes an index back to the state in which [`define`] leaves one: it stays in the catalogs with all that it has there, and is
+/// empty. To be called with the strongest lock on its table and on itself.
+pub(crate) fn empty(spi: &Spi, extension: &ExtensionSchema, index: pg_sys::Oid) -> Result<(), Error> {
+    #[cfg(feature = "pg15")]
+    use pg_sys::RelationSetNewRelfilenode as set_new_file;
+    #[cfg(not(feature = "pg15"))]
+    use pg_sys::RelationSetNewRelfilenumber as set_new_file;
+    set_unfinished(spi, extension, index)?;
+    // SAFETY: the index is locked and opened, and closed once this session is done with it; the other sessions are told of the
+    // change. The end of the transaction removes the file of before, or the new one.
+    unsafe {
+        let relation = pg_sys::index_open(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+        pg_sys::CheckTableNotInUse(relation, c"CALL clip_backfill".as_ptr());
+        set_new_file(relation, (*(*relation).rd_rel).relpersistence);
+        pg_sys::CacheInvalidateRelcacheByRelid((*(*relation).rd_index).indrelid);
+        pg_sys::index_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+    }
+    Ok(())
+}
+
+fn set_unfinished(spi: &Spi, extension: &ExtensionSchema, index: pg_sys::Oid) -> Result<(), Error> {
+    const UNFINISHED: &str =
+        "UPDATE pg_index SET indisready = false, indisvalid = false, indcheckxmin = false
+        WHERE indexrelid = $1";
+    act_as(extension.owner, || spi.run(UNFINISHED, &[Argument::oid(index)]).map(|_| ()))
 }
 
 /// How far an index has come, by its entry in the catalogs.
@@ -73,7 +98,7 @@ enum State {
     Valid,
 }
 
-/// Builds indexes that [`define`] has made, one after the other. False where another session has dropped one of them: it is to be
+/// Builds indexes that [`define`] has made or [`empty`] has emptied, one after the other. False where another session has dropped one of them: it is to be
 /// defined again.
 pub(crate) fn build(
     procedure: &Procedure,

@@ -11,6 +11,7 @@
 //!
 //! The SQL surface is written by hand in `sql/`; this crate only exports the symbols that it names.
 
+mod alone;
 mod at_commit;
 mod attempt;
 mod backfill;
@@ -57,6 +58,7 @@ mod timeout;
 mod varlena;
 mod vector;
 mod version;
+mod wait;
 mod watch;
 mod watching;
 mod worker;

@@ -9,7 +9,7 @@ use pg_clip_tests::{
 use postgres::Client;
 
 /// A watched table with so many photos that came while embedding was off, each with bytes of its own.
-fn unfilled(cluster: &TestCluster, mode: &str, count: u32) -> (TestDatabase, Client) {
+pub(crate) fn unfilled(cluster: &TestCluster, mode: &str, count: u32) -> (TestDatabase, Client) {
     let (database, mut client) = watched(cluster, mode);
     run(&mut client, "SET clip.enabled = off");
     let jpegs = demo_jpegs();

@@ -2,6 +2,7 @@
 
 mod analyst;
 mod backfill;
+mod backfill_index;
 mod bad_input;
 mod broken_embedder;
 mod costs;

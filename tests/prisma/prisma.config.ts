@@ -11,6 +11,7 @@ export default defineConfig({
       "public.clip_backfill_notes",
       "public.clip_database_model",
       "public.clip_feeders",
+      "public.clip_indexes_to_build",
       "public.clip_migration_gaps",
       "public.clip_queue",
       "public.clip_queue_pauses",

@@ -6,8 +6,11 @@
 //!
 //! With `verify`, each photo is read, and rows of other bytes, of another project or of no photo are found too. The
 //! queue mends whatever is wrong under a key.
+//!
+//! With `index_last`, the indexes of the vectors are built once, when the photos are done ([`index_last`]).
 
 mod find;
+pub(crate) mod index_last;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -34,16 +37,17 @@ const MOST_AT_ONCE: usize = 64;
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 sql_function! {
-    /// `clip_backfill(source regclass, verify bool)`
+    /// `clip_backfill(source regclass, verify bool, index_last bool)`
     fn clip_backfill(fcinfo) {
         // SAFETY: SQL declares the procedure with these arguments.
-        let (procedure, source, verify) = unsafe {
-            (Procedure::start(fcinfo)?, argument(fcinfo, 0), argument(fcinfo, 1))
+        let (procedure, source, [verify, index_last]) = unsafe {
+            (Procedure::start(fcinfo)?, argument(fcinfo, 0), [1, 2].map(|index| argument(fcinfo, index)))
         };
         let Some(source) = source else {
             return Err(refuse(Reason::NullArgument, "the table must be named"));
         };
-        Call::begin(&procedure, oid_of(source), verify.is_some_and(|verify| verify.value() != 0))?.run()?;
+        let [verify, index_last] = [verify, index_last].map(|flag| flag.is_some_and(|flag| flag.value() != 0));
+        Call::begin(&procedure, oid_of(source), verify, index_last)?.run()?;
         Ok(pg_sys::Datum::from(0))
     }
 }
@@ -62,6 +66,8 @@ struct Call<'a> {
     source: pg_sys::Oid,
     name: String,
     verify: bool,
+    /// Whether the indexes are still to be emptied, before the first photo is embedded.
+    empties_indexes: bool,
     looking: Looking,
     /// The key before the next page.
     after: Option<Key>,
@@ -79,7 +85,12 @@ struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// The first step: whether the table can be filled, and how much there is to do.
-    fn begin(procedure: &'a Procedure, source: pg_sys::Oid, verify: bool) -> Result<Call<'a>, Error> {
+    fn begin(
+        procedure: &'a Procedure,
+        source: pg_sys::Oid,
+        verify: bool,
+        index_last: bool,
+    ) -> Result<Call<'a>, Error> {
         let (name, total) = procedure.step(|spi| {
             let extension = ExtensionSchema::of(procedure.function())?;
             let pair = watched(spi, &extension, source)?;
@@ -92,6 +103,9 @@ impl<'a> Call<'a> {
                 .with_hint("Publish tables by their names, and not pg_clip's tables."));
             }
             refuse_subscribed(&pair.target)?;
+            if index_last {
+                index_last::check(spi, &pair)?;
+            }
             let total = find::count(spi, &pair, verify)?;
             Ok((pair.source.name, total))
         })?;
@@ -100,6 +114,7 @@ impl<'a> Call<'a> {
             source,
             name,
             verify,
+            empties_indexes: index_last,
             looking: Looking::ForPhotos,
             after: None,
             found: VecDeque::new(),
@@ -115,6 +130,10 @@ impl<'a> Call<'a> {
         let mut reported = Instant::now();
         loop {
             let procedure = self.procedure;
+            if self.empties_indexes && !self.found.is_empty() {
+                index_last::empty(procedure, self.source)?;
+                self.empties_indexes = false;
+            }
             let has_moved = procedure.step(|spi| self.step(spi))?;
             if self.looking == Looking::No && self.found.is_empty() && self.waiting.is_empty() {
                 break;
@@ -131,16 +150,18 @@ impl<'a> Call<'a> {
                 pause(POLL);
             }
         }
-        self.procedure.step(|spi| {
-            let extension = ExtensionSchema::of(self.procedure.function())?;
-            Calls { spi, extension: &extension, source: self.source }.end()
-        })?;
-        let Call { wrong, failed, name, .. } = &self;
+        let Call { procedure, source, wrong, failed, name, .. } = &self;
         notice(
             format!("{wrong} photos of table {name} were without an embedding, {failed} cannot be embedded"),
             None,
         );
-        Ok(())
+        index_last::build(procedure, *source, |spi, extension, index| {
+            Calls { spi, extension, source: *source }.note(self.done, self.total, Some(index))
+        })?;
+        procedure.step(|spi| {
+            let extension = ExtensionSchema::of(procedure.function())?;
+            Calls { spi, extension: &extension, source: *source }.end()
+        })
     }
 
     /// Writes jobs for the keys that were found, or finds more, or only counts the jobs that are done. Returns
@@ -159,7 +180,7 @@ impl<'a> Call<'a> {
             self.look(spi, &extension)?;
         }
         self.total = self.total.max(self.done + self.outstanding());
-        queue.note(self.done, self.total)?;
+        queue.note(self.done, self.total, None)?;
         Ok(self.waiting.len() < MOST_WAITING && (!self.found.is_empty() || self.looking != Looking::No))
     }
 

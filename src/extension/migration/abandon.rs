@@ -2,9 +2,10 @@
 
 use pgrx::pg_sys;
 
-use super::column::{ALONE, TOAST_TARGET, set_toast_target};
+use super::column::{TOAST_TARGET, set_toast_target};
 use super::gaps::{self, GAP_TRIGGER};
 use super::task::NEXT_MODEL;
+use crate::alone::ALONE;
 use crate::owned::Table;
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;

@@ -4,30 +4,22 @@
 
 use std::ffi::CString;
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 
 use super::gaps::GAP_TRIGGER;
 use super::task::{NEXT_MODEL, Task, describe};
+use crate::alone::lock_alone;
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout, with_setting};
+use crate::backfill::index_last;
 use crate::catalog::identifier;
 use crate::concurrent_index;
 use crate::encoding;
 use crate::error::Error;
-use crate::owned::{LOOK, Pair, Table, columns, literal};
+use crate::owned::{Pair, Table, columns, literal};
 use crate::spi::{Argument, Spi};
 use crate::watch::next::{NEXT_EMBEDDING, TRIGGER};
 use crate::watch::role::act_as;
 use crate::watching::Storage;
-
-/// The strongest lock: no other session reads a table meanwhile.
-pub(super) const ALONE: u32 = pg_sys::AccessExclusiveLock;
-
-/// Locks source and target, in the order of the triggers: of two transactions that lock both, none waits for the other.
-pub(super) fn lock_alone([source, target]: [pg_sys::Oid; 2]) -> Result<(), Error> {
-    Table::of_caller(source, LOOK)?;
-    Table::of_caller(target, ALONE)?;
-    Ok(())
-}
 
 /// Adds the column; false where the table was in use for longer than `patience` allows.
 pub(super) fn add(
@@ -135,10 +127,14 @@ pub(super) fn define_indexes(
         with_lock_timeout(patience, || lock_alone(tables))?;
         let task = Task::of(spi, function, tables[1])?;
         task.next()?;
+        let left = index_last::left(spi, &task.extension, tables[1])?;
         let (wanted, mut there) = act_as(task.pair.target.owner, || {
             make_gap_trigger(spi, &task)?;
             drop_unfinished(spi, tables[1])?;
-            Ok::<_, Error>((wanted_indexes(spi, &task)?, indexes(spi, tables[1], NEXT_EMBEDDING)?))
+            Ok::<_, Error>((
+                wanted_indexes(spi, &task, &left)?,
+                indexes(spi, tables[1], NEXT_EMBEDDING, &[])?,
+            ))
         })?;
         let define = |index: &Index| {
             let space = CString::new(encoding::to_server(&index.space))
@@ -168,25 +164,25 @@ pub(super) fn define_indexes(
 
 /// Drops the indexes of the second column that an attempt which came to no end has left.
 fn drop_unfinished(spi: &Spi, target: pg_sys::Oid) -> Result<(), Error> {
-    for left in unfinished_indexes(spi, target, NEXT_EMBEDDING)? {
-        drop_index(spi, target, &left)?;
+    for index in all_indexes(spi, target, NEXT_EMBEDDING)?.iter().filter(|index| !index.is_valid) {
+        drop_index(spi, target, index)?;
     }
     Ok(())
 }
 
 /// The definitions of the first column's indexes, and each of these indexes in the second column's words.
-fn wanted_indexes(spi: &Spi, task: &Task) -> Result<Vec<(String, Index)>, Error> {
+fn wanted_indexes(spi: &Spi, task: &Task, left: &[pg_sys::Oid]) -> Result<Vec<(String, Index)>, Error> {
     const FIRST: &str = "clip_first_embedding";
     let pair = &task.pair;
     let (target, embedding) = (&pair.target.name, &pair.embedding);
     let rename = |from: &str, to: &str| {
         spi.run(&format!("ALTER TABLE {target} RENAME COLUMN {from} TO {to}"), &[]).map(|_| ())
     };
-    let of_first = indexes(spi, pair.target.oid, embedding)?;
+    let of_first = indexes(spi, pair.target.oid, embedding, left)?;
     // Under the new column's name for a moment: the definitions of the indexes then are those of the new ones.
     rename(NEXT_EMBEDDING, FIRST)?;
     rename(embedding, NEXT_EMBEDDING)?;
-    let mut wanted = indexes(spi, pair.target.oid, NEXT_EMBEDDING)?;
+    let mut wanted = indexes(spi, pair.target.oid, NEXT_EMBEDDING, left)?;
     rename(NEXT_EMBEDDING, embedding)?;
     rename(FIRST, NEXT_EMBEDDING)?;
     let next = columns(spi, &pair.target)?.into_iter().find(|column| column.name == NEXT_EMBEDDING);
@@ -236,14 +232,15 @@ pub(super) struct Index {
     pub(super) definition: String,
     /// Empty for that of the database.
     space: String,
+    is_valid: bool,
 }
 
-/// The indexes on column `$2`, quoted, of table `$1` that are valid, or those that are not.
+/// The indexes on column `$2`, quoted, of table `$1`.
 const INDEXES: &str = "
     SELECT DISTINCT class.relname::text,
         begin_of.definition || ' ON ' || substr(
             pg_get_indexdef(class.oid), length(begin_of.definition || format(' %I ON ', class.relname)) + 1),
-        coalesce(space.spcname::text, ''), class.oid
+        coalesce(space.spcname::text, ''), class.oid, index.indisvalid
     FROM pg_attribute AS attribute
     JOIN pg_depend AS depend ON depend.classid = 'pg_class'::regclass AND depend.refclassid = 'pg_class'::regclass
         AND depend.refobjid = attribute.attrelid AND depend.refobjsubid = attribute.attnum
@@ -252,31 +249,36 @@ const INDEXES: &str = "
     LEFT JOIN pg_tablespace AS space ON space.oid = class.reltablespace
     CROSS JOIN LATERAL (
         SELECT CASE WHEN index.indisunique THEN 'CREATE UNIQUE INDEX' ELSE 'CREATE INDEX' END) AS begin_of (definition)
-    WHERE attribute.attrelid = $1 AND quote_ident(attribute.attname) = $2 AND index.indisvalid = $3
+    WHERE attribute.attrelid = $1 AND quote_ident(attribute.attname) = $2
     ORDER BY class.relname::text";
 
 /// In the order of their names, without those that queries do not use: what a command that failed has left, or another session
-/// still builds. To be called as the owner of the table.
-pub(super) fn indexes(spi: &Spi, table: pg_sys::Oid, column: &str) -> Result<Vec<Index>, Error> {
-    indexes_where(spi, table, column, true)
+/// still builds. Those that `clip_backfill` builds later, which are `left`, count as whole ones. To be called as the owner of the
+/// table.
+pub(super) fn indexes(
+    spi: &Spi,
+    table: pg_sys::Oid,
+    column: &str,
+    left: &[pg_sys::Oid],
+) -> Result<Vec<Index>, Error> {
+    let indexes = all_indexes(spi, table, column)?.into_iter();
+    Ok(indexes.filter(|index| index.is_valid || left.contains(&index.oid)).collect())
 }
 
-fn unfinished_indexes(spi: &Spi, table: pg_sys::Oid, column: &str) -> Result<Vec<Index>, Error> {
-    indexes_where(spi, table, column, false)
-}
-
-fn indexes_where(spi: &Spi, table: pg_sys::Oid, column: &str, is_valid: bool) -> Result<Vec<Index>, Error> {
-    let is_valid = Argument { oid: pg_sys::BOOLOID, value: is_valid.into_datum() };
-    let rows = spi.run(INDEXES, &[Argument::oid(table), text(column), is_valid])?;
+fn all_indexes(spi: &Spi, table: pg_sys::Oid, column: &str) -> Result<Vec<Index>, Error> {
+    let rows = spi.run(INDEXES, &[Argument::oid(table), text(column)])?;
     let [names, definitions, spaces] = [1, 2, 3].map(|column| rows.all_printed(column).into_iter().flatten());
     let numbers = rows.all_by_value(4, pg_sys::OIDOID)?.into_iter().flatten();
-    let index = |(((name, definition), space), number): (((String, String), String), pg_sys::Datum)| Index {
+    let valid = rows.all_by_value(5, pg_sys::BOOLOID)?.into_iter().flatten();
+    type Row = (((String, String), String), (pg_sys::Datum, pg_sys::Datum));
+    let index = |(((name, definition), space), (number, valid)): Row| Index {
         oid: pg_sys::Oid::from(number.value() as u32),
         name,
         definition,
         space,
+        is_valid: valid.value() != 0,
     };
-    Ok(names.zip(definitions).zip(spaces).zip(numbers).map(index).collect())
+    Ok(names.zip(definitions).zip(spaces).zip(numbers.zip(valid)).map(index).collect())
 }
 
 /// Drops indexes of the second column that stand for none of the first. The table is locked alone.

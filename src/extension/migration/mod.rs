@@ -11,7 +11,7 @@
 //! transaction becomes the victim of a deadlock with it.
 //!
 //! It keeps other migrations away between its transactions ([`hold`]), and waits for other transactions without a
-//! queue forming behind it ([`wait`]): both as CREATE INDEX CONCURRENTLY does it. Each step is a transaction
+//! queue forming behind it ([`crate::wait`], [`crate::alone`]): both as CREATE INDEX CONCURRENTLY does it. Each step is a transaction
 //! ([`crate::procedure`]) that looks the tables up anew.
 
 mod abandon;
@@ -28,4 +28,3 @@ mod session_lock;
 mod stale;
 mod switch;
 mod task;
-pub(crate) mod wait;

@@ -4,7 +4,7 @@
 //! same. So the switch adds a constraint that holds for rows written from then on. The migration validates it while
 //! other sessions read and write, and replaces it by NOT NULL then.
 
-use super::column::lock_alone;
+use crate::alone::lock_alone;
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout};
 use crate::error::Error;
 use crate::owned::{LOOK, Table};

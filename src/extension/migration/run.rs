@@ -10,7 +10,8 @@ use super::column::Made;
 use super::left_over::{self, LeftOver};
 use super::switch::Switch;
 use super::task::{Task, name_of};
-use super::{by_reference, column, gaps, progress, required, session_lock, stale, switch, wait};
+use super::{by_reference, column, gaps, progress, required, session_lock, stale, switch};
+use crate::alone::alone;
 use crate::concurrent_index;
 use crate::error::Error;
 use crate::owned::{Key, notice};
@@ -19,16 +20,11 @@ use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
 use crate::sql_function::sql_function;
 use crate::varlena::Utf8;
+use crate::wait;
 use crate::watch::registry::oid_of;
 use crate::watch::registry::{argument, check_owner};
 use crate::watching::Storage;
 
-/// Searches and writers wait for a lock on the table at most so many milliseconds in a row.
-const PATIENCE: u32 = 50;
-/// After so many attempts the wait is doubled each time, because transactions on the table leave no gap of that
-/// length.
-const PATIENT_ATTEMPTS: u32 = 40;
-const MOST_PATIENCE: u32 = 800;
 /// Milliseconds between two looks at photos that the queue is to embed.
 const QUEUE_POLL: i64 = 100;
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -134,32 +130,20 @@ impl Migration<'_> {
         Task::of(spi, self.procedure.function(), self.target)
     }
 
-    /// Source and target. The step of its own leaves no lock to be made stronger.
-    fn tables(&self) -> Result<[pg_sys::Oid; 2], Error> {
-        self.step(|spi| Ok([self.task(spi)?.pair.source.oid, self.target]))
-    }
-
     fn check(&self, spi: &Spi) -> Result<Needed, Error> {
         check(spi, &self.task(spi)?, self.model, self.storage, self.set_default)
     }
 
-    /// Does something for which no other session may use the table, once no session uses it for a moment. In
-    /// between, it waits for the sessions that use the table, and none waits behind it.
+    /// Does something for which no other session may use the target.
     fn alone<R>(
         &self,
         act: impl Fn(&Spi, [pg_sys::Oid; 2], u32) -> Result<Option<R>, Error>,
     ) -> Result<R, Error> {
-        for attempt in 0.. {
-            let tables = self.tables()?;
-            if let Some(done) = self.step(|spi| act(spi, tables, patience(attempt)))? {
-                return Ok(done);
-            }
-            if attempt == PATIENT_ATTEMPTS {
-                notice(format!("waiting for transactions that use table {}", name_of(self.target)), None);
-            }
-            self.step(|_| wait::for_users(self.target))?;
-        }
-        unreachable!("attempts have no end")
+        let tables = |spi: &Spi| {
+            check_owner(self.target)?;
+            Ok([self.task(spi)?.pair.source.oid, self.target])
+        };
+        alone(self.procedure, tables, act)
     }
 
     /// Fills the second column until it takes the place of the first.
@@ -284,12 +268,4 @@ impl Migration<'_> {
         notice(format!("{done} of {total} rows of table {table} embedded with model {model}"), None);
         Ok(())
     }
-}
-
-/// Always below `deadlock_timeout`, so that no other transaction is chosen as the victim of a deadlock.
-fn patience(attempt: u32) -> u32 {
-    // SAFETY: a plain read of a setting.
-    let timeout = unsafe { pg_sys::DeadlockTimeout };
-    let doublings = attempt.saturating_sub(PATIENT_ATTEMPTS).min(4);
-    (PATIENCE << doublings).min(MOST_PATIENCE).min(u32::try_from(timeout).unwrap_or_default() * 4 / 5).max(1)
 }

@@ -2,13 +2,13 @@
 
 use pgrx::pg_sys;
 
-use super::column::{
-    Made, TOAST_TARGET, drop_all, indexes, lock_alone, of_storage, schema_of, set_toast_target, text,
-};
+use super::column::{Made, TOAST_TARGET, drop_all, indexes, of_storage, schema_of, set_toast_target, text};
 use super::gaps::{self, GAP_TRIGGER};
 use super::required;
 use super::task::{NEXT_MODEL, Task, describe};
+use crate::alone::lock_alone;
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout};
+use crate::backfill::index_last;
 use crate::catalog::identifier;
 use crate::current_model;
 use crate::error::Error;
@@ -61,10 +61,11 @@ pub(super) fn switch(
                 return Ok(Switch::RowsLeft);
             }
             let owner = task.pair.target.owner;
+            let left = index_last::left(spi, &task.extension, target)?;
             let [of_first, mut of_second] = act_as(owner, || {
                 Ok::<_, Error>([
-                    indexes(spi, target, &task.pair.embedding)?,
-                    indexes(spi, target, NEXT_EMBEDDING)?,
+                    indexes(spi, target, &task.pair.embedding, &left)?,
+                    indexes(spi, target, NEXT_EMBEDDING, &[])?,
                 ])
             })?;
             // Other sessions may have made some of the first's and dropped some of either.
@@ -78,7 +79,7 @@ pub(super) fn switch(
                 of_second.swap_remove(place);
             }
             drop_all(spi, &task, &of_second)?;
-            act_as(owner, || replace(spi, &task))?;
+            act_as(owner, || replace(spi, &task, &left))?;
             let arguments = [Argument::oid(task.pair.source.oid), text(&next.identity)];
             act_as(task.extension.owner, || {
                 spi.run(&watches_sql::set_model(&task.extension.schema), &arguments).map(|_| ())
@@ -127,7 +128,7 @@ const DIMENSIONS: &str =
 
 /// To be called as the owner, with the target locked, and where no row lacks its second vector. No row is read: other sessions
 /// wait.
-fn replace(spi: &Spi, task: &Task) -> Result<(), Error> {
+fn replace(spi: &Spi, task: &Task, left: &[pg_sys::Oid]) -> Result<(), Error> {
     let pair = &task.pair;
     let Pair { embedding, model_column, target: Table { oid: table, name: target, .. }, .. } = pair;
     let run = |statement: String| spi.run(&statement, &[]).map(|_| ());
@@ -135,7 +136,7 @@ fn replace(spi: &Spi, task: &Task) -> Result<(), Error> {
         let row = spi.run(SHAPE, &[Argument::oid(*table), text(column)])?;
         Ok((row.printed(1).as_deref() == Some("t"), row.printed(2).unwrap_or_default()))
     };
-    let mut before = indexes(spi, *table, embedding)?;
+    let mut before = indexes(spi, *table, embedding, left)?;
     let (is_required, storage) = shape(embedding)?;
     run(format!("ALTER TABLE {target} ALTER COLUMN {NEXT_MODEL} DROP DEFAULT"))?;
     if !shape(model_column)?.0 {
@@ -169,7 +170,7 @@ fn replace(spi: &Spi, task: &Task) -> Result<(), Error> {
     }
     for old in &before {
         let is_new = |name: &str| before.iter().all(|other| other.name != name);
-        let now = indexes(spi, *table, embedding)?;
+        let now = indexes(spi, *table, embedding, &[])?;
         let same = now.iter().find(|index| index.definition == old.definition && is_new(&index.name));
         if let Some(index) = same {
             let schema = schema_of(*table);

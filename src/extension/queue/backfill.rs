@@ -51,11 +51,11 @@ impl Calls<'_> {
         Ok(jobs)
     }
 
-    /// Writes down how far this session's call is.
-    pub(crate) fn note(&self, done: i64, total: i64) -> Result<(), Error> {
-        let count = |count: i64| Argument { oid: pg_sys::INT8OID, value: count.into_datum() };
+    /// Writes down how far this session's call is, and which index it builds.
+    pub(crate) fn note(&self, done: i64, total: i64, building: Option<pg_sys::Oid>) -> Result<(), Error> {
+        let building = Argument { oid: pg_sys::OIDOID, value: building.and_then(IntoDatum::into_datum) };
         let statement = sql::note_backfill(&self.extension.schema);
-        let arguments = [Argument::oid(self.source), count(done), count(total)];
+        let arguments = [Argument::oid(self.source), Argument::int8(done), Argument::int8(total), building];
         act_as(self.extension.owner, || self.spi.run(&statement, &arguments))?;
         Ok(())
     }

@@ -52,17 +52,17 @@ pub(super) fn jobs_of(schema: &str) -> String {
     format!("SELECT key, dead FROM {schema}.clip_queue WHERE source = $1 AND key = ANY ($2)")
 }
 
-/// Writes down of this session's call of `clip_backfill` on source `$1` how many photos are done, of how many.
-/// Notes of sessions that are gone are deleted.
+/// Writes down of this session's call of `clip_backfill` on source `$1` how many photos are done, of how many,
+/// and which index it builds. /// Notes of sessions that are gone are deleted.
 pub(super) fn note_backfill(schema: &str) -> String {
     format!(
         "WITH gone AS (
             DELETE FROM {schema}.clip_backfill_notes AS note
             WHERE NOT EXISTS (SELECT FROM pg_stat_get_activity(NULL) AS session WHERE session.pid = note.pid))
-        INSERT INTO {schema}.clip_backfill_notes (source, pid, started_at, done, total)
-        VALUES ($1, pg_backend_pid(), statement_timestamp(), $2, $3)
+        INSERT INTO {schema}.clip_backfill_notes (source, pid, started_at, done, total, building)
+        VALUES ($1, pg_backend_pid(), statement_timestamp(), $2, $3, $4)
         ON CONFLICT (source, pid) DO UPDATE SET started_at = EXCLUDED.started_at,
-            done = EXCLUDED.done, total = EXCLUDED.total"
+            done = EXCLUDED.done, total = EXCLUDED.total, building = EXCLUDED.building"
     )
 }
 

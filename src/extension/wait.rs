@@ -6,7 +6,7 @@ use crate::attempt::{attempt, of_a_lock, with_lock_timeout};
 use crate::error::Error;
 
 /// Waits until every transaction that holds a lock on the table now has ended. False where it has not waited to the end.
-pub(super) fn for_users(table: pg_sys::Oid) -> Result<bool, Error> {
+pub(crate) fn for_users(table: pg_sys::Oid) -> Result<bool, Error> {
     for_holders(table, pg_sys::AccessExclusiveLock)
 }
 
