@@ -357,6 +357,16 @@ pub(crate) fn owner_of_type(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     }
 }
 
+/// The owner of an operator, and the types of its sides, where there is one of this number.
+pub(crate) fn operator_with_owner(operator: pg_sys::Oid) -> Option<(pg_sys::Oid, [pg_sys::Oid; 2])> {
+    // SAFETY: the cache has the rows of pg_operator, whose first part is this struct.
+    unsafe {
+        look_up(pg_sys::SysCacheIdentifier::OPEROID, operator, |row: &pg_sys::FormData_pg_operator| {
+            (row.oprowner, [row.oprleft, row.oprright])
+        })
+    }
+}
+
 /// What `read` takes from the row of an object, where there is one.
 ///
 /// # Safety
@@ -384,6 +394,12 @@ pub(crate) fn function_name(function: pg_sys::Oid) -> String {
     unsafe { encoding::c_string(pg_sys::format_procedure(function)) }
 }
 
+/// An operator as SQL names it, with the types of its sides.
+pub(crate) fn operator_name(operator: pg_sys::Oid) -> String {
+    // SAFETY: takes any number, and returns a string in the current memory context.
+    unsafe { encoding::c_string(pg_sys::format_operator(operator)) }
+}
+
 /// A letter of a catalog, a `char`, which has a sign on some processors and none on others.
 pub(crate) fn letter(of: std::ffi::c_char) -> u8 {
     let [letter] = of.to_ne_bytes();
@@ -403,7 +419,7 @@ pub(crate) fn schema_name(schema: pg_sys::Oid) -> String {
     }
 }
 
-fn type_name(type_oid: pg_sys::Oid) -> String {
+pub(crate) fn type_name(type_oid: pg_sys::Oid) -> String {
     // SAFETY: takes any number, and returns a string in the current memory context.
     unsafe { encoding::c_string(pg_sys::format_type_be(type_oid)) }
 }

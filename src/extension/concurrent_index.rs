@@ -30,7 +30,7 @@ use crate::encoding;
 use crate::error::Error;
 use crate::owned::Table;
 use crate::procedure::Procedure;
-use crate::spi::{Argument, Spi};
+use crate::spi::{Argument, Spi, check_expression};
 use crate::wait;
 use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::role::act_as;
@@ -44,17 +44,26 @@ unsafe extern "C-unwind" {
     ) -> *mut pg_sys::IndexStmt;
 }
 
-/// Makes an index's entry in the catalogs, from a statement of the owner's in SQL. To be called with a lock on the table
-/// that keeps writers away; no row is read.
+/// Makes an index's entry in the catalogs, from a statement in SQL that was made from the definition of another index of the
+/// table. Its expressions are analyzed anew, perhaps for a column of another type: they call nothing that the `model` does not, but
+/// what statements of the owner may call. To be called with a lock on the table that keeps writers away; no row is read.
 pub(crate) fn define(
     spi: &Spi,
     extension: &ExtensionSchema,
     table: &Table,
     statement: &str,
+    model: pg_sys::Oid,
 ) -> Result<pg_sys::Oid, Error> {
+    const KNOWN: &str = "SELECT DISTINCT refobjid FROM pg_depend
+        WHERE classid = 'pg_class'::regclass AND objid = $1
+            AND refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)";
     let text =
         CString::new(encoding::to_server(statement)).expect("a definition of the catalog has no NUL byte");
-    let index = act_as(table.owner, || entry(table.oid, &text));
+    let index = act_as(table.owner, || {
+        let known = spi.run(KNOWN, &[Argument::oid(model)])?.all_by_value(1, pg_sys::OIDOID)?;
+        let known = known.into_iter().flatten().map(|number| pg_sys::Oid::from(number.value() as u32));
+        Ok::<_, Error>(entry(table.oid, &text, &known.collect()))
+    })?;
     set_unfinished(spi, extension, index)?;
     Ok(index)
 }
@@ -189,8 +198,9 @@ fn state_of(table: pg_sys::Oid, index: pg_sys::Oid) -> State {
     }
 }
 
-/// The entry of an index that CREATE INDEX as the current role would make.
-fn entry(table: pg_sys::Oid, text: &std::ffi::CStr) -> pg_sys::Oid {
+/// The entry of an index that CREATE INDEX as the current role would make, which calls nothing but what is `known` beside what the
+/// role's own statements may call.
+fn entry(table: pg_sys::Oid, text: &std::ffi::CStr, known: &Vec<pg_sys::Oid>) -> pg_sys::Oid {
     // SAFETY: the text is one CREATE INDEX on the table, which is locked; its parse tree is given to the functions as
     // PostgreSQL's own utility commands do it, and lives in the current memory context; an ERROR becomes a panic.
     unsafe {
@@ -198,6 +208,12 @@ fn entry(table: pg_sys::Oid, text: &std::ffi::CStr) -> pg_sys::Oid {
         let statement = (*parsed).stmt.cast::<pg_sys::IndexStmt>();
         let statement =
             pg_sys::ffi::pg_guard_ffi_boundary(|| transformIndexStmt(table, statement, text.as_ptr()));
+        check_expression((*statement).whereClause, known);
+        let columns = (*statement).indexParams;
+        for place in 0..usize::try_from((*columns).length).unwrap_or_default() {
+            let column = (*(*columns).elements.add(place)).ptr_value.cast::<pg_sys::IndexElem>();
+            check_expression((*column).expr, known);
+        }
         let none = pg_sys::InvalidOid;
         let (check_rights, check_not_in_use, skip_build, quiet) = (true, true, true, true);
         #[cfg(feature = "pg15")]

@@ -157,3 +157,69 @@ fn a_shared_name_in_a_schema_that_the_caller_may_not_use_is_refused() {
     run(&mut stage.superuser, "DROP SCHEMA vectors CASCADE; DROP TABLE photos");
     stage.leave();
 }
+
+/// Nor has the owner of the target a right on its schema.
+#[test]
+fn a_foreign_key_of_another_role_stops_no_photo() {
+    let cluster = TestCluster::preloaded();
+    for mode in ["sync", "async"] {
+        let mut stage = Stage::set(&cluster);
+        run(
+            &mut stage.superuser,
+            &format!(
+                "CREATE ROLE shop LOGIN; CREATE SCHEMA shop AUTHORIZATION shop; GRANT USAGE ON SCHEMA shop TO mallory;
+                SET ROLE shop; CREATE TABLE shop.photos (id int PRIMARY KEY, image bytea);
+                SELECT clip_watch('shop.photos', mode => '{mode}'); GRANT REFERENCES ON shop.image_embeddings TO mallory"
+            ),
+        );
+        run(
+            &mut stage.mallory,
+            "CREATE TABLE mallory.c (i int CONSTRAINT refers REFERENCES shop.image_embeddings (image_id)
+                DEFERRABLE INITIALLY DEFERRED)",
+        );
+        let mut shop = stage.database.connect_as("shop");
+        let insert = "INSERT INTO shop.photos VALUES ($1, $2)";
+        let embedded = "SELECT array_agg(image_id ORDER BY image_id) FROM shop.image_embeddings";
+        run(&mut stage.superuser, "RESET ROLE");
+        for id in 1..4 {
+            shop.execute(insert, &[&id, &demo_jpegs()[0]]).expect("a photo is stored");
+        }
+        wait_for_the_queue(&mut stage.superuser);
+        run(&mut shop, "UPDATE shop.photos SET id = 7 WHERE id = 1; DELETE FROM shop.photos WHERE id = 2");
+        wait_for_the_queue(&mut stage.superuser);
+        assert_eq!(value::<Vec<i32>>(&mut shop, embedded), [3, 7], "{mode}");
+        // A name of its own that another constraint has too keeps no photo from its vector either.
+        run(&mut stage.mallory, "CREATE TABLE mallory.d (i int CONSTRAINT refers CHECK (true))");
+        shop.execute(insert, &[&8, &demo_jpegs()[0]]).expect("a photo is stored");
+        wait_for_the_queue(&mut stage.superuser);
+        assert_eq!(value::<Vec<i32>>(&mut shop, embedded), [3, 7, 8], "{mode}");
+        stage.assert_contained();
+        run(&mut stage.superuser, "DROP TABLE mallory.c; DROP SCHEMA shop CASCADE; DROP ROLE shop");
+        stage.leave();
+    }
+}
+
+#[test]
+fn a_deferred_constraint_of_a_partition_is_checked_at_once() {
+    let cluster = TestCluster::shared();
+    for mode in ["sync", "async"] {
+        let database = cluster.database();
+        let mut client = database.connect();
+        run(
+            &mut client,
+            &format!(
+                "CREATE TABLE photos (id int PRIMARY KEY, image bytea);
+                CREATE TABLE image_embeddings (image_id int PRIMARY KEY, embedding vector(512), checksum bytea, model text)
+                    PARTITION BY RANGE (image_id);
+                CREATE TABLE part PARTITION OF image_embeddings FOR VALUES FROM (0) TO (1000);
+                ALTER TABLE part ADD FOREIGN KEY (image_id) REFERENCES photos DEFERRABLE INITIALLY DEFERRED;
+                SELECT clip_watch('photos', mode => '{mode}')"
+            ),
+        );
+        client.execute("INSERT INTO photos VALUES (1, $1)", &[&demo_jpegs()[0]]).expect("a photo is stored");
+        wait_for_the_queue(&mut client);
+        assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM part"), 1, "{mode}");
+        run(&mut client, "DELETE FROM photos");
+        assert_eq!(value::<i64>(&mut client, "SELECT count(*) FROM part"), 0, "{mode}");
+    }
+}

@@ -5,8 +5,8 @@
 use std::thread;
 
 use pg_clip_tests::{
-    PATIENCE, TestCluster, cluster_of_two_models, demo_jpegs, failure, run, value, wait_for_the_queue,
-    wait_until,
+    PATIENCE, TestCluster, cluster_of_two_models, demo_jpegs, failure, run, value, variant,
+    wait_for_the_queue, wait_until,
 };
 
 use crate::hostile_tables::Stage;
@@ -315,4 +315,91 @@ fn a_row_is_looked_for_as_the_owner_of_the_table() {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The definition of an index is analyzed anew for a column of another type: another role's function of the same name takes that
+/// type.
+#[test]
+fn an_index_that_is_made_anew_calls_no_function_of_another_role() {
+    let cluster = TestCluster::preloaded();
+    let mut stage = Stage::set(&cluster);
+    run(
+        &mut stage.superuser,
+        "CREATE TABLE photos (id int PRIMARY KEY, image bytea); SELECT clip_watch('photos', storage => 'halfvec');
+        CREATE SCHEMA lib; GRANT ALL ON SCHEMA lib TO mallory;
+        CREATE FUNCTION lib.norm(v halfvec) RETURNS float8 LANGUAGE sql IMMUTABLE AS 'SELECT 1::float8';
+        CREATE INDEX by_norm ON image_embeddings (lib.norm(embedding))",
+    );
+    let insert = "INSERT INTO photos VALUES (1, $1)";
+    stage.superuser.execute(insert, &[&demo_jpegs()[0]]).expect("a photo is stored");
+    run(
+        &mut stage.mallory,
+        "CREATE FUNCTION lib.norm(v public.vector) RETURNS float8 LANGUAGE plpgsql IMMUTABLE AS
+            $$ BEGIN RETURN mallory.canary('index')::int; END $$",
+    );
+    let migrate = "CALL clip_migrate('image_embeddings', 'demo', storage => 'vector')";
+    assert_eq!(failure(&mut stage.superuser, migrate, &[]), "55000");
+    stage.assert_contained();
+    assert_eq!(stage.ran(), 0);
+    // With the function of the index's owner, it goes on.
+    run(
+        &mut stage.superuser,
+        "DROP FUNCTION lib.norm(vector);
+        CREATE FUNCTION lib.norm(v vector) RETURNS float8 LANGUAGE sql IMMUTABLE AS 'SELECT 1::float8'",
+    );
+    run(&mut stage.superuser, migrate);
+    let valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'by_norm'::regclass";
+    assert!(value::<bool>(&mut stage.superuser, valid));
+    run(&mut stage.superuser, "DROP TABLE photos, image_embeddings; DROP SCHEMA lib CASCADE");
+    stage.leave();
+}
+
+/// The owner of a schema makes an operator there, of a function that a superuser has made.
+#[test]
+fn an_operator_of_another_role_is_not_taken_for_that_of_a_keys_type() {
+    let cluster = TestCluster::preloaded();
+    let mut stage = Stage::set(&cluster);
+    let name = stage.database.name().to_owned();
+    run(
+        &mut stage.superuser,
+        &format!(
+            "GRANT CREATE ON DATABASE {name} TO mallory; ALTER SCHEMA public OWNER TO mallory; CREATE SCHEMA shop;
+            CREATE TABLE shop.photos (id vector(1) PRIMARY KEY, image bytea); SELECT clip_watch('shop.photos');
+            CREATE FUNCTION shop.wait() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$;
+            CREATE TRIGGER wait BEFORE INSERT ON shop.image_embeddings FOR EACH ROW EXECUTE FUNCTION shop.wait();
+            SELECT pg_advisory_lock(1)"
+        ),
+    );
+    // The last of them are read when the vectors of a batch have been written.
+    let photos: Vec<Vec<u8>> = (0..40).map(|number| variant(&demo_jpegs()[0], number)).collect();
+    let insert = "INSERT INTO shop.photos SELECT array_fill(number::int, ARRAY[1])::TYPE, image
+        FROM unnest($1::bytea[]) WITH ORDINALITY AS t (image, number)";
+    let mut inserting = stage.database.connect();
+    let statement = insert.replace("TYPE", "vector");
+    let values = photos.clone();
+    let inserting = thread::spawn(move || inserting.execute(&statement, &[&values]));
+    wait_until("the first vector waits at the gate", PATIENCE, || {
+        let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)";
+        value(&mut stage.superuser, waits)
+    });
+    run(
+        &mut stage.mallory,
+        "ALTER SCHEMA public RENAME TO moved; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC;
+        CREATE OPERATOR public.= (LEFTARG = moved.vector, RIGHTARG = moved.vector, FUNCTION = moved.vector_ne)",
+    );
+    run(&mut stage.superuser, "SELECT pg_advisory_unlock(1)");
+    let error = inserting.join().expect("the thread ends").expect_err("another operator");
+    assert_eq!(error.code().map(|code| code.code()), Some("55000"), "{error:?}");
+    stage.superuser.execute(&insert.replace("TYPE", "moved.vector"), &[&photos]).expect("photos are stored");
+    let right =
+        "SELECT count(*) FROM shop.photos JOIN shop.image_embeddings ON image_id::text = photos.id::text
+        WHERE checksum = sha256(image)";
+    assert_eq!(value::<i64>(&mut stage.superuser, right), 40);
+    stage.assert_contained();
+    run(
+        &mut stage.superuser,
+        "DROP SCHEMA shop CASCADE; DROP SCHEMA public CASCADE; ALTER SCHEMA moved RENAME TO public",
+    );
+    stage.leave();
 }

@@ -26,11 +26,13 @@ pub(crate) enum Kind<'a> {
     Other,
 }
 
-/// The statements of a script. Commands of psql are left out.
+/// The statements of a script. Commands of psql are left out. A body of a function between BEGIN ATOMIC and END has statements
+/// of its own.
 pub(crate) fn statements(script: &str) -> Vec<Statement> {
     let mut statements = Vec::new();
     let mut start = None;
-    let mut words = Vec::new();
+    let mut words: Vec<String> = Vec::new();
+    let mut depth = 0_u32;
     let mut at = 0;
     while at < script.len() {
         let rest = &script[at..];
@@ -39,6 +41,7 @@ pub(crate) fn statements(script: &str) -> Vec<Statement> {
         match token {
             Token::Space | Token::Comment => {}
             Token::Command if start.is_none() => {}
+            Token::Semicolon if depth > 0 => words.push(";".to_owned()),
             Token::Semicolon => {
                 if let Some(start) = start.take() {
                     let text = script[start..at].trim_end().to_owned();
@@ -47,6 +50,13 @@ pub(crate) fn statements(script: &str) -> Vec<Statement> {
             }
             Token::Command | Token::Word | Token::Quoted => {
                 start.get_or_insert(at);
+                let follows_begin = words.last().is_some_and(|word| word.eq_ignore_ascii_case("BEGIN"));
+                match script[at..end].to_ascii_uppercase().as_str() {
+                    "ATOMIC" if follows_begin => depth = 1,
+                    "CASE" if depth > 0 => depth += 1,
+                    "END" => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
                 words.push(script[at..end].to_owned());
             }
         }
@@ -155,6 +165,15 @@ mod tests {
         let texts: Vec<&str> = found.iter().map(|statement| statement.text.as_str()).collect();
         assert_eq!(texts, ["SELECT 'a;''b' -- c;\n  , \"d;\"", "DO $do$\nBEGIN; END\n$do$"]);
         assert_eq!(found[0].words, ["SELECT", "'a;'", "'b'", ",", "\"d;\""]);
+    }
+
+    #[test]
+    fn a_body_of_sql_is_of_its_statement() {
+        let script = "CREATE FUNCTION a() LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN b THEN 1 END; SELECT 2; END;\nSELECT 3;";
+        let found = statements(script);
+        assert_eq!(found.len(), 2);
+        assert!(found[0].text.ends_with("SELECT 2; END"), "{}", found[0].text);
+        assert_eq!(found[1].words, ["SELECT", "3"]);
     }
 
     #[test]

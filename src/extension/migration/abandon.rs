@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 
+use super::by_number;
 use super::column::{TOAST_TARGET, set_toast_target};
 use super::gaps::{self, GAP_TRIGGER};
 use super::task::NEXT_MODEL;
@@ -37,7 +38,8 @@ sql_function! {
             ] {
                 spi.run(&statement, &[])?;
             }
-            set_toast_target(&spi, &table, TOAST_TARGET)
+            set_toast_target(&spi, &table, TOAST_TARGET)?;
+            by_number::check(&spi, &table, [&[], &[NEXT_EMBEDDING, NEXT_MODEL]], [&[], &[TRIGGER, GAP_TRIGGER]])
         })?;
         gaps::forget(&spi, &extension, target)?;
         Ok(pg_sys::Datum::from(0))

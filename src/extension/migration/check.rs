@@ -96,7 +96,7 @@ fn inherits(spi: &Spi, target: &Table) -> Result<bool, Error> {
 /// `ALTER DATABASE` runs as the caller, which must own the database.
 fn check_database(spi: &Spi) -> Result<(), Error> {
     const DATABASE: &str = "
-        SELECT datname::text, pg_catalog.pg_has_role(datdba, 'USAGE') FROM pg_catalog.pg_database
+        SELECT datname::pg_catalog.text, pg_catalog.pg_has_role(datdba, 'USAGE') FROM pg_catalog.pg_database
         WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()";
     let row = spi.run_now(DATABASE, &[])?;
     if row.len() > 0 && row.printed(2).as_deref() == Some("t") {

@@ -6,6 +6,7 @@ use std::ffi::CString;
 
 use pgrx::pg_sys;
 
+use super::by_number;
 use super::gaps::GAP_TRIGGER;
 use super::task::{NEXT_MODEL, Task, describe};
 use crate::alone::lock_alone;
@@ -53,20 +54,13 @@ fn add_to(
     let target = &pair.target.name;
     let run = |statement: String| spi.run(&statement, &[]).map(|_| ());
     let type_oid = storage.unwrap_or(pair.storage).type_oid(&task.extension);
-    let arguments = [Argument::oid(pair.target.oid), text(&pair.embedding), Argument::oid(type_oid)];
-    let row = spi.run(TYPE, &arguments)?;
-    let mut vector = row.printed(1).unwrap_or_default();
-    if row.printed(2).as_deref() == Some("t") {
-        vector = format!("{vector}({dimensions})");
-    }
-    drop(row);
+    let arguments = [Argument::oid(pair.target.oid), text(&pair.embedding)];
+    let has_dimensions = spi.run(HAS_DIMENSIONS, &arguments)?.get::<bool>(1)? == Some(true);
+    let modifier = if has_dimensions { i32::from(dimensions) } else { -1 };
     // Two vectors in one row would take a page each.
     set_toast_target(spi, &pair.target, TOAST_TARGET_OF_TWO)?;
-    run(format!(
-        "ALTER TABLE {target} ADD COLUMN {NEXT_EMBEDDING} {vector},
-            ADD COLUMN {NEXT_MODEL} text NOT NULL DEFAULT {}",
-        literal(identity)
-    ))?;
+    by_number::add_column(pair.target.oid, &by_number::c_name(NEXT_EMBEDDING), type_oid, modifier);
+    run(format!("ALTER TABLE {target} ADD COLUMN {NEXT_MODEL} text NOT NULL DEFAULT {}", literal(identity)))?;
     // A second vector that is written together with the first one is kept. No operator of a type is called.
     run(format!(
         "CREATE TRIGGER {TRIGGER} BEFORE UPDATE OF {embedding} ON {target} FOR EACH ROW
@@ -79,7 +73,8 @@ fn add_to(
         embedding = pair.embedding,
     ))?;
     task.extension.check_trigger(pair.target.oid, TRIGGER)?;
-    run(format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {TRIGGER}"))
+    run(format!("ALTER TABLE {target} ENABLE ALWAYS TRIGGER {TRIGGER}"))?;
+    by_number::check(spi, &pair.target, [&[NEXT_EMBEDDING, NEXT_MODEL], &[]], [&[TRIGGER], &[]])
 }
 
 /// Makes the trigger that writes down rows without a second vector, unless it is there.
@@ -140,7 +135,13 @@ pub(super) fn define_indexes(
             let space = CString::new(encoding::to_server(&index.space))
                 .expect("a name of the catalog has no NUL byte");
             with_setting(c"default_tablespace", &space, || {
-                concurrent_index::define(spi, &task.extension, &task.pair.target, &index.definition)
+                concurrent_index::define(
+                    spi,
+                    &task.extension,
+                    &task.pair.target,
+                    &index.definition,
+                    index.oid,
+                )
             })
         };
         let mut defined = Defined { all: Vec::new(), to_build: Vec::new() };
@@ -185,6 +186,7 @@ fn wanted_indexes(spi: &Spi, task: &Task, left: &[pg_sys::Oid]) -> Result<Vec<(S
     let mut wanted = indexes(spi, pair.target.oid, NEXT_EMBEDDING, left)?;
     rename(NEXT_EMBEDDING, embedding)?;
     rename(FIRST, NEXT_EMBEDDING)?;
+    by_number::check(spi, &pair.target, [&[embedding, NEXT_EMBEDDING], &[FIRST]], [&[], &[]])?;
     let next = columns(spi, &pair.target)?.into_iter().find(|column| column.name == NEXT_EMBEDDING);
     if let Some(storage) = next.map(|next| Storage::of(&task.extension, next.type_oid)) {
         for index in &mut wanted {
@@ -220,10 +222,9 @@ pub(super) fn set_toast_target(spi: &Spi, target: &Table, bytes: u32) -> Result<
     Ok(())
 }
 
-/// The name of type `$3`, and whether column `$2`, quoted, of table `$1` has a number of dimensions.
-const TYPE: &str = "
-    SELECT format_type($3, NULL), atttypmod <> -1 FROM pg_attribute
-    WHERE attrelid = $1 AND quote_ident(attname) = $2";
+/// Whether column `$2`, quoted, of table `$1` has a number of dimensions.
+const HAS_DIMENSIONS: &str =
+    "SELECT atttypmod <> -1 FROM pg_attribute WHERE attrelid = $1 AND quote_ident(attname) = $2";
 
 pub(super) struct Index {
     pub(super) oid: pg_sys::Oid,

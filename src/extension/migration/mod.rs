@@ -16,6 +16,7 @@
 
 mod abandon;
 mod batch;
+mod by_number;
 mod by_reference;
 mod check;
 mod column;

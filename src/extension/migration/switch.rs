@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 
+use super::by_number;
 use super::column::{Made, TOAST_TARGET, drop_all, indexes, of_storage, schema_of, set_toast_target, text};
 use super::gaps::{self, GAP_TRIGGER};
 use super::required;
@@ -178,7 +179,8 @@ fn replace(spi: &Spi, task: &Task, left: &[pg_sys::Oid]) -> Result<(), Error> {
             run(format!("ALTER INDEX {schema}.{from} RENAME TO {to}"))?;
         }
     }
-    Ok(())
+    let gone = [NEXT_EMBEDDING, NEXT_MODEL];
+    by_number::check(spi, &pair.target, [&[embedding, model_column], &gone], [&[], &[TRIGGER, GAP_TRIGGER]])
 }
 
 /// The quoted name of this database.

@@ -6,7 +6,7 @@
 //! role, and the statement would run them with the rights of the role that it runs as.
 //!
 //! So PostgreSQL calls this module each time that it has analyzed a statement of ours, also where it analyzes a kept plan anew.
-//! Refused are a relation that the role of the statement does not own, and a function that neither this role nor a
+//! Refused are a relation that the role of the statement does not own, and an operator or a function that neither this role nor a
 //! superuser nor the owner of a type of its arguments owns. After its analysis a statement knows its objects by their numbers: until
 //! one of them changes, and it is analyzed again, it stands for the same ones.
 
@@ -18,7 +18,10 @@ use pgrx::pg_guard;
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 
-use crate::catalog::{function_name, name_of, owner_of, owner_of_function, owner_of_type};
+use crate::catalog::{
+    function_name, name_of, operator_name, operator_with_owner, owner_of, owner_of_function, owner_of_type,
+    type_name,
+};
 use crate::error::Error;
 
 /// Has PostgreSQL call this module; once a process.
@@ -159,9 +162,8 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
             check_tables((*query).rtable);
             return pg_guard_ffi_boundary(|| query_tree_walker(query, visit, context, 0));
         }
-        pg_guard_ffi_boundary(|| {
-            pg_sys::check_functions_in_node(node, Some(check_function), std::ptr::null_mut())
-        });
+        check_operator(node);
+        pg_sys::check_functions_in_node(node, Some(check_function), context);
         pg_guard_ffi_boundary(|| expression_tree_walker(node, visit, context))
     }
 }
@@ -184,20 +186,102 @@ unsafe fn check_tables(tables: *const pg_sys::List) {
     }
 }
 
-/// Says that the tree need be searched on: a function that is refused is an error.
+/// Checks what an expression of the owner's, which was analyzed anew, calls: nothing but what `known` lists, the functions, operators
+/// and types of the expression that it was made from, and what any statement of this role may call.
+///
+/// # Safety
+/// `expression` is null or an analyzed expression.
+pub(crate) unsafe fn check_expression(expression: *mut pg_sys::Node, known: &Vec<pg_sys::Oid>) {
+    // SAFETY: the caller vouches for the expression; the list outlives the walk; an ERROR becomes a panic.
+    unsafe {
+        pg_guard_ffi_boundary(|| visit_expression(expression, std::ptr::from_ref(known).cast_mut().cast()));
+    }
+}
+
+/// As [`visit`]; domains too, whose checks are functions.
 #[pg_guard]
-unsafe extern "C-unwind" fn check_function(function: pg_sys::Oid, _context: *mut c_void) -> bool {
-    if !is_made_later(function) {
+unsafe extern "C-unwind" fn visit_expression(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    if node.is_null() {
         return false;
     }
-    let is_trusted = owner_of_function(function).is_some_and(|owner| {
-        // SAFETY: looks any number up in the catalogs.
-        owner == acting_role() || unsafe { pg_sys::superuser_arg(owner) } || owns_an_argument(owner, function)
+    // SAFETY: the context is that of `check_expression`; the rest is as in `visit`.
+    unsafe {
+        let known = &*context.cast::<Vec<pg_sys::Oid>>();
+        if let Some(operator) = operator_of(node).filter(|operator| !known.contains(operator)) {
+            check_owner_of_operator(operator);
+        }
+        if (*node).type_ == pg_sys::NodeTag::T_CoerceToDomain {
+            let domain = (*node.cast::<pg_sys::CoerceToDomain>()).resulttype;
+            if is_made_later(domain)
+                && !known.contains(&domain)
+                && !owner_of_type(domain).is_some_and(is_trusted)
+            {
+                Error::Namesake(type_name(domain)).raise();
+            }
+        }
+        pg_sys::check_functions_in_node(node, Some(check_function), context);
+        pg_guard_ffi_boundary(|| expression_tree_walker(node, visit_expression, context))
+    }
+}
+
+/// # Safety
+/// `node` is a node of an analyzed query.
+unsafe fn check_operator(node: *mut pg_sys::Node) {
+    // SAFETY: the caller vouches for the node.
+    if let Some(operator) = unsafe { operator_of(node) } {
+        check_owner_of_operator(operator);
+    }
+}
+
+/// The operator of a node, where it has one.
+///
+/// # Safety
+/// `node` is a node of an analyzed query.
+unsafe fn operator_of(node: *mut pg_sys::Node) -> Option<pg_sys::Oid> {
+    use pg_sys::NodeTag::{T_DistinctExpr, T_NullIfExpr, T_OpExpr, T_ScalarArrayOpExpr};
+    // SAFETY: the tag says which struct it is; the first three are one.
+    unsafe {
+        match (*node).type_ {
+            T_OpExpr | T_DistinctExpr | T_NullIfExpr => Some((*node.cast::<pg_sys::OpExpr>()).opno),
+            T_ScalarArrayOpExpr => Some((*node.cast::<pg_sys::ScalarArrayOpExpr>()).opno),
+            _ => None,
+        }
+    }
+}
+
+/// Whoever has made a type has made its operators.
+fn check_owner_of_operator(operator: pg_sys::Oid) {
+    if !is_made_later(operator) {
+        return;
+    }
+    let is_trusted = operator_with_owner(operator).is_some_and(|(owner, sides)| {
+        is_trusted(owner) || sides.into_iter().any(|side| owner_of_type(side) == Some(owner))
     });
+    if !is_trusted {
+        Error::Namesake(operator_name(operator)).raise();
+    }
+}
+
+/// Says that the tree need be searched on: a function that is refused is an error. The context is null or that of
+/// [`check_expression`].
+#[pg_guard]
+unsafe extern "C-unwind" fn check_function(function: pg_sys::Oid, context: *mut c_void) -> bool {
+    // SAFETY: see `check_expression`.
+    let known = unsafe { context.cast::<Vec<pg_sys::Oid>>().as_ref() };
+    if !is_made_later(function) || known.is_some_and(|known| known.contains(&function)) {
+        return false;
+    }
+    let is_trusted = owner_of_function(function)
+        .is_some_and(|owner| is_trusted(owner) || owns_an_argument(owner, function));
     if !is_trusted {
         Error::Namesake(function_name(function)).raise();
     }
     false
+}
+
+fn is_trusted(owner: pg_sys::Oid) -> bool {
+    // SAFETY: looks any number up in the catalogs.
+    owner == acting_role() || unsafe { pg_sys::superuser_arg(owner) }
 }
 
 /// Whether a role owns the type of one of a function's arguments: whoever has made the type has made its operators.

@@ -20,7 +20,7 @@ mod value;
 
 use pgrx::pg_sys;
 
-pub(crate) use self::analysis::{Analyzed, ByName};
+pub(crate) use self::analysis::{Analyzed, ByName, check_expression};
 pub(crate) use self::argument::Argument;
 use self::argument::Arguments;
 use self::by_index::{by_index, make_by_index};

@@ -29,7 +29,7 @@ pub(super) fn update(
     transition: Transition,
 ) -> Result<(), Error> {
     if !statement.is_empty() {
-        watched.write(|| watched.constraints.written.at_once(spi, || spi.run_on(statement, transition)))?;
+        watched.write(|| watched.constraints.moved.at_once(spi, || spi.run_on(statement, transition)))?;
     }
     Ok(())
 }

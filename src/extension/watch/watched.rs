@@ -247,8 +247,8 @@ impl<'a> Watch<'a> {
             }
             _ => None,
         };
-        let constraints = if target.has_triggers {
-            Constraints::of(self.spi, &target, writer)?
+        let constraints = if target.has_triggers || target.is_partitioned {
+            Constraints::of(self.spi, self.extension, &target, writer)?
         } else {
             Constraints::default()
         };

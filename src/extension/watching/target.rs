@@ -38,7 +38,10 @@ pub(super) fn find_or_make(
         }
         None => {
             let project = request.target_project.clone().unwrap_or_else(|| "project".to_owned());
-            let table = make(spi, extension, source, &name, request, &project)?;
+            let made = make(spi, extension, source, &name, request, &project)?;
+            // Its schema may have been renamed meanwhile.
+            let table = Table::of_caller(made.oid, LOOK)?;
+            check(spi, extension, source, &table, request)?;
             let project = source.project.as_ref().map(|_| project);
             Ok(Target { table, project, model })
         }

@@ -125,7 +125,12 @@ pub(super) fn drop_all(spi: &Spi, table: pg_sys::Oid, owner: pg_sys::Oid) -> Res
         let names = spi.run_now(NAMES, &[Argument::oid(table)])?.all_printed(1);
         names.into_iter().flatten().try_for_each(|name| {
             spi.run(&format!("DROP TRIGGER {name} ON {}", name_of(table)), &[]).map(|_| ())
-        })
+        })?;
+        // The schema may have been renamed, and a namesake may have had triggers of these names.
+        match spi.run_now(NAMES, &[Argument::oid(table)])?.len() {
+            0 => Ok(()),
+            _ => Err(Error::Namesake(name_of(table))),
+        }
     })
 }
 

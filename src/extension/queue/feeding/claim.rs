@@ -116,8 +116,10 @@ fn claim_unless_paused(
         Err(failure) if is_passing(failure.code) => Ok(Vec::new()),
         Err(failure) => {
             let table = catalog::name_of(source);
-            let message = format!("photos of table {table} wait: {}", failure.message);
-            notice::tell(PgLogLevel::WARNING, &message, None);
+            // What a user's code said is its owner's to read.
+            let message =
+                format!("photos of table {table} wait after an error with SQLSTATE {}", failure.sqlstate());
+            notice::tell(PgLogLevel::WARNING, &message, Some("Its owner sees the reason in clip_coverage."));
             pause::note(spi, extension, source, &failure.message, PAUSE)?;
             Ok(Vec::new())
         }
