@@ -110,7 +110,12 @@ impl ImageTower {
 
     /// The most images that one run takes.
     pub(super) fn batch_limit(&self) -> usize {
-        batch_limit(&self.pixels.input, self.quantizes_dynamically)
+        batch_limit(&self.pixels.input, self.quantizes_dynamically, self.is_on_gpu())
+    }
+
+    /// Whether a GPU computes it.
+    pub(super) fn is_on_gpu(&self) -> bool {
+        self.session.is_on_gpu()
     }
 
     /// The recognised graph, input and output, in words.
