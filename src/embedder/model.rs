@@ -44,7 +44,7 @@ use crate::batch::Pace;
 use crate::error::Error;
 use crate::log::warning;
 use crate::memory;
-use crate::onnxruntime::{Gpu, ON_PROCESSOR, OnnxRuntime, Sessions, Urgency};
+use crate::onnxruntime::{Gpu, ON_PROCESSOR, OnnxRuntime, Sessions, Urgency, plain};
 use crate::text::Tokenizer;
 
 /// A model that is loaded and tested.
@@ -125,7 +125,7 @@ impl Model {
         } else {
             match Model::load_graphs(name, folder, config, graphs, sessions) {
                 Ok(model) => return Ok(model),
-                Err(error) => Failure::from(error).detail,
+                Err(error) => plain(&Failure::from(error).detail),
             }
         };
         let mut model = Model::load_graphs(name, folder, config, graphs, &sessions.on_processor())?;

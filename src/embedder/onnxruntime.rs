@@ -29,7 +29,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::sys::OrtApiBase;
 use ort::value::{Outlet, Tensor, ValueType};
 
-pub(crate) use self::gpu::{Gpu, ON_GPU, ON_PROCESSOR};
+pub(crate) use self::gpu::{Gpu, ON_GPU, ON_PROCESSOR, plain};
 use self::mapped_file::MappedFiles;
 pub(crate) use self::outline::Outline;
 use self::shared_session::Runs;

@@ -6,7 +6,7 @@ use super::batch_limit::batch_limit;
 use super::tensor::{Output, TensorInfo};
 use crate::onnxruntime::{SharedSession, Urgency};
 
-/// A graph from token ids `[batch, sequence]` to `[batch, dimensions]` in f32.
+/// A graph from token ids `[batch, sequence]` to `[batch, dimensions]`.
 #[derive(Debug)]
 pub(super) struct TextTower {
     session: SharedSession,

@@ -83,7 +83,7 @@ impl Gpu {
     fn give_up(&self, what: &str, reason: &str) {
         let mut problem = lock(&self.problem);
         if problem.is_none() {
-            let told = format!("execution provider \"{ON_GPU}\" {what}: {}", one_line(reason));
+            let told = format!("execution provider \"{ON_GPU}\" {what}: {}", plain(reason));
             warning!("{told}");
             *problem = Some(told);
         }
@@ -126,7 +126,64 @@ fn cuda(memory: usize) -> ExecutionProviderDispatch {
         .build()
 }
 
-/// Another library's message as a sentence of one line.
-fn one_line(reason: &str) -> String {
-    sentence(&reason.split_whitespace().collect::<Vec<_>>().join(" "))
+/// A message of ONNX Runtime's as a sentence, without its places in source code and the name of the machine.
+pub(crate) fn plain(message: &str) -> String {
+    let message = message.rsplit_once("[ONNXRuntimeError] : ").map_or(message, |(_, numbered)| {
+        // As in `1 : FAIL : Failed to load library`.
+        numbered.splitn(3, " : ").nth(2).unwrap_or(numbered)
+    });
+    let message = message.split(" ; GPU=").next().unwrap_or(message);
+    sentence(&message.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As ONNX Runtime 1.31 writes them on machines without CUDA, without a driver, and with one that finds no GPU.
+    #[test]
+    fn reasons_are_sentences() {
+        for (message, expected) in [
+            (
+                "CUDA execution provider is not enabled in this build.",
+                "CUDA execution provider is not enabled in this build.",
+            ),
+            (
+                "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:2043 onnxruntime::Provider& \
+                 onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library \
+                 /x/libonnxruntime_providers_cuda.so with error: libcuda.so.1: cannot open shared object file: No such file or directory",
+                "Failed to load library /x/libonnxruntime_providers_cuda.so with error: libcuda.so.1: cannot open shared object file: \
+                 No such file or directory.",
+            ),
+            (
+                "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=-1 ; hostname=vm ; \
+                 file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc ; line=70 ; \
+                 expr=cudaGetDeviceCount(&num_devices); ",
+                "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version.",
+            ),
+            ("an illegal memory access\n was encountered", "An illegal memory access was encountered."),
+        ] {
+            assert_eq!(plain(message), expected);
+        }
+    }
+
+    #[test]
+    fn the_first_problem_is_told() {
+        let gpu = Gpu::of_tests();
+        gpu.log(LogLevel::Warning, "nothing of interest");
+        gpu.log(LogLevel::Error, "Failed to load library x with error: y");
+        gpu.is_missing("Failed to load shared library");
+        gpu.has_failed("what comes after it");
+        assert!(!gpu.works());
+        assert_eq!(
+            gpu.problem().unwrap(),
+            "execution provider \"cuda\" is not available, cpu computes instead: Failed to load library x with error: y."
+        );
+    }
+
+    #[test]
+    fn a_session_may_take_what_its_weights_and_its_largest_batch_need() {
+        assert_eq!(memory_limit(1 << 30), 7 << 30);
+        assert_eq!(memory_limit(u64::MAX), u64::MAX);
+    }
 }
