@@ -177,7 +177,7 @@ impl Sessions {
     }
 
     /// Runs a graph that needs the driver, a kernel for the GPU at hand, and the libraries for products and convolutions.
-    fn try_gpu(&self, gpu: &Gpu) -> Result<(), String> {
+    fn try_gpu(&self, gpu: &Arc<Gpu>) -> Result<(), String> {
         let failed = |error: ort::Error| error.to_string();
         let session = || -> ort::Result<Session> {
             Session::builder(&self.environment)?
@@ -186,7 +186,7 @@ impl Sessions {
                 .with_execution_providers([gpu.provider(&[])])?
                 .commit_from_memory(TRIAL)
         };
-        let session = SharedSession::new(session().map_err(failed)?, Runs::OneByOne);
+        let session = SharedSession::new(session().map_err(failed)?, Runs::OnGpu(Arc::clone(gpu)));
         let input =
             || Tensor::from_array(([1usize, 1, 1, 1], vec![1f32])).map(Tensor::into_dyn).map_err(failed);
         let output = session.run(&[("x", input()?), ("w", input()?)], "z", Urgency::Usual)?;
@@ -226,7 +226,7 @@ impl Sessions {
         let inside = if external_data.is_empty() { Inside::of(graph).map_err(failed)? } else { None };
         let pool = Pool::default();
         let (threads, runs, provider) = match &self.gpu {
-            Some(gpu) => (1, Runs::OneByOne, gpu.provider(&paths)),
+            Some(gpu) => (1, Runs::OnGpu(Arc::clone(gpu)), gpu.provider(&paths)),
             None => {
                 let provider = CPU::default().with_arena_allocator(false).build();
                 (self.threads, Runs::of_threads(self.threads), provider)

@@ -13,6 +13,7 @@
 //! other: it computes no faster on two at once, and each would take memory of its own.
 
 use std::ffi::{CString, c_char, c_void};
+use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 
@@ -20,6 +21,8 @@ use ort::AsPointer;
 use ort::session::Session;
 use ort::sys::{OrtSession, OrtStatusPtr, OrtValue};
 use ort::value::{DynValue, Outlet};
+
+use super::Gpu;
 
 /// Where a run is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,37 +36,37 @@ pub(crate) enum Urgency {
 /// A graph that is loaded.
 #[derive(Debug)]
 pub(crate) struct SharedSession {
-    session: Session,
+    session: ManuallyDrop<Session>,
     /// Held while a run leads.
     leads: Mutex<()>,
     runs: Runs,
 }
 
 /// How the runs of a session share it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Runs {
     /// On the threads of a pool, where another run leads.
-    OnPool,
+    Shared,
     /// Beside each other, each on its caller's thread: a session of one thread has no pool.
-    OnOwnThreads,
-    /// One after the other: on a GPU.
-    OneByOne,
+    Alone,
+    /// One after the other.
+    OnGpu(Arc<Gpu>),
 }
 
 impl Runs {
     pub(super) fn of_threads(threads: usize) -> Runs {
-        if threads > 1 { Runs::OnPool } else { Runs::OnOwnThreads }
+        if threads > 1 { Runs::Shared } else { Runs::Alone }
     }
 }
 
 impl SharedSession {
     pub(super) fn new(session: Session, runs: Runs) -> SharedSession {
-        SharedSession { session, leads: Mutex::default(), runs }
+        SharedSession { session: ManuallyDrop::new(session), leads: Mutex::default(), runs }
     }
 
     /// Whether a GPU computes it.
     pub(crate) fn is_on_gpu(&self) -> bool {
-        self.runs == Runs::OneByOne
+        matches!(self.runs, Runs::OnGpu(_))
     }
 
     pub(crate) fn inputs(&self) -> &[Outlet] {
@@ -90,12 +93,14 @@ impl SharedSession {
             inputs: inputs.iter().map(|(_, value)| value.ptr()).collect(),
             output_name: output_name.as_ptr(),
         };
-        let value = if self.runs == Runs::OneByOne {
+        let value = if self.is_on_gpu() {
             let _leads = self.leads.lock().unwrap_or_else(PoisonError::into_inner);
             call.here()
         } else {
             match self.leads.try_lock() {
-                Err(TryLockError::WouldBlock) if self.runs == Runs::OnPool && urgency == Urgency::Usual => {
+                Err(TryLockError::WouldBlock)
+                    if matches!(self.runs, Runs::Shared) && urgency == Urgency::Usual =>
+                {
                     call.on_a_thread_of_the_pool()
                 }
                 _leads => call.here(),
@@ -105,6 +110,19 @@ impl SharedSession {
         // SAFETY: a run that succeeded gave this value, and no other owner; ONNX Runtime copies
         // what a GPU computed into memory of the session's allocator, where the processor's tensors lie too.
         Ok(unsafe { DynValue::from_ptr(value, Some(self.session.allocator())) })
+    }
+}
+
+/// What a GPU holds that has failed is kept until the process ends: to free it can fail too, which ends the process, or not end.
+impl Drop for SharedSession {
+    fn drop(&mut self) {
+        if let Runs::OnGpu(gpu) = &self.runs
+            && !gpu.works()
+        {
+            return;
+        }
+        // SAFETY: the session is dropped here alone, and not used afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.session) };
     }
 }
 
