@@ -1,10 +1,11 @@
 //! The GPU that sessions compute on where one is asked for.
 //!
 //! A GPU is tried at start, with a graph that needs each of its libraries, and where it does not work the processor computes as
-//! if no GPU had been asked for. A session is made on the GPU or not at all: it never computes on the processor in secret. A
-//! model whose sessions cannot be made there, or fail its self-test there, is computed by the processor alone, and the others
-//! stay. A run that fails on the GPU ends its use for as long as the process lives: after most errors of CUDA every later call
-//! of the process fails, and one that passed would come again. Models are then loaded anew for the processor.
+//! if no GPU had been asked for. A session is made on the GPU or not at all; within its runs ONNX Runtime leaves to the processor
+//! what works on shapes, and operators that CUDA's provider does not have. A model whose sessions cannot be made there, or fail
+//! its self-test there, is computed by the processor alone, and the others stay. A run that fails on the GPU ends its use for as
+//! long as the process lives: after most errors of CUDA every later call of the process fails, and one that passed would come
+//! again. Models are then loaded anew for the processor.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
