@@ -35,7 +35,7 @@ pub(crate) enum Command {
     /// Embed one text or one image and print its vector
     Embed(embed::EmbedOptions),
     /// Enter the sandbox of the server and say what it refuses on this machine
-    Sandbox(Place),
+    Sandbox(sandbox::SandboxOptions),
 }
 
 impl Arguments {

@@ -48,6 +48,8 @@ pub enum Error {
     Tokenizer { reason: String },
     #[error("model \"{model}\" gave {what}")]
     BadOutput { model: String, what: String },
+    #[error("GPU failed with model \"{model}\"")]
+    Gpu { model: String, reason: String },
     #[error("inference with model \"{model}\" failed")]
     Inference { model: String, reason: String },
 
@@ -94,6 +96,7 @@ impl Error {
             Error::Overloaded { .. } => FailureKind::Overloaded,
             Error::UnusableModel { .. }
             | Error::UnusableRuntime { .. }
+            | Error::Gpu { .. }
             | Error::NotBeside { .. }
             | Error::NoInstaller { .. }
             | Error::Io { .. } => FailureKind::Configuration,
@@ -109,6 +112,7 @@ impl Error {
             | Error::UnsupportedFeature { reason, .. }
             | Error::UnusableModel { reason, .. }
             | Error::Tokenizer { reason }
+            | Error::Gpu { reason, .. }
             | Error::Inference { reason, .. } => sentence(reason),
             Error::UnusableRuntime { path, reason } => {
                 format!("Library: {}. {}", path.display(), sentence(reason))
@@ -156,6 +160,7 @@ impl Error {
                 "It is installed together with this program, and lies beside it: install pg_clip once more."
                     .to_owned()
             }
+            Error::Gpu { .. } => "Try again: the processor computes from now on.".to_owned(),
             Error::UnusableRuntime { .. } => {
                 "Set \"clip.onnxruntime_library\" to the file of an ONNX Runtime of version 1.24 or later."
                     .to_owned()

@@ -45,7 +45,7 @@ use clap::ValueEnum;
 
 use self::format::Format;
 #[cfg(test)]
-pub(crate) use self::parity::demo_model;
+pub(crate) use self::parity::{demo_model, demo_runtime, models_directory};
 use crate::error::Error;
 use crate::model::{Preprocessing, ResizeMode};
 

@@ -5,7 +5,7 @@
 //! [`self_test`].
 //!
 //! Always true: a vector that leaves a model is finite and of length 1 · it depends on the input alone, and not on
-//! the rest of its batch.
+//! the rest of its batch, up to the last bits on a GPU.
 
 mod batch_limit;
 mod config;
@@ -25,9 +25,10 @@ mod tensor;
 mod text_tower;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::{panic, thread};
 
-use pg_clip_wire::{Fingerprint, MAX_DIMENSIONS};
+use pg_clip_wire::{Failure, Fingerprint, MAX_DIMENSIONS};
 
 use self::config::{Config, Kind, LONGEST_CONTEXT};
 pub use self::folder::{Folder, installed, locate};
@@ -41,8 +42,9 @@ pub(crate) use self::text_tower::Padding;
 use self::text_tower::TextTower;
 use crate::batch::Pace;
 use crate::error::Error;
+use crate::log::warning;
 use crate::memory;
-use crate::onnxruntime::{OnnxRuntime, Sessions, Urgency};
+use crate::onnxruntime::{Gpu, ON_PROCESSOR, OnnxRuntime, Sessions, Urgency, plain};
 use crate::text::Tokenizer;
 
 /// A model that is loaded and tested.
@@ -71,6 +73,10 @@ pub struct Model {
     pub(crate) text_graph: String,
     image: ImageTower,
     text: TextTower,
+    /// None where the processor computes it.
+    gpu: Option<Arc<Gpu>>,
+    /// Why the GPU that is asked for does not compute it.
+    pub(crate) not_on_gpu: Option<String>,
 }
 
 impl Model {
@@ -89,7 +95,7 @@ impl Model {
         // To read all files once more takes a second for a ViT-B/32: it goes on beside the rest.
         thread::scope(|scope| {
             let fingerprint = scope.spawn(|| fingerprint::of(&folder, &graphs));
-            let mut model = Model::load_graphs(name, &folder, &config, &graphs, &sessions)?;
+            let mut model = Model::load_somewhere(name, &folder, &config, &graphs, &sessions)?;
             let fingerprint =
                 fingerprint.join().map_err(|_| unusable("its files could not be read".to_owned()))?;
             model.fingerprint = fingerprint.map_err(unusable)?;
@@ -99,6 +105,36 @@ impl Model {
                 memory::resident_bytes().zip(memory).map(|(now, before)| now.saturating_sub(before));
             Ok(model)
         })
+    }
+
+    /// The model without its fingerprint, on the GPU where one is used and can compute it.
+    ///
+    /// A model that fails on the GPU is tried on the processor: there a fault of its own fails again, and is its error.
+    fn load_somewhere(
+        name: &str,
+        folder: &Folder,
+        config: &Config,
+        graphs: &[GraphFile],
+        sessions: &Sessions,
+    ) -> Result<Model, Error> {
+        if sessions.gpu().is_none() {
+            return Model::load_graphs(name, folder, config, graphs, sessions);
+        }
+        let reason = if graphs.iter().any(|graph| graph.quantizes_dynamically) {
+            "It quantizes values while it computes.".to_owned()
+        } else {
+            match Model::load_graphs(name, folder, config, graphs, sessions) {
+                Ok(model) => return Ok(model),
+                Err(error) => plain(&Failure::from(error).detail),
+            }
+        };
+        let mut model = Model::load_graphs(name, folder, config, graphs, &sessions.on_processor())?;
+        let told = format!(
+            "model \"{name}\" cannot be computed on the GPU, {ON_PROCESSOR} computes it instead: {reason}"
+        );
+        warning!("{told}");
+        model.not_on_gpu = Some(told);
+        Ok(model)
     }
 
     /// The model without its fingerprint.
@@ -157,6 +193,8 @@ impl Model {
             text_graph: tested.text.describe(&towers.text.describe()),
             image: towers.image,
             text: towers.text,
+            gpu: sessions.gpu().cloned(),
+            not_on_gpu: None,
         })
     }
 
@@ -187,8 +225,26 @@ impl Model {
         normalize(row).map_err(|what| bad(what.to_owned()))
     }
 
+    /// Whether a GPU computes it.
+    pub(crate) fn is_on_gpu(&self) -> bool {
+        self.gpu.is_some()
+    }
+
+    /// Whether it was loaded for a GPU that has failed since.
+    fn is_stranded(&self) -> bool {
+        self.gpu.as_ref().is_some_and(|gpu| !gpu.works())
+    }
+
+    /// The self-test has run the graph: on a GPU, it is the GPU that failed.
     fn inference_failed(&self, reason: String) -> Error {
-        Error::Inference { model: self.name.clone(), reason }
+        let model = self.name.clone();
+        match &self.gpu {
+            Some(gpu) => {
+                gpu.has_failed(&reason);
+                Error::Gpu { model, reason }
+            }
+            None => Error::Inference { model, reason },
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! and the server goes on. ONNX Runtime writes telemetry into the home folder unless `ORT_DISABLE_TELEMETRY` is set
 //! before it is loaded, which the guardian does; without the variable, the library is not loaded.
 
+mod gpu;
 mod mapped_file;
 mod outline;
 mod shared_session;
@@ -26,10 +27,12 @@ use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::sys::OrtApiBase;
-use ort::value::{Outlet, ValueType};
+use ort::value::{Outlet, Tensor, ValueType};
 
+pub(crate) use self::gpu::{Gpu, ON_GPU, ON_PROCESSOR, plain};
 use self::mapped_file::MappedFiles;
 pub(crate) use self::outline::Outline;
+use self::shared_session::Runs;
 pub(crate) use self::shared_session::{SharedSession, Urgency};
 use crate::error::Error;
 use crate::scheduling;
@@ -37,16 +40,16 @@ use crate::scheduling;
 /// The environment variable that keeps ONNX Runtime from writing telemetry.
 pub(crate) const DISABLE_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 
-/// The processor that sessions compute on: the only execution provider that is built in.
-pub(crate) const EXECUTION_PROVIDER: &str = "cpu";
-
 /// One ONNX Runtime for the process, and how its sessions are made.
 pub struct OnnxRuntime {
     library: PathBuf,
     threads: NonZeroUsize,
+    /// None where none is asked for.
+    gpu: Option<Arc<Gpu>>,
     loaded: Mutex<Option<Loaded>>,
 }
 
+#[derive(Clone)]
 struct Loaded {
     environment: Environment,
     version: String,
@@ -55,7 +58,52 @@ struct Loaded {
 impl OnnxRuntime {
     /// Remembers where the library is; nothing is loaded yet.
     pub fn new(library: PathBuf, threads: NonZeroUsize) -> OnnxRuntime {
-        OnnxRuntime { library, threads, loaded: Mutex::new(None) }
+        OnnxRuntime { library, threads, gpu: None, loaded: Mutex::new(None) }
+    }
+
+    /// Computes on a GPU, where that works. Loads the library, and takes a second or more.
+    pub(crate) fn with_cuda(self) -> OnnxRuntime {
+        self.with_gpu(Gpu::cuda())
+    }
+
+    fn with_gpu(mut self, gpu: Gpu) -> OnnxRuntime {
+        let gpu = self.gpu.insert(Arc::new(gpu));
+        let gpu = Arc::clone(gpu);
+        // A library that cannot be loaded is each model's error.
+        if let Ok(sessions) = self.sessions()
+            && let Err(reason) = sessions.try_gpu(&gpu)
+        {
+            gpu.is_missing(&reason);
+        }
+        self
+    }
+
+    /// The same library, whose processor computes as if it were a GPU.
+    #[cfg(test)]
+    pub(crate) fn with_gpu_of_tests(&self) -> OnnxRuntime {
+        self.again().with_gpu(Gpu::of_tests())
+    }
+
+    /// The same library with a GPU that was not tried.
+    #[cfg(test)]
+    pub(crate) fn with_untried_cuda(&self) -> OnnxRuntime {
+        OnnxRuntime { gpu: Some(Arc::new(Gpu::cuda())), ..self.again() }
+    }
+
+    #[cfg(test)]
+    fn again(&self) -> OnnxRuntime {
+        let loaded = self.lock().clone();
+        OnnxRuntime {
+            library: self.library.clone(),
+            threads: self.threads,
+            gpu: None,
+            loaded: Mutex::new(loaded),
+        }
+    }
+
+    /// The GPU that is asked for.
+    pub(crate) fn gpu(&self) -> Option<&Arc<Gpu>> {
+        self.gpu.as_ref()
     }
 
     /// The number of threads of each session.
@@ -82,7 +130,8 @@ impl OnnxRuntime {
         }
         let loaded = loaded.as_ref().expect("loaded above");
         let spins_briefly = can_spin_briefly(&loaded.version);
-        Ok(Sessions { environment: loaded.environment.clone(), threads: self.threads(), spins_briefly })
+        let gpu = self.gpu.clone().filter(|gpu| gpu.works());
+        Ok(Sessions { environment: loaded.environment.clone(), threads: self.threads(), spins_briefly, gpu })
     }
 
     fn load(&self) -> Result<Loaded, String> {
@@ -90,12 +139,15 @@ impl OnnxRuntime {
             return Err(format!("the environment variable {DISABLE_TELEMETRY} must be 1"));
         }
         File::open(&self.library).map_err(|error| error.to_string())?;
-        let environment = ort::init_from(&self.library)
+        let mut environment = ort::init_from(&self.library)
             .map_err(|error| error.to_string())?
             .with_name("pg_clip")
-            .with_telemetry(false)
-            .build()
-            .map_err(|error| error.to_string())?;
+            .with_telemetry(false);
+        if let Some(gpu) = self.gpu.clone() {
+            environment = environment
+                .with_logger(Arc::new(move |level, _category, _id, _place, message| gpu.log(level, message)));
+        }
+        let environment = environment.build().map_err(|error| error.to_string())?;
         Ok(Loaded { environment, version: version(&self.library).unwrap_or_else(|| "unknown".to_owned()) })
     }
 
@@ -109,9 +161,41 @@ pub(crate) struct Sessions {
     environment: Environment,
     threads: usize,
     spins_briefly: bool,
+    /// None where the processor computes.
+    gpu: Option<Arc<Gpu>>,
 }
 
 impl Sessions {
+    /// The GPU that sessions are made on.
+    pub(crate) fn gpu(&self) -> Option<&Arc<Gpu>> {
+        self.gpu.as_ref()
+    }
+
+    /// Makes sessions on the processor.
+    pub(crate) fn on_processor(&self) -> Sessions {
+        Sessions { environment: self.environment.clone(), gpu: None, ..*self }
+    }
+
+    /// Runs a graph that needs the driver, a kernel for the GPU at hand, and the libraries for products and convolutions.
+    fn try_gpu(&self, gpu: &Arc<Gpu>) -> Result<(), String> {
+        let failed = |error: ort::Error| error.to_string();
+        let session = || -> ort::Result<Session> {
+            Session::builder(&self.environment)?
+                .with_intra_threads(1)?
+                .with_log_level(LogLevel::Error)?
+                .with_execution_providers([gpu.provider(&[])])?
+                .commit_from_memory(TRIAL)
+        };
+        let session = SharedSession::new(session().map_err(failed)?, Runs::OnGpu(Arc::clone(gpu)));
+        let input =
+            || Tensor::from_array(([1usize, 1, 1, 1], vec![1f32])).map(Tensor::into_dyn).map_err(failed);
+        let output = session.run(&[("x", input()?), ("w", input()?)], "z", Urgency::Usual)?;
+        match output.try_extract_tensor::<f32>().map_err(failed)?.1 {
+            [1.0] => Ok(()),
+            other => Err(format!("the product of 1 and 1 is {other:?}")),
+        }
+    }
+
     /// Loads a graph.
     ///
     /// A thread that waits for the next piece of a run spins for 30 µs before it sleeps: the next piece comes
@@ -133,15 +217,25 @@ impl Sessions {
     ///
     /// Large weights are read from where they lie, see [`outline`], in the graph itself or in `external_data`; the session
     /// needs none of these files any more.
+    ///
+    /// On a GPU the processor computes no more than shapes: one thread is enough.
     pub(crate) fn open(&self, graph: &Path, external_data: &[PathBuf]) -> Result<SharedSession, String> {
         let failed = |error: io::Error| error.to_string();
-        let files = MappedFiles::open(&[&[graph.to_owned()], external_data].concat()).map_err(failed)?;
+        let paths = [&[graph.to_owned()], external_data].concat();
+        let files = MappedFiles::open(&paths).map_err(failed)?;
         let inside = if external_data.is_empty() { Inside::of(graph).map_err(failed)? } else { None };
         let pool = Pool::default();
+        let (threads, runs, provider) = match &self.gpu {
+            Some(gpu) => (1, Runs::OnGpu(Arc::clone(gpu)), gpu.provider(&paths)),
+            None => {
+                let provider = CPU::default().with_arena_allocator(false).build();
+                (self.threads, Runs::of_threads(self.threads), provider)
+            }
+        };
         let session = || -> ort::Result<Session> {
             let builder = Session::builder(&self.environment)?
                 .with_optimization_level(GraphOptimizationLevel::All)?
-                .with_intra_threads(self.threads)?
+                .with_intra_threads(threads)?
                 .with_inter_threads(1)?
                 .with_thread_manager(pool.clone())?
                 .with_intra_op_spinning(self.spins_briefly)?
@@ -150,7 +244,7 @@ impl Sessions {
                 .with_memory_pattern(false)?
                 .with_config_entry(EXACT_8_BIT_PRODUCTS, if has_vnni() { "0" } else { "1" })?
                 .with_log_level(LogLevel::Fatal)?
-                .with_execution_providers([CPU::default().with_arena_allocator(false).build()])?;
+                .with_execution_providers([provider])?;
             match inside {
                 Some(Inside { folder, outline }) => {
                     builder.with_config_entry(FOLDER_OF_WEIGHTS, folder)?.commit_from_memory(&outline.bytes)
@@ -163,9 +257,12 @@ impl Sessions {
         if session.inputs().iter().any(takes_images) {
             pool.threads().iter().copied().for_each(scheduling::lower_priority_of);
         }
-        Ok(SharedSession::new(session, self.threads))
+        Ok(SharedSession::new(session, runs))
     }
 }
+
+/// An ONNX file: `z = MatMul(Conv(x, w), w)`, all of them f32[1, 1, 1, 1].
+const TRIAL: &[u8] = include_bytes!("onnxruntime/trial.onnx");
 
 /// A graph whose large weights lie in its own file.
 struct Inside {

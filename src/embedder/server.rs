@@ -34,7 +34,7 @@ use crate::error::Error;
 use crate::log::{log_line, warning};
 use crate::model::Registry;
 use crate::onnxruntime::OnnxRuntime;
-use crate::sandbox;
+use crate::sandbox::{self, Profile};
 use crate::stats::Stats;
 use crate::watchdog::{self, Watchdog};
 
@@ -57,8 +57,11 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
         warning!("{problem}");
     }
     let threads = threads(options.threads);
-    let sandbox = sandbox::enter(&options.models_directory, &options.onnxruntime);
-    let runtime = Arc::new(OnnxRuntime::new(options.onnxruntime.clone(), threads));
+    let profile = Profile::of(&options.execution_provider);
+    let sandbox = sandbox::enter(&options.models_directory, &options.onnxruntime, profile);
+    let runtime = OnnxRuntime::new(options.onnxruntime.clone(), threads);
+    let runtime = Arc::new(if profile == Profile::Gpu { runtime.with_cuda() } else { runtime });
+    let on_gpu = runtime.gpu().is_some_and(|gpu| gpu.works());
     let decoder_memory = options.decoder_memory.saturating_mul(1 << 20);
     let no_thread = || Error::io("cannot start a thread");
     let watchdog = Watchdog::start(watchdog::PATIENCE, end_for_hanging).map_err(no_thread())?;
@@ -72,7 +75,7 @@ fn serve(options: ServeOptions) -> Result<(), Error> {
         registry: Arc::new(registry),
         runtime,
         texts: TextLane::start(threads, Arc::clone(&watchdog)).map_err(no_thread())?,
-        images: ImageLane::start(threads, decoder_memory, options.jpeg_scaling, watchdog)
+        images: ImageLane::start(threads, on_gpu, decoder_memory, options.jpeg_scaling, watchdog)
             .map_err(no_thread())?,
         admission: Arc::new(Admission::new(options.backlog)),
         connections: AtomicU64::default(),

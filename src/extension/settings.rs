@@ -120,8 +120,8 @@ pub(crate) fn define() {
     );
     GucRegistry::define_string_guc(
         c"clip.execution_provider",
-        c"Sets the processor that the embedder computes on.",
-        c"cpu is the only one; with any other name the embedder computes on the processor as well, and says so.",
+        c"Sets what the embedder computes on.",
+        c"cpu, or cuda for a GPU of NVIDIA's; where that does not work, the embedder computes on the processor, and says so.",
         &EXECUTION_PROVIDER,
         GucContext::Sighup,
         GucFlags::empty(),

@@ -51,6 +51,7 @@ fn a_command_that_is_not_there_is_found_out() {
         "cargo xtask test --postgres 18",
         "cargo xtask bench chaoss",
         "cargo xtask bench peers corse",
+        "benches/gpu/measur.sh",
         "cargo nonsense",
         "make instal",
         "pg_clip_embedder get a-model",
@@ -120,6 +121,8 @@ fn look_up(words: &[String]) -> Result<(), String> {
         "psql" => Ok(()),
         script if script.contains('/') && repository().join(script).is_file() => Ok(()),
         other if OTHERS.contains(&other) => Ok(()),
+        // A script of the project's.
+        script if script.contains('/') && repository().join(script).is_file() => Ok(()),
         _ => Err("a program that is not known".to_owned()),
     }
 }

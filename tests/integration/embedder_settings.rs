@@ -22,7 +22,11 @@ fn an_execution_provider_that_is_not_there_stops_no_embedding() {
         let query = "SELECT CASE WHEN state = 'ready' THEN error END FROM clip_status";
         value::<Option<String>>(&mut client, query)
     });
-    assert_eq!(error, "execution provider \"cuda\" is not available, cpu computes instead");
+    assert_eq!(
+        error,
+        "execution provider \"cuda\" is not available, cpu computes instead: CUDA execution provider is not enabled in this \
+         build."
+    );
     assert_eq!(value::<Vec<f32>>(&mut client, "SELECT clip_embed_text('a cat')::real[]"), before);
     assert_eq!(value::<String>(&mut client, "SELECT execution_provider FROM clip_status"), "cpu");
     assert!(cluster.log().contains(&format!("WARNING:  pg_clip: {error}")), "{}", cluster.log());

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 # The fused attention has no ONNX operator.
 torch.backends.mha.set_fastpath_enabled(False)
@@ -103,6 +104,13 @@ def half(path: Path) -> None:
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+    onnx.save(model, path)
+
+
+def half_throughout(path: Path) -> None:
+    """Computes in fp16, from images in fp16 to vectors in fp16."""
+    model = convert_float_to_float16(onnx.load(path), keep_io_types=False)
+    shorten(model.graph)
     onnx.save(model, path)
 
 

@@ -30,7 +30,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Norma
 
 import clip_models
 from clip_models import BASE, Size, Tower
-from graphs import ByName, Dynamic, export, half, nan, with_external_data
+from graphs import ByName, Dynamic, export, half, half_throughout, nan, with_external_data
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -215,6 +215,16 @@ def half_weights(work: Work) -> Reference:
     return reference
 
 
+def half_inputs(work: Work) -> Reference:
+    """transformers.js in fp16 from its inputs to its outputs, as optimum exports it for a GPU."""
+    reference = transformers_js(work)
+    for path in (work.folder / "onnx").glob("*.onnx"):
+        half_throughout(path)
+    # The loss by rounding, not the one that a loader may have: of random weights, which have no slack.
+    reference.least_cosine = (0.999, 0.999)
+    return reference
+
+
 def int8(work: Work) -> Reference:
     """transformers.js after ONNX Runtime's dynamic quantization, under its names there."""
     reference = transformers_js(work)
@@ -309,7 +319,7 @@ def immich_xlm_roberta(work: Work) -> Reference:
 
 LAYOUTS = [
     transformers_js, optimum_one_file, qdrant, immich, immich_uint8, open_clip_inference, mlunar, external_data, half_weights,
-    int8, mobileclip, vit_l14, siglip, siglip2, immich_xlm_roberta,
+    int8, mobileclip, vit_l14, siglip, siglip2, immich_xlm_roberta, half_inputs,
 ]
 
 

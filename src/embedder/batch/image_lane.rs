@@ -70,6 +70,12 @@ const INTERACTIVE_BATCH: usize = 8;
 /// How many images are kept ready for the network, besides the images that are being decoded.
 const AHEAD: usize = 16;
 
+/// The same for a GPU: two of its batches.
+const AHEAD_OF_GPU: usize = 128;
+
+/// How long a run of interactive images on a GPU should take at most: some tens of images.
+const INTERACTIVE_RUN_ON_GPU: Duration = Duration::from_millis(50);
+
 /// For how long no image has come when free memory is given back: far longer than the pauses between an uploader's photos.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -78,14 +84,19 @@ impl ImageLane {
     /// There is one decoder less than there are `threads`, but one at least: beside the network, which uses them all,
     /// another one would take the processors from PostgreSQL. All decoders together take no more memory than
     /// `decoder_memory` bytes.
+    ///
+    /// On a GPU two threads run the network, so that one batch is made up while the other one runs, and more images are kept
+    /// ready.
     pub(crate) fn start(
         threads: NonZeroUsize,
+        on_gpu: bool,
         decoder_memory: u64,
         jpeg_scaling: JpegScaling,
         watchdog: Arc<Watchdog>,
     ) -> io::Result<ImageLane> {
         let decoders = (threads.get() - 1).max(1);
-        let (queue, decoder_memory) = (Queue::new(decoders + AHEAD), DecoderMemory::new(decoder_memory));
+        let (networks, ahead) = if on_gpu { (2, AHEAD_OF_GPU) } else { (threads.get(), AHEAD) };
+        let (queue, decoder_memory) = (Queue::new(decoders + ahead), DecoderMemory::new(decoder_memory));
         let idle_memory = IdleMemory::new(IDLE);
         let lane = ImageLane(Arc::new(Lane { queue, decoder_memory, idle_memory, jpeg_scaling, watchdog }));
         for number in 0..decoders {
@@ -94,7 +105,7 @@ impl ImageLane {
                 lane.decode(Takes::All);
             })?;
         }
-        for number in 0..threads.get() {
+        for number in 0..networks {
             lane.spawn(&format!("image {number}"), |lane| {
                 scheduling::lower_priority();
                 lane.work(Takes::All);
@@ -172,6 +183,9 @@ impl Lane {
     fn work(&self, takes: Takes) {
         let limit = |priority, image: &Prepared| {
             image.model.image_batch.min(match priority {
+                Priority::Interactive if image.model.is_on_gpu() => {
+                    image.model.image_pace.most_within(INTERACTIVE_RUN_ON_GPU)
+                }
                 Priority::Interactive => INTERACTIVE_BATCH,
                 Priority::Bulk => image.model.image_pace.most_within(BULK_RUN),
             })

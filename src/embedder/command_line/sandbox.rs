@@ -6,21 +6,34 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{self, Command, ExitCode};
 
+use clap::Args;
+
 use super::failure::fail;
 use super::place::Place;
-use crate::sandbox;
+use crate::onnxruntime::ON_PROCESSOR;
+use crate::sandbox::{self, Profile};
+
+#[derive(Debug, Args)]
+pub(crate) struct SandboxOptions {
+    #[command(flatten)]
+    pub place: Place,
+    /// What the server computes on: a GPU needs rights of its own
+    #[arg(long, value_name = "NAME", default_value = ON_PROCESSOR)]
+    pub execution_provider: String,
+}
 
 /// Enters the sandbox, tries the acts, and prints a line for each. Fails where one is allowed.
-pub(crate) fn run(place: &Place) -> ExitCode {
+pub(crate) fn run(SandboxOptions { place, execution_provider }: &SandboxOptions) -> ExitCode {
     let (models_directory, library) = match (place.models.path(), place.library()) {
         (Ok(models_directory), Ok(library)) => (models_directory, library),
         (Err(error), _) | (_, Err(error)) => return fail(error),
     };
-    let posture = sandbox::enter(&models_directory, &library);
+    let profile = Profile::of(execution_provider);
+    let posture = sandbox::enter(&models_directory, &library, profile);
     println!("system calls      {}", if posture.system_calls { "restricted" } else { "not restricted" });
     println!(
         "files             {}",
@@ -67,6 +80,7 @@ fn acts(models_directory: &Path) -> Vec<(&'static str, io::Result<()>)> {
         ("connect to a server of PostgreSQL", UnixStream::connect("/tmp/.s.PGSQL.5432").map(drop)),
         ("listen on a Unix socket", UnixListener::bind("/tmp/.bound-by-the-sandbox-command").map(drop)),
         ("listen on a network socket", TcpListener::bind("127.0.0.1:0").map(drop)),
+        ("make a socket that sends to any name", UnixDatagram::unbound().map(drop)),
         ("make a pair of sockets", UnixStream::pair().map(drop)),
         // Signal 0 asks whether a signal could be sent.
         ("signal the parent process", call(libc::SYS_kill, [parent, 0, 0, 0])),

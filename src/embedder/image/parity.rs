@@ -6,7 +6,7 @@
 
 use std::env;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use image::RgbImage;
@@ -146,16 +146,27 @@ fn read(file: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// One for all tests: ONNX Runtime has one environment in a process. Its sessions have a pool of threads.
 pub(crate) fn demo_model() -> &'static Model {
-    static MODEL: LazyLock<Model> = LazyLock::new(|| {
+    static MODEL: LazyLock<Model> =
+        LazyLock::new(|| Model::load(&models_directory(), "demo", demo_runtime()).unwrap());
+    &MODEL
+}
+
+/// One for all tests: ONNX Runtime has one environment in a process. Its sessions have a pool of threads.
+pub(crate) fn demo_runtime() -> &'static OnnxRuntime {
+    static RUNTIME: LazyLock<OnnxRuntime> = LazyLock::new(|| {
         let library = env::var_os("PG_CLIP_ONNXRUNTIME")
             .expect("PG_CLIP_ONNXRUNTIME names no library of ONNX Runtime: run `cargo xtask test`");
         let runtime = OnnxRuntime::new(library.into(), const { NonZeroUsize::new(3).unwrap() });
-        let models = Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models");
-        Model::load(&models, "demo", &runtime).unwrap()
+        runtime.ensure_loaded().unwrap();
+        runtime
     });
-    &MODEL
+    &RUNTIME
+}
+
+/// The folder of the models that come with the project.
+pub(crate) fn models_directory() -> PathBuf {
+    Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap()).join("../../models")
 }
 
 pub(super) fn embed(model: &Model, values: &[f32]) -> Vec<f32> {

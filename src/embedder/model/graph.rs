@@ -1,6 +1,6 @@
 //! Which graph of a model sees and which one reads, and by which of its inputs and outputs.
 //!
-//! An input of rank 4 takes images: f32, or bytes that the graph normalises itself. An integer input of rank 2 takes
+//! An input of rank 4 takes images: f32, f16, or bytes that the graph normalises itself. An integer input of rank 2 takes
 //! token ids. Exporters name both as they like, so that names count only where shapes do not decide. For outputs they
 //! do: a tower without its projection has a `pooler_output` of the same rank, and of texts even of the same
 //! dimensions, which lies in another space. It is the embedding only in a model that has no projections, SigLIP.
@@ -97,13 +97,8 @@ fn recognise(session: &SharedSession, kind: Kind) -> Result<Half, String> {
         let input = TensorInfo::of(outlet).ok_or_else(|| unlike_clip(session))?;
         let is_integer = matches!(input.element, TensorElementType::Int32 | TensorElementType::Int64);
         match (input.element, input.shape.len()) {
-            (TensorElementType::Float32 | TensorElementType::Uint8, 4) => images.push(Pixels::of(input)?),
-            (TensorElementType::Float16, 4) => {
-                return Err(format!(
-                    "its input {} takes 16-bit floats, which is not supported; a variant that only stores its \
-                     weights in 16 bits works, and so does the 32-bit one",
-                    input.name
-                ));
+            (TensorElementType::Float32 | TensorElementType::Float16 | TensorElementType::Uint8, 4) => {
+                images.push(Pixels::of(input)?);
             }
             (_, 2) if is_integer && input.name.contains("token_type") => {
                 return Err(format!("its input {} is one of BERT's, which CLIP does not have", input.name));

@@ -1,5 +1,6 @@
 //! The half of a model that sees.
 
+use half::f16;
 use ort::value::{DynValue, Tensor, TensorElementType};
 
 use super::batch_limit::batch_limit;
@@ -7,7 +8,7 @@ use super::preprocessing::Preprocessing;
 use super::tensor::{Output, TensorInfo};
 use crate::onnxruntime::{SharedSession, Urgency};
 
-/// A graph from images to `[batch, dimensions]` in f32.
+/// A graph from images to `[batch, dimensions]`.
 #[derive(Debug)]
 pub(super) struct ImageTower {
     session: SharedSession,
@@ -110,7 +111,12 @@ impl ImageTower {
 
     /// The most images that one run takes.
     pub(super) fn batch_limit(&self) -> usize {
-        batch_limit(&self.pixels.input, self.quantizes_dynamically)
+        batch_limit(&self.pixels.input, self.quantizes_dynamically, self.is_on_gpu())
+    }
+
+    /// Whether a GPU computes it.
+    pub(super) fn is_on_gpu(&self) -> bool {
+        self.session.is_on_gpu()
     }
 
     /// The recognised graph, input and output, in words.
@@ -143,6 +149,9 @@ impl ImageTower {
             // Whole numbers of 0 to 255, up to the rounding of f32.
             let bytes: Vec<u8> = values.into_iter().map(|value| value.round() as u8).collect();
             Tensor::from_array((shape, bytes)).map(Tensor::into_dyn)
+        } else if self.pixels.input.element == TensorElementType::Float16 {
+            let halves: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
+            Tensor::from_array((shape, halves)).map(Tensor::into_dyn)
         } else {
             Tensor::from_array((shape, values)).map(Tensor::into_dyn)
         };

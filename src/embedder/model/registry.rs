@@ -138,6 +138,8 @@ impl Registry {
     ) -> Result<Result<Arc<Model>, watch::Receiver<Option<Loaded>>>, Failure> {
         let mut slots = self.lock();
         let previous = match slots.get_mut(name) {
+            // Of a GPU that has failed since: the requests that have it get an error each, and later ones the next.
+            Some(Slot::Ready { model, .. }) if model.is_stranded() => None,
             Some(Slot::Ready { model, uses }) => {
                 *uses = Uses { last: Instant::now(), count: uses.count + 1 };
                 return Ok(Ok(Arc::clone(model)));
@@ -247,7 +249,11 @@ fn superfluous(mut loaded: Vec<(String, Uses)>, max_loaded: NonZeroUsize, defaul
 
 #[cfg(test)]
 mod tests {
+    use pg_clip_wire::FailureKind;
+
     use super::*;
+    use crate::image::{demo_runtime, models_directory};
+    use crate::onnxruntime::Urgency;
 
     /// Models that were asked for so often, in the order in which they were asked for the last time.
     fn leave(loaded: &[(&str, u64)], max_loaded: usize) -> Vec<String> {
@@ -270,5 +276,82 @@ mod tests {
         assert_eq!(leave(&[("default", 1), ("app", 50), ("a", 1), ("b", 1)], 3), ["a"]);
         assert_eq!(leave(&[("app", 50), ("default", 1), ("b", 1), ("c", 1)], 3), ["b"]);
         assert_eq!(leave(&[("default", 0), ("a", 9), ("b", 9), ("c", 9), ("d", 1)], 3), ["a", "b"]);
+    }
+    fn registry(runtime: &Arc<OnnxRuntime>) -> Arc<Registry> {
+        let max_loaded = NonZeroUsize::new(3).unwrap();
+        Arc::new(Registry::new(&models_directory(), Arc::clone(runtime), max_loaded, "demo".to_owned()))
+    }
+
+    fn demo_of(registry: &Arc<Registry>) -> Arc<Model> {
+        let sockets = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        sockets.block_on(registry.get("demo")).unwrap()
+    }
+
+    fn embed_images(model: &Model, images: usize) -> Vec<Vec<f32>> {
+        let pixels = 3 * model.preprocessing.width as usize * model.preprocessing.height as usize;
+        let image =
+            |seed: usize| -> Vec<f32> { (0..pixels).map(|at| (at * seed % 255) as f32 / 255.0).collect() };
+        let images: Vec<Vec<f32>> = (1..=images).map(image).collect();
+        let images: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
+        let rows = model.embed_images(&images, Urgency::Usual).unwrap();
+        rows.into_iter().map(Result::unwrap).collect()
+    }
+
+    fn are_alike(a: &[Vec<f32>], b: &[Vec<f32>]) -> bool {
+        let cosine = |(a, b): (&Vec<f32>, &Vec<f32>)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        a.len() == b.len() && a.iter().zip(b).map(cosine).all(|cosine| cosine > 0.9999)
+    }
+
+    #[test]
+    fn a_gpu_computes_until_it_fails_and_then_the_processor_does() {
+        let runtime = Arc::new(demo_runtime().with_gpu_of_tests());
+        let gpu = runtime.gpu().unwrap();
+        assert_eq!(gpu.problem(), None);
+        let registry = registry(&runtime);
+        let of_gpu = demo_of(&registry);
+        assert!(of_gpu.is_on_gpu() && of_gpu.not_on_gpu.is_none());
+        assert_eq!(of_gpu.image_batch, 64);
+        let vectors = embed_images(&of_gpu, 64);
+
+        gpu.has_failed("CUDA failure 700:\nan illegal memory access was encountered");
+        gpu.has_failed("what comes after it");
+        assert_eq!(
+            gpu.problem().unwrap(),
+            "execution provider \"cuda\" failed, cpu computes instead until the embedder starts again: CUDA failure 700: an \
+             illegal memory access was encountered."
+        );
+        let of_processor = demo_of(&registry);
+        assert!(!of_processor.is_on_gpu() && of_processor.not_on_gpu.is_none());
+        assert_eq!(of_processor.fingerprint, of_gpu.fingerprint);
+        assert_eq!(of_processor.image_batch, 16);
+        assert!(are_alike(&embed_images(&of_processor, 16), &vectors[..16]));
+        assert_eq!(registry.loaded().len(), 1);
+    }
+
+    #[test]
+    fn a_run_that_fails_on_a_gpu_is_the_error_of_its_calls_and_the_end_of_its_use() {
+        let runtime = Arc::new(demo_runtime().with_gpu_of_tests());
+        let registry = registry(&runtime);
+        let model = demo_of(&registry);
+        // The network refuses an image of another size.
+        let failure = Failure::from(model.embed_images(&[&[0.0; 3]], Urgency::Usual).unwrap_err());
+        assert_eq!(failure.kind, FailureKind::Configuration);
+        assert_eq!(failure.message, "GPU failed with model \"demo\"");
+        assert_eq!(failure.hint, "Try again: the processor computes from now on.");
+        assert!(!runtime.gpu().unwrap().works());
+        assert!(!demo_of(&registry).is_on_gpu());
+    }
+
+    /// The library of the tests knows no CUDA.
+    #[test]
+    fn a_model_that_cannot_be_loaded_on_the_gpu_is_computed_by_the_processor() {
+        let runtime = Arc::new(demo_runtime().with_untried_cuda());
+        let model = demo_of(&registry(&runtime));
+        assert!(!model.is_on_gpu());
+        let told = model.not_on_gpu.as_deref().unwrap();
+        let start = "model \"demo\" cannot be computed on the GPU, cpu computes it instead: ";
+        assert!(told.starts_with(start) && told.contains("CUDA execution provider is not enabled"), "{told}");
+        assert!(runtime.gpu().unwrap().works(), "other models may be computed there");
+        assert_eq!(model.image_batch, 16);
     }
 }

@@ -1,7 +1,9 @@
 //! The inputs and outputs of a graph, as it declares them, and the tensors that go in and come out.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use half::f16;
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
 
 /// An input or output that is a tensor.
@@ -37,6 +39,9 @@ impl TensorInfo {
             TensorElementType::Float32 => {
                 Tensor::from_array((shape, vec![1.0f32; count])).map(Tensor::into_dyn)
             }
+            TensorElementType::Float16 => {
+                Tensor::from_array((shape, vec![f16::ONE; count])).map(Tensor::into_dyn)
+            }
             TensorElementType::Uint8 => Tensor::from_array((shape, vec![1u8; count])).map(Tensor::into_dyn),
             TensorElementType::Int32 => Tensor::from_array((shape, vec![1i32; count])).map(Tensor::into_dyn),
             _ => Tensor::from_array((shape, vec![1i64; count])).map(Tensor::into_dyn),
@@ -54,17 +59,18 @@ impl fmt::Display for TensorInfo {
     }
 }
 
-/// The output that is the embedding: `[batch, dimensions]` in f32.
+/// The output that is the embedding: `[batch, dimensions]` in f32 or f16.
 #[derive(Debug)]
 pub(super) struct Output {
     pub name: String,
+    is_half: bool,
 }
 
 impl Output {
     /// An output that declares no shape is held to one at each run.
     pub(super) fn of(info: &TensorInfo) -> Result<Output, String> {
-        if info.element != TensorElementType::Float32 {
-            return Err(format!("its output {info} does not have 32-bit floats"));
+        if !matches!(info.element, TensorElementType::Float32 | TensorElementType::Float16) {
+            return Err(format!("its output {info} has neither 32-bit nor 16-bit floats"));
         }
         if !matches!(info.shape.len(), 0 | 2) {
             return Err(format!(
@@ -72,7 +78,7 @@ impl Output {
                 info.shape.len()
             ));
         }
-        Ok(Output { name: info.name.clone() })
+        Ok(Output { name: info.name.clone(), is_half: info.element == TensorElementType::Float16 })
     }
 
     /// The first `wanted` rows of the result of a run over `batch` inputs.
@@ -82,7 +88,14 @@ impl Output {
         batch: usize,
         wanted: usize,
     ) -> Result<Vec<Vec<f32>>, String> {
-        let (shape, values) = output.try_extract_tensor::<f32>().map_err(|error| error.to_string())?;
+        let failed = |error: ort::Error| error.to_string();
+        let (shape, values) = if self.is_half {
+            let (shape, values) = output.try_extract_tensor::<f16>().map_err(failed)?;
+            (shape, Cow::Owned(values.iter().map(|value| value.to_f32()).collect()))
+        } else {
+            let (shape, values) = output.try_extract_tensor::<f32>().map_err(failed)?;
+            (shape, Cow::Borrowed(values))
+        };
         match **shape {
             [rows, dimensions] if rows == batch as i64 && dimensions > 0 => {
                 Ok(values.chunks_exact(dimensions as usize).take(wanted).map(<[f32]>::to_vec).collect())

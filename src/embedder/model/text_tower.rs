@@ -6,7 +6,7 @@ use super::batch_limit::batch_limit;
 use super::tensor::{Output, TensorInfo};
 use crate::onnxruntime::{SharedSession, Urgency};
 
-/// A graph from token ids `[batch, sequence]` to `[batch, dimensions]` in f32.
+/// A graph from token ids `[batch, sequence]` to `[batch, dimensions]`.
 #[derive(Debug)]
 pub(super) struct TextTower {
     session: SharedSession,
@@ -87,7 +87,12 @@ impl TextTower {
 
     /// The most texts that one run takes.
     pub(super) fn batch_limit(&self) -> usize {
-        batch_limit(&self.ids, self.quantizes_dynamically)
+        batch_limit(&self.ids, self.quantizes_dynamically, self.is_on_gpu())
+    }
+
+    /// Whether a GPU computes it.
+    pub(super) fn is_on_gpu(&self) -> bool {
+        self.session.is_on_gpu()
     }
 
     /// The recognised graph, inputs and output, in words.

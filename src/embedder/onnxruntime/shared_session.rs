@@ -9,9 +9,11 @@
 //! of the pool may stand back behind its caller's, and may be busy.
 //!
 //! ONNX Runtime declares concurrent runs of one session safe. `ort` takes a session by `&mut` because some execution
-//! providers do not keep that promise; the processor's, the only one here, does. Hence the calls past `ort`.
+//! providers do not keep that promise; the processor's does. Hence the calls past `ort`. On a GPU one run comes after the
+//! other: it computes no faster on two at once, and each would take memory of its own.
 
 use std::ffi::{CString, c_char, c_void};
+use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 
@@ -19,6 +21,8 @@ use ort::AsPointer;
 use ort::session::Session;
 use ort::sys::{OrtSession, OrtStatusPtr, OrtValue};
 use ort::value::{DynValue, Outlet};
+
+use super::Gpu;
 
 /// Where a run is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,16 +36,37 @@ pub(crate) enum Urgency {
 /// A graph that is loaded.
 #[derive(Debug)]
 pub(crate) struct SharedSession {
-    session: Session,
+    session: ManuallyDrop<Session>,
     /// Held while a run leads.
     leads: Mutex<()>,
-    /// Whether there is a pool: a session of one thread has none.
-    has_pool: bool,
+    runs: Runs,
+}
+
+/// How the runs of a session share it.
+#[derive(Debug)]
+pub(super) enum Runs {
+    /// On the threads of a pool, where another run leads.
+    Shared,
+    /// Beside each other, each on its caller's thread: a session of one thread has no pool.
+    Alone,
+    /// One after the other.
+    OnGpu(Arc<Gpu>),
+}
+
+impl Runs {
+    pub(super) fn of_threads(threads: usize) -> Runs {
+        if threads > 1 { Runs::Shared } else { Runs::Alone }
+    }
 }
 
 impl SharedSession {
-    pub(super) fn new(session: Session, threads: usize) -> SharedSession {
-        SharedSession { session, leads: Mutex::default(), has_pool: threads > 1 }
+    pub(super) fn new(session: Session, runs: Runs) -> SharedSession {
+        SharedSession { session: ManuallyDrop::new(session), leads: Mutex::default(), runs }
+    }
+
+    /// Whether a GPU computes it.
+    pub(crate) fn is_on_gpu(&self) -> bool {
+        matches!(self.runs, Runs::OnGpu(_))
     }
 
     pub(crate) fn inputs(&self) -> &[Outlet] {
@@ -68,16 +93,36 @@ impl SharedSession {
             inputs: inputs.iter().map(|(_, value)| value.ptr()).collect(),
             output_name: output_name.as_ptr(),
         };
-        let value = match self.leads.try_lock() {
-            Err(TryLockError::WouldBlock) if self.has_pool && urgency == Urgency::Usual => {
-                call.on_a_thread_of_the_pool()
+        let value = if self.is_on_gpu() {
+            let _leads = self.leads.lock().unwrap_or_else(PoisonError::into_inner);
+            call.here()
+        } else {
+            match self.leads.try_lock() {
+                Err(TryLockError::WouldBlock)
+                    if matches!(self.runs, Runs::Shared) && urgency == Urgency::Usual =>
+                {
+                    call.on_a_thread_of_the_pool()
+                }
+                _leads => call.here(),
             }
-            _leads => call.here(),
         }?;
         let value = NonNull::new(value).ok_or_else(|| format!("no output {output}"))?;
-        // SAFETY: a run that succeeded gave this value, and no other owner; tensors of the processor's execution
-        // provider come from the session's allocator.
+        // SAFETY: a run that succeeded gave this value, and no other owner; ONNX Runtime copies
+        // what a GPU computed into memory of the session's allocator, where the processor's tensors lie too.
         Ok(unsafe { DynValue::from_ptr(value, Some(self.session.allocator())) })
+    }
+}
+
+/// What a GPU holds that has failed is kept until the process ends: to free it can fail too, which ends the process, or not end.
+impl Drop for SharedSession {
+    fn drop(&mut self) {
+        if let Runs::OnGpu(gpu) = &self.runs
+            && !gpu.works()
+        {
+            return;
+        }
+        // SAFETY: the session is dropped here alone, and not used afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.session) };
     }
 }
 

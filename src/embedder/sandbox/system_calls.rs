@@ -11,6 +11,8 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
+use super::Profile;
+
 /// `include/uapi/asm-generic/unistd.h`: one number on all architectures, which the libc crate does not know on all.
 const SYS_FCHMODAT2: libc::c_long = 452;
 
@@ -156,7 +158,7 @@ const SIOCSPGRP: libc::c_int = 0x8902;
 const TIOCSTI: libc::c_int = 0x5412;
 
 /// Restricts the calling thread and the threads that it starts.
-pub(super) fn restrict() -> Result<(), Error> {
+pub(super) fn restrict(profile: Profile) -> Result<(), Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         REFUSED.into_iter().chain(REFUSED_HERE).map(|call| (call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![new_process()?]);
@@ -168,6 +170,12 @@ pub(super) fn restrict() -> Result<(), Error> {
     rules.insert(libc::SYS_setpriority, vec![not_0(0)?, not_0(1)?]);
     rules.insert(libc::SYS_fcntl, one_of(1, &FCNTL)?);
     rules.insert(libc::SYS_ioctl, one_of(1, &IOCTL)?);
+    if profile == Profile::Gpu {
+        // CUDA's library listens on a socket of no place in the file system, by which it would lend memory to other processes.
+        rules.insert(libc::SYS_socket, beyond_local_streams()?);
+        rules.remove(&libc::SYS_bind);
+        rules.remove(&libc::SYS_listen);
+    }
     #[cfg(target_arch = "x86_64")]
     refuse_under_other_numbers(&mut rules);
     install(rules, libc::EPERM)?;
@@ -203,6 +211,14 @@ fn of_another_process_and_not_0() -> Result<SeccompRule, Error> {
 
 fn not_0(argument: u8) -> Result<SeccompRule, Error> {
     Ok(SeccompRule::new(vec![is(argument, SeccompCmpOp::Ne, 0)?])?)
+}
+
+/// A socket of a network, or one that sends without being connected. The types of these are 2, 3, 6 and 10: they have the bit 2,
+/// and the types of streams, 1 and 5, do not.
+fn beyond_local_streams() -> Result<Vec<SeccompRule>, Error> {
+    let not_local = is(0, SeccompCmpOp::Ne, libc::AF_UNIX.unsigned_abs())?;
+    let unconnected = is(1, SeccompCmpOp::MaskedEq(2), 2)?;
+    Ok(vec![SeccompRule::new(vec![not_local])?, SeccompRule::new(vec![unconnected])?])
 }
 
 fn one_of(argument: u8, values: &[libc::c_int]) -> Result<Vec<SeccompRule>, Error> {

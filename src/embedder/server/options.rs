@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::image::JpegScaling;
-use crate::onnxruntime::EXECUTION_PROVIDER;
+use crate::onnxruntime::{ON_GPU, ON_PROCESSOR};
 
 /// The options that the supervisor serves with. The guardian passes them on.
 #[derive(Debug, Clone, Args)]
@@ -87,11 +87,11 @@ impl ServeOptions {
             .collect()
     }
 
-    /// The option that cannot be had. The embedder embeds all the same.
+    /// The option that no release of the embedder has. It embeds all the same.
     pub(super) fn problem(&self) -> Option<String> {
         let asked = &self.execution_provider;
-        (asked != EXECUTION_PROVIDER).then(|| {
-            format!("execution provider \"{asked}\" is not available, {EXECUTION_PROVIDER} computes instead")
+        (asked != ON_PROCESSOR && asked != ON_GPU).then(|| {
+            format!("execution provider \"{asked}\" is not available, {ON_PROCESSOR} computes instead")
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The embedder's report on itself.
 
 use std::process;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pg_clip_wire::MAX_STATUS_BYTES;
@@ -9,17 +10,17 @@ use serde_json::{Value, json};
 use super::shared::Server;
 use crate::memory;
 use crate::model::{Model, State};
-use crate::onnxruntime::EXECUTION_PROVIDER;
+use crate::onnxruntime::{ON_GPU, ON_PROCESSOR};
 
 /// The status report: one JSON object.
 pub(super) fn report(server: &Server) -> String {
+    let loaded = server.registry.loaded();
     let (state, error) = match server.registry.state(&server.options.model) {
-        State::Loading => ("loading", server.options.problem()),
-        State::Ready => ("ready", server.options.problem()),
+        State::Loading => ("loading", problem(server, &loaded)),
+        State::Ready => ("ready", problem(server, &loaded)),
         State::Failed(failure) if failure.detail.is_empty() => ("failed", Some(failure.message)),
         State::Failed(failure) => ("failed", Some(format!("{}: {}", failure.message, failure.detail))),
     };
-    let loaded = server.registry.loaded();
     let models: Vec<Value> = loaded.iter().map(|(model, unused)| describe(model, *unused)).collect();
     let mut report = json!({
         "state": state,
@@ -29,7 +30,7 @@ pub(super) fn report(server: &Server) -> String {
         "restarts": server.options.restarts,
         "version": env!("CARGO_PKG_VERSION"),
         "onnxruntime": server.runtime.version(),
-        "execution_provider": EXECUTION_PROVIDER,
+        "execution_provider": execution_provider(server, &loaded),
         "threads": server.runtime.threads(),
         "resident_bytes": memory::resident_bytes(),
         "peak_resident_bytes": memory::peak_resident_bytes(),
@@ -42,6 +43,28 @@ pub(super) fn report(server: &Server) -> String {
         fields.extend(server.stats.totals());
     }
     fit(report, MAX_STATUS_BYTES)
+}
+
+/// Why an execution provider that is asked for does not compute, or not all models.
+fn problem(server: &Server, loaded: &[(Arc<Model>, Duration)]) -> Option<String> {
+    let of_gpu = server.runtime.gpu().and_then(|gpu| gpu.problem());
+    let of_models = loaded.iter().filter_map(|(model, _)| model.not_on_gpu.clone());
+    let problems: Vec<String> = server.options.problem().into_iter().chain(of_gpu).chain(of_models).collect();
+    (!problems.is_empty()).then(|| problems.join(" "))
+}
+
+/// What computes the loaded models. None before the first is loaded for a GPU that works.
+fn execution_provider(server: &Server, loaded: &[(Arc<Model>, Duration)]) -> Option<&'static str> {
+    if !server.runtime.gpu().is_some_and(|gpu| gpu.works()) {
+        return Some(ON_PROCESSOR);
+    }
+    let on_gpu = loaded.iter().filter(|(model, _)| model.is_on_gpu()).count();
+    match on_gpu {
+        _ if loaded.is_empty() => None,
+        0 => Some(ON_PROCESSOR),
+        _ if on_gpu == loaded.len() => Some(ON_GPU),
+        _ => Some("cuda, cpu"),
+    }
 }
 
 /// The report as text of at most `limit` bytes: where it is longer, the longest text or list is halved until it fits.

@@ -3,9 +3,10 @@
 //! One socket pair ties them together. Guardian and embedder write to their end, as stderr; the supervisor reads it
 //! from its own end and writes it to the server log. When the supervisor ends, in any way, the guardian reads
 //! end-of-file and ends the embedder; when guardian and embedder end, the supervisor reads end-of-file. Nothing
-//! else of PostgreSQL's is inherited: no descriptor, no signal disposition or mask, no environment, no
-//! out-of-memory score; the guardian leaves the process group.
+//! else of PostgreSQL's is inherited: no descriptor, no signal disposition or mask, no environment but the place of a
+//! GPU's libraries, no out-of-memory score; the guardian leaves the process group.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,7 +26,12 @@ use crate::error::Error;
 pub(super) struct Launch {
     pub(super) program: PathBuf,
     pub(super) arguments: Vec<String>,
+    /// `LD_LIBRARY_PATH`, where the embedder has need of it.
+    pub(super) library_path: Option<OsString>,
 }
+
+/// Where the dynamic linker looks for libraries first.
+pub(super) const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 
 /// A running guardian.
 pub(super) struct Child {
@@ -58,6 +64,7 @@ impl Child {
             .args(&launch.arguments)
             .arg(format!("--restarts={restarts}"))
             .env_clear()
+            .envs(launch.library_path.iter().map(|path| (LIBRARY_PATH, path)))
             .env("ORT_DISABLE_TELEMETRY", "1")
             .stdin(Stdio::from(listener.as_fd().try_clone_to_owned().map_err(failed)?))
             .stdout(Stdio::from(theirs.try_clone().map_err(failed)?))

@@ -1,12 +1,13 @@
 //! The background worker's main function.
 
 use std::cmp;
+use std::env;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
-use super::child::{Child, Launch};
+use super::child::{Child, LIBRARY_PATH, Launch};
 use super::{listener, parts};
 use crate::error::Error;
 use crate::latch::{Interest, wait};
@@ -155,5 +156,7 @@ fn current_launch() -> Launch {
         // A name that cannot be a model's is for the embedder to report: it serves the others.
         format!("--model={}", current_model::configured()),
     ];
-    Launch { program: parts::program(), arguments }
+    // CUDA's libraries often lie where no other setting of the linker leads.
+    let library_path = env::var_os(LIBRARY_PATH).filter(|_| settings::execution_provider() == "cuda");
+    Launch { program: parts::program(), arguments, library_path }
 }

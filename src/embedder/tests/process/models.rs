@@ -67,8 +67,8 @@ fn every_layout_has_the_vectors_of_the_reference() {
             assert_close(&format!("{name}, {words:?}"), &vector, &text["embedding"], &least["texts"]);
         }
     }
-    assert_eq!(layouts.len(), 15);
-    assert_eq!(server.status()["models"].as_array().map(Vec::len), Some(15));
+    assert_eq!(layouts.len(), 16);
+    assert_eq!(server.status()["models"].as_array().map(Vec::len), Some(16));
 }
 
 /// The inputs compared above differ: a wrong one would be far off.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use image::{ImageFormat, Rgb, RgbImage};
 use pg_clip_wire::{Answer, Failure, FailureKind, PROTOCOL, Party, Priority, Request};
 
-use crate::embedder::{Embedder, MODEL, PATIENCE, models_directory};
+use crate::embedder::{Embedder, MODEL, PATIENCE, models_directory, onnxruntime};
 
 pub(crate) fn photo(seed: u32, format: ImageFormat) -> Vec<u8> {
     let picture = RgbImage::from_fn(320, 240, |x, y| {
@@ -231,17 +231,45 @@ fn a_missing_runtime_is_an_answer() {
 
 #[test]
 fn an_execution_provider_that_is_not_there_stops_no_embedding() {
+    let more = ["--execution-provider", "tensorrt"];
+    assert_computes_on_cpu(&more, "execution provider \"tensorrt\" is not available, cpu computes instead");
+}
+
+#[test]
+fn a_library_without_cuda_computes_on_the_processor_and_says_so() {
     let more = ["--execution-provider", "cuda"];
-    let mut server = Embedder::start_with("serve", &models_directory(), MODEL, &more);
-    server.connect().embed_text("cat").unwrap();
+    assert_computes_on_cpu(&more, WITHOUT_CUDA);
+}
+
+/// ONNX Runtime of PyPI has one library for the processor alone: it looks for no provider beside itself.
+#[test]
+fn a_broken_provider_beside_the_library_stops_no_embedding() {
+    let folder = temp_dir::TempDir::new().unwrap();
+    let library = folder.path().join("libonnxruntime.so");
+    fs::copy(onnxruntime(), &library).unwrap();
+    fs::write(folder.path().join("libonnxruntime_providers_shared.so"), "no library").unwrap();
+    fs::write(folder.path().join("libonnxruntime_providers_cuda.so"), "no library").unwrap();
+    let more = ["--execution-provider", "cuda", "--onnxruntime", library.to_str().unwrap()];
+    assert_computes_on_cpu(&more, WITHOUT_CUDA);
+}
+
+const WITHOUT_CUDA: &str = "execution provider \"cuda\" is not available, cpu computes instead: CUDA execution provider is not \
+                            enabled in this build.";
+
+/// Tells it in the status and once in the log, and gives the vector that it gives without the option.
+fn assert_computes_on_cpu(more: &[&str], problem: &str) {
+    let mut server = Embedder::start_with("serve", &models_directory(), MODEL, more);
+    let vector = server.connect().embed_text("cat").unwrap();
+    assert_eq!(Embedder::start("serve").connect().embed_text("cat").unwrap(), vector);
     let status = server.status();
-    let problem = "execution provider \"cuda\" is not available, cpu computes instead";
     let told = ["state", "error", "execution_provider"].map(|name| status[name].as_str().unwrap());
     assert_eq!(told, ["ready", problem, "cpu"]);
     let process = nix::unistd::Pid::from_raw(server.process.id() as i32);
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).unwrap();
     server.wait();
-    assert!(server.logged().contains(&format!("WARNING: {problem}\n")));
+    let logged = server.logged();
+    let warnings: Vec<&str> = logged.lines().filter(|line| !line.starts_with("LO")).collect();
+    assert_eq!(warnings, [format!("WARNING: {problem}")]);
 }
 
 #[test]
