@@ -25,8 +25,7 @@ pub(crate) const WRONG: &str =
         checksum IS DISTINCT FROM sha256(image) OR embedding IS DISTINCT FROM clip_embed_image(image)
         OR photos.project IS DISTINCT FROM image_embeddings.project)";
 
-/// As docs/embedding-node.md has them. Without the second, a server that is killed during the first copy of a table may ask
-/// the other for a slot that it has dropped, and no row comes.
+/// As docs/embedding-node.md has them.
 pub(crate) const OPTIONS: &str = "WITH (origin = none, synchronous_commit = on)";
 
 impl Nodes {
@@ -53,11 +52,19 @@ impl Nodes {
         subscribe(&mut self.shop.connect(), "vectors", &self.node, &self.copy, OPTIONS);
     }
 
+    /// With complete first copies: after a kill in that moment a subscription may have no slot any more, see
+    /// docs/embedding-node.md.
     pub(crate) fn all() -> Nodes {
         let nodes = Nodes::start();
         nodes.watch();
         nodes.subscribe_to_photos();
         nodes.subscribe_to_vectors();
+        for database in [&nodes.shop, &nodes.copy] {
+            let mut client = database.connect();
+            wait_until("the first copies are complete", PATIENCE, || {
+                value::<bool>(&mut client, "SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel")
+            });
+        }
         nodes
     }
 
