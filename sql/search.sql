@@ -21,6 +21,8 @@ END
 $function$;
 COMMENT ON FUNCTION clip_captions(pg_catalog.text[], pg_catalog.text) IS
 	'the template with each of the labels, for clip_classify';
+-- Its roles call it, whatever the default privileges are.
+GRANT EXECUTE ON FUNCTION clip_captions(pg_catalog.text[], pg_catalog.text) TO PUBLIC;
 
 -- The labels' embeddings and the image's are compared by their dot product, over real[]: the operators of pgvector are
 -- in a schema that is not known here. Both have length 1, so it is their cosine similarity.

@@ -69,10 +69,10 @@ impl OnnxRuntime {
     fn with_gpu(mut self, gpu: Gpu) -> OnnxRuntime {
         let gpu = self.gpu.insert(Arc::new(gpu));
         let gpu = Arc::clone(gpu);
-        // A library that cannot be loaded is each model's error.
-        if let Ok(sessions) = self.sessions()
-            && let Err(reason) = sessions.try_gpu(&gpu)
-        {
+        // A library that cannot be loaded is each model's error, too.
+        let tried =
+            self.sessions().map_err(|error| error.to_string()).and_then(|sessions| sessions.try_gpu(&gpu));
+        if let Err(reason) = tried {
             gpu.is_missing(&reason);
         }
         self

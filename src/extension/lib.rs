@@ -45,6 +45,7 @@ mod refusal;
 mod releases;
 mod report;
 mod server_error;
+mod session_lock;
 mod settings;
 mod socket;
 mod spi;
@@ -75,7 +76,7 @@ pub extern "C-unwind" fn _PG_init() {
     current_model::define();
     settings::define();
     explain::install_hooks();
-    spi::install_hooks();
+    spi::install_hook();
     supervisor::register_at_server_start();
     queue::register_at_server_start();
 }

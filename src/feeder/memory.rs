@@ -1,7 +1,7 @@
 //! The memory for photos that are fetched and not handed over, which all tables share.
 //!
 //! A table may take on a photo only where its photos are together no larger than what is free then. So a table whose
-//! photos nothing takes over leaves half to the others, two such tables leave a third, and so on: there is always room.
+//! photos nothing takes over leaves half to the others, two such tables leave a third, and so on, down to the size of a photo.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -230,8 +230,26 @@ fn a_call_ends_with_a_clear_error_where_its_table_is_dropped() {
     assert_eq!(value::<i64>(&mut client, unfinished), 0);
 }
 
+/// Whether a call waits until another one has emptied or built the indexes.
+fn takes_turns(sessions: &mut Sessions, call: &str) -> bool {
+    let waits = format!(
+        "SELECT wait_event_type = 'Extension' AND query LIKE 'CALL%' FROM pg_stat_activity WHERE pid = {}",
+        sessions.pid(call)
+    );
+    value::<Option<bool>>(sessions.observer(), &waits) == Some(true)
+}
+
 #[test]
 fn a_call_that_is_killed_while_it_builds_is_finished_by_the_next_one() {
+    is_finished_by_another_call(false);
+}
+
+#[test]
+fn a_call_that_is_killed_while_it_builds_is_finished_by_one_that_waits() {
+    is_finished_by_another_call(true);
+}
+
+fn is_finished_by_another_call(waits: bool) {
     let cluster = TestCluster::preloaded();
     let (database, mut client) = prepared(&cluster);
     // The first pages are written once the vectors do not fit into the memory for them.
@@ -256,10 +274,20 @@ fn a_call_that_is_killed_while_it_builds_is_finished_by_the_next_one() {
     sessions.run("gate", "SELECT pg_advisory_lock(140)");
     assert_eq!(sessions.start("filling", FILL), Step::Blocked);
     assert!(value::<i64>(&mut client, "SELECT pg_relation_size('stopped')") > 0);
-    sessions.terminate("filling");
-    drop(sessions);
-    assert!(value::<i64>(&mut client, "SELECT pg_relation_size('stopped')") > 0);
-    run(&mut client, "CALL clip_backfill('photos')");
+    if waits {
+        let call = "CALL clip_backfill('photos')";
+        assert_eq!(
+            sessions.start_until("second", call, |sessions| takes_turns(sessions, "second")),
+            Step::Reached
+        );
+        sessions.terminate("filling");
+        sessions.finish("second");
+    } else {
+        sessions.terminate("filling");
+        drop(sessions);
+        assert!(value::<i64>(&mut client, "SELECT pg_relation_size('stopped')") > 0);
+        run(&mut client, "CALL clip_backfill('photos')");
+    }
     assert_eq!(value::<String>(&mut client, SHAPE), shape);
     assert_eq!(value::<i64>(&mut client, LEFT), 0);
     // What the first call wrote is not in the file any more.
@@ -277,8 +305,12 @@ fn two_calls_build_an_index_beside_each_other() {
     let shape: String = value(&mut client, SHAPE);
     let mut sessions = Sessions::new(&database);
     wait_with_the_index(&mut sessions);
-    assert_eq!(sessions.start("second", FILL), Step::Blocked);
-    assert_eq!(sessions.start("third", "CALL clip_backfill('photos')"), Step::Blocked);
+    for (call, statement) in [("second", FILL), ("third", "CALL clip_backfill('photos')")] {
+        assert_eq!(
+            sessions.start_until(call, statement, |sessions| takes_turns(sessions, call)),
+            Step::Reached
+        );
+    }
     sessions.run("writer", "COMMIT");
     for call in ["filling", "second", "third"] {
         sessions.finish(call);

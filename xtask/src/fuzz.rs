@@ -35,14 +35,15 @@ pub fn sql(
 }
 
 /// Runs a target of `fuzz/` for so many seconds, on the seeds of the repository and the inputs that earlier runs
-/// found.
-pub fn target(places: &Places, name: &str, seconds: u64) -> Result<()> {
+/// found; of one format, where it is given.
+pub fn target(places: &Places, name: &str, seconds: u64, format: Option<&str>) -> Result<()> {
     if command::status_if_present(Command::new("cargo-fuzz").arg("--version"))?.is_none() {
         bail!("cargo-fuzz is not on the PATH: install it with cargo install cargo-fuzz --locked");
     }
     let fuzz = places.workspace.root.join("fuzz");
     // New inputs are kept beside the builds, the seeds stay as they are.
-    let corpus = places.workspace.target.join("fuzz").join(name);
+    let kept = format.map_or(name.to_owned(), |format| format!("{name}-{format}"));
+    let corpus = places.workspace.target.join("fuzz").join(kept);
     std::fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
     say("building the target with the address sanitizer: the first time takes minutes");
     let mut run = places.workspace.cargo();
@@ -51,7 +52,10 @@ pub fn target(places: &Places, name: &str, seconds: u64) -> Result<()> {
     // A backtrace for each loan of a row of pixels makes the AV1 decoder thousands of times as slow.
     run.env("RUST_LIB_BACKTRACE", "0");
     run.args(["fuzz", "run", "--fuzz-dir"]).arg(&fuzz).arg(name).arg(&corpus);
-    run.args(seeds(places, name)?);
+    match format {
+        Some(format) => run.arg(seeds_of_format(places, name, format)?),
+        None => run.args(seeds(places, name)?),
+    };
     run.arg("--").args([
         format!("-max_total_time={seconds}"),
         // Longer inputs are slower and reach no other code.
@@ -80,4 +84,31 @@ fn seeds(places: &Places, name: &str) -> Result<Vec<PathBuf>> {
         bail!("there are no seeds for the target {name}");
     }
     Ok(folders)
+}
+
+/// A folder with the seeds of one format.
+fn seeds_of_format(places: &Places, name: &str, format: &str) -> Result<PathBuf> {
+    let folder = places.workspace.target.join("fuzz").join(format!("seeds-{name}-{format}"));
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut count = 0;
+    for seeds in seeds(places, name)? {
+        for entry in std::fs::read_dir(&seeds).with_context(|| format!("cannot read {}", seeds.display()))? {
+            let entry = entry?;
+            let file = entry.file_name().to_string_lossy().into_owned();
+            // The seeds of the tests end with the format, and those of fuzz/ begin with its whole name.
+            let long = match format {
+                "jpg" => "jpeg",
+                "tif" => "tiff",
+                other => other,
+            };
+            if file.ends_with(&format!(".{format}")) || file.starts_with(&format!("{long}-")) {
+                std::fs::copy(entry.path(), folder.join(&file))?;
+                count += 1;
+            }
+        }
+    }
+    if count == 0 {
+        bail!("there are no seeds of the format {format}");
+    }
+    Ok(folder)
 }

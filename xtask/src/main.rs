@@ -125,7 +125,13 @@ enum Fuzz {
     /// The frames between a backend and the embedder, with cargo-fuzz
     Wire(Duration),
     /// Image files, as far as the input of a model
-    Image(Duration),
+    Image {
+        #[command(flatten)]
+        duration: Duration,
+        /// Begins with the files of one format alone, by the end of their names: jpg, png, webp, gif, bmp, tif, heic or avif
+        #[arg(long)]
+        format: Option<String>,
+    },
     /// Texts, as far as token ids
     Tokenizer(Duration),
     /// The files of a model that are read without ONNX Runtime
@@ -156,7 +162,7 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
     if let Task::Fuzz { what } = &task
         && let Some((target, seconds)) = what.target()
     {
-        fuzz::target(&places, target, seconds)?;
+        fuzz::target(&places, target, seconds, what.format())?;
         return Ok(ExitCode::SUCCESS);
     }
     let environment = {
@@ -251,12 +257,19 @@ fn run(Arguments { server, task }: Arguments) -> Result<ExitCode> {
 }
 
 impl Fuzz {
+    fn format(&self) -> Option<&str> {
+        match self {
+            Fuzz::Image { format, .. } => format.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The target of cargo-fuzz, and for how many seconds it runs.
     fn target(&self) -> Option<(&'static str, u64)> {
         match self {
             Fuzz::Sql { .. } => None,
             Fuzz::Wire(duration) => Some(("wire", duration.seconds)),
-            Fuzz::Image(duration) => Some(("image", duration.seconds)),
+            Fuzz::Image { duration, .. } => Some(("image", duration.seconds)),
             Fuzz::Tokenizer(duration) => Some(("tokenizer", duration.seconds)),
             Fuzz::Model(duration) => Some(("model", duration.seconds)),
         }

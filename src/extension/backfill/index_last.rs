@@ -6,7 +6,7 @@
 //!
 //! `clip_indexes_to_build` has the indexes that a call emptied, written in the transaction that empties them. Each call on the
 //! table builds at its end those of them that no command has built meanwhile, whether it emptied them or an earlier one did that
-//! came to no end. A migration takes them for whole ones. An index that is unfinished for another reason is never touched.
+//! came to no end; one call at a time empties or builds. A migration takes them for whole ones. An index that is unfinished for another reason is never touched.
 
 use pgrx::pg_sys;
 
@@ -17,8 +17,9 @@ use crate::catalog::name_of;
 use crate::concurrent_index;
 use crate::error::Error;
 use crate::owned::{Pair, Table, literal, notice};
-use crate::procedure::Procedure;
+use crate::procedure::{Procedure, pause};
 use crate::refusal::{Reason, refuse};
+use crate::session_lock::{self, Work};
 use crate::spi::{Argument, Rows, Spi};
 use crate::watch::extension_schema::ExtensionSchema;
 use crate::watch::registry::check_owner;
@@ -29,14 +30,16 @@ pub(super) fn check(spi: &Spi, pair: &Pair) -> Result<(), Error> {
     vector_indexes(spi, pair).map(|_| ())
 }
 
-/// Empties the indexes of the vectors, and writes them down for [`build`].
+/// Empties the indexes of the vectors, and writes them down for [`build`]. Waits for a call that builds them.
 pub(super) fn empty(procedure: &Procedure, source: pg_sys::Oid) -> Result<(), Error> {
+    let target = take_turn(procedure, source)?;
     let emptied = empty_those(procedure, source, |spi, extension, pair| {
         let mut indexes = vector_indexes(spi, pair)?;
         // An earlier call may have come so far with them that writers maintain them.
         indexes.extend(left(spi, extension, pair.target.oid)?);
         Ok(indexes)
     })?;
+    session_lock::release(target, Work::Indexes);
     for index in emptied {
         notice(
             format!("index {index} is built once the photos are done, and no search uses it until then"),
@@ -56,13 +59,12 @@ pub(super) fn build(
     source: pg_sys::Oid,
     note: impl Fn(&Spi, &ExtensionSchema, pg_sys::Oid) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let look = |spi: &Spi| {
+    let target = take_turn(procedure, source)?;
+    let (indexes, is_begun) = procedure.step(|spi| {
         let extension = ExtensionSchema::of(procedure.function())?;
-        let target = watched(spi, &extension, source)?.target.oid;
         let is_begun = !left_in(spi, &extension, target, BEGUN)?.is_empty();
-        Ok((target, left(spi, &extension, target)?, is_begun))
-    };
-    let (target, indexes, is_begun) = procedure.step(look)?;
+        Ok((left(spi, &extension, target)?, is_begun))
+    })?;
     if is_begun {
         empty_those(procedure, source, |spi, extension, pair| {
             left_in(spi, extension, pair.target.oid, BEGUN)
@@ -75,7 +77,26 @@ pub(super) fn build(
             check_owner(target)
         })?;
     }
-    procedure.step(|spi| forget(spi, &ExtensionSchema::of(procedure.function())?))
+    procedure.step(|spi| forget(spi, &ExtensionSchema::of(procedure.function())?, target))?;
+    session_lock::release(target, Work::Indexes);
+    Ok(())
+}
+
+/// Waits until no other call empties or builds the indexes of the target, and keeps others from it: a call that finds an index
+/// in some state goes on from there, and knows nothing of a call that empties it meanwhile. Returns the target.
+fn take_turn(procedure: &Procedure, source: pg_sys::Oid) -> Result<pg_sys::Oid, Error> {
+    const POLL: i64 = 100;
+    loop {
+        let (target, is_taken) = procedure.step(|spi| {
+            check_owner(source)?;
+            let target = watched(spi, &ExtensionSchema::of(procedure.function())?, source)?.target.oid;
+            Ok((target, session_lock::try_take(target, Work::Indexes)))
+        })?;
+        if is_taken {
+            return Ok(target);
+        }
+        pause(POLL);
+    }
 }
 
 /// The indexes of a table that a call emptied, and that are not built yet.
@@ -153,14 +174,14 @@ fn write_down(spi: &Spi, extension: &ExtensionSchema, index: pg_sys::Oid) -> Res
     act_as(extension.owner, || spi.run(&statement, &[Argument::oid(index)]).map(|_| ()))
 }
 
-/// Deletes the notes of indexes that are built or gone.
-fn forget(spi: &Spi, extension: &ExtensionSchema) -> Result<(), Error> {
+/// Deletes the notes of indexes of a table that are built, and of those that are gone.
+fn forget(spi: &Spi, extension: &ExtensionSchema, table: pg_sys::Oid) -> Result<(), Error> {
     let statement = format!(
         "DELETE FROM {}.clip_indexes_to_build AS emptied WHERE NOT EXISTS (
-            SELECT FROM pg_index WHERE indexrelid = emptied.index AND indislive AND NOT indisvalid)",
+            SELECT FROM pg_index WHERE indexrelid = emptied.index AND indislive AND NOT (indisvalid AND indrelid = $1))",
         extension.schema
     );
-    act_as(extension.owner, || spi.run(&statement, &[]).map(|_| ()))
+    act_as(extension.owner, || spi.run(&statement, &[Argument::oid(table)]).map(|_| ()))
 }
 
 /// The whole indexes of pgvector on the column of the vectors, or on expressions of it.

@@ -13,15 +13,31 @@ use crate::spi::{Argument, Spi};
 
 /// Adds a column of a type to a table. To be called as its owner; the table is locked alone.
 pub(super) fn add_column(table: pg_sys::Oid, name: &std::ffi::CStr, type_oid: pg_sys::Oid, modifier: i32) {
-    // SAFETY: the nodes live in the current memory context; the function takes the table by its number, and a definition that is
+    // SAFETY: the definition is complete, and lives in the current memory context.
+    alter(table, |command| unsafe {
+        let column = pg_sys::makeColumnDef(name.as_ptr(), type_oid, modifier, pg_sys::InvalidOid);
+        command.subtype = pg_sys::AlterTableType::AT_AddColumn;
+        command.def = column.cast();
+    });
+}
+
+/// Validates a constraint of a table: reads its rows. To be called as its owner, under the lock that it needs.
+pub(super) fn validate_constraint(table: pg_sys::Oid, name: &std::ffi::CStr) {
+    alter(table, |command| {
+        command.subtype = pg_sys::AlterTableType::AT_ValidateConstraint;
+        command.name = name.as_ptr().cast_mut();
+    });
+}
+
+/// Runs a command of ALTER TABLE that names nothing but parts of the table.
+fn alter(table: pg_sys::Oid, write: impl FnOnce(&mut pg_sys::AlterTableCmd)) {
+    // SAFETY: the node lives in the current memory context; the function takes the table by its number, and a command that is
     // complete; an ERROR becomes a panic.
     unsafe {
-        let column = pg_sys::makeColumnDef(name.as_ptr(), type_oid, modifier, pg_sys::InvalidOid);
         let size = size_of::<pg_sys::AlterTableCmd>();
         let command = pg_sys::palloc0(size).cast::<pg_sys::AlterTableCmd>();
         (*command).type_ = pg_sys::NodeTag::T_AlterTableCmd;
-        (*command).subtype = pg_sys::AlterTableType::AT_AddColumn;
-        (*command).def = column.cast();
+        write(&mut *command);
         let commands = pg_sys::lappend(std::ptr::null_mut(), command.cast());
         pg_sys::AlterTableInternal(table, commands, true);
         pg_sys::CommandCounterIncrement();

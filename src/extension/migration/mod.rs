@@ -25,7 +25,6 @@ mod left_over;
 mod progress;
 mod required;
 mod run;
-mod session_lock;
 mod stale;
 mod switch;
 mod task;

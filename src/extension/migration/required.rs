@@ -4,11 +4,12 @@
 //! same. So the switch adds a constraint that holds for rows written from then on. The migration validates it while
 //! other sessions read and write, and replaces it by NOT NULL then.
 
+use super::by_number;
 use crate::alone::lock_alone;
 use crate::attempt::{attempt, of_a_lock, with_lock_timeout};
 use crate::error::Error;
 use crate::owned::{LOOK, Table};
-use crate::spi::{Argument, Spi, in_schema};
+use crate::spi::{Argument, Spi};
 use crate::watch::role::act_as;
 use pgrx::pg_sys;
 
@@ -33,10 +34,8 @@ pub(super) fn validate(spi: &Spi, target: pg_sys::Oid) -> Result<(), Error> {
     if column(spi, &target)?.is_none() {
         return Ok(());
     }
-    let validate = format!("ALTER TABLE {} VALIDATE CONSTRAINT {CONSTRAINT}", target.name);
-    // SAFETY: looks any number up in the catalogs.
-    let schema = unsafe { pg_sys::get_rel_namespace(target.oid) };
-    act_as(target.owner, || in_schema(schema, 1, || spi.run(&validate, &[]).map(|_| ())))
+    act_as(target.owner, || by_number::validate_constraint(target.oid, &by_number::c_name(CONSTRAINT)));
+    Ok(())
 }
 
 /// Makes the column NOT NULL; false where the table was in use for longer than `patience` allows.
@@ -52,8 +51,12 @@ pub(super) fn finish(spi: &Spi, tables: [pg_sys::Oid; 2], patience: u32) -> Resu
             act_as(target.owner, || {
                 spi.run(&format!("ALTER TABLE {name} ALTER COLUMN {column} SET NOT NULL"), &[])?;
                 spi.run(&format!("ALTER TABLE {name} DROP CONSTRAINT {CONSTRAINT}"), &[])?;
-                Ok(())
-            })
+                Ok::<_, Error>(())
+            })?;
+            match self::column(spi, &target)? {
+                None => Ok(()),
+                Some(_) => Err(Error::Namesake(target.name)),
+            }
         })
     })?;
     Ok(finished.is_ok())

@@ -10,13 +10,14 @@ use super::column::Made;
 use super::left_over::{self, LeftOver};
 use super::switch::Switch;
 use super::task::{Task, name_of};
-use super::{by_reference, column, gaps, progress, required, session_lock, stale, switch};
+use super::{by_reference, column, gaps, progress, required, stale, switch};
 use crate::alone::alone;
 use crate::concurrent_index;
 use crate::error::Error;
 use crate::owned::{Key, notice};
 use crate::procedure::{Procedure, pause};
 use crate::refusal::{Reason, refuse};
+use crate::session_lock::{self, Work};
 use crate::spi::Spi;
 use crate::sql_function::sql_function;
 use crate::varlena::Utf8;
@@ -80,7 +81,7 @@ impl Migration<'_> {
             return Ok(());
         }
         let needed = self.step(|spi| {
-            if !session_lock::try_take(self.target) {
+            if !session_lock::try_take(self.target, Work::Migration) {
                 let message = format!("table {} is being migrated by another session", name_of(self.target));
                 return Err(refuse(Reason::InUse, message));
             }
@@ -108,7 +109,7 @@ impl Migration<'_> {
                 .step_under(self.target, lock, check, |spi| required::validate(spi, self.target))?;
             self.alone(|spi, tables, patience| Ok(required::finish(spi, tables, patience)?.then_some(())))?;
         }
-        session_lock::release(self.target);
+        session_lock::release(self.target, Work::Migration);
         if needed != Needed::Nothing {
             notice(
                 format!("table {} holds the vectors of model {} now", name_of(self.target), self.model),

@@ -50,12 +50,11 @@ pub(super) fn is_away(code: Code) -> bool {
     )
 }
 
-/// Whether an error says that the table, or its disk, cannot be worked on as it is now, and says nothing of a photo.
+/// Whether an error says that the table cannot be worked on as it is now, or its disk is full, and says nothing of a photo.
 pub(super) fn is_of_table(code: Code) -> bool {
     matches!(
         code,
         Code::ERRCODE_DISK_FULL
-            | Code::ERRCODE_IO_ERROR
             | Code::ERRCODE_UNDEFINED_TABLE
             | Code::ERRCODE_UNDEFINED_COLUMN
             | Code::ERRCODE_UNDEFINED_FUNCTION

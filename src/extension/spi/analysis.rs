@@ -25,7 +25,7 @@ use crate::catalog::{
 use crate::error::Error;
 
 /// Has PostgreSQL call this module; once a process.
-pub(super) fn install_hook() {
+pub(crate) fn install_hook() {
     // SAFETY: the library is loaded once, by the only thread of a process that analyzes no statement meanwhile; the hook is a
     // function, which stays where it is.
     unsafe {

@@ -5,6 +5,7 @@
 //! tells this module each schema that it looks a name up in: another one than that is refused before anything is done.
 
 use std::cell::Cell;
+use std::sync::Once;
 
 use pgrx::pg_guard;
 use pgrx::pg_sys;
@@ -13,19 +14,21 @@ use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use crate::catalog::schema_name;
 use crate::error::Error;
 
-/// Has PostgreSQL call this module; once a process.
-pub(super) fn install_hook() {
-    // SAFETY: the library is loaded once, by the only thread of a process that looks no name up meanwhile; the hook is a function,
-    // which stays where it is.
-    unsafe {
+/// Has PostgreSQL call this module, from the first such statement of a process on: it looks names up more slowly then.
+fn install_hook() {
+    static INSTALL: Once = Once::new();
+    // SAFETY: this is the only thread of the process, which looks no name up meanwhile; the hook is a function of this library, which
+    // is never unloaded.
+    INSTALL.call_once(|| unsafe {
         PREVIOUS.set(pg_sys::object_access_hook);
         pg_sys::object_access_hook = Some(on_access);
-    }
+    });
 }
 
 /// Runs a statement that looks so many names up in a schema before it does anything. What users wrote may look up any name
 /// afterwards.
 pub(crate) fn in_schema<R>(schema: pg_sys::Oid, look_ups: u32, statement: impl FnOnce() -> R) -> R {
+    install_hook();
     let _expected = Begun(EXPECTED.replace(Some(Expected { schema, look_ups })));
     statement()
 }

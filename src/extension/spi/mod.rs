@@ -20,7 +20,7 @@ mod value;
 
 use pgrx::pg_sys;
 
-pub(crate) use self::analysis::{Analyzed, ByName, check_expression};
+pub(crate) use self::analysis::{Analyzed, ByName, check_expression, install_hook};
 pub(crate) use self::argument::Argument;
 use self::argument::Arguments;
 use self::by_index::{by_index, make_by_index};
@@ -33,12 +33,6 @@ use self::status::checked;
 pub(crate) use self::text::{text_datum, text_of};
 pub(crate) use self::value::Varlena;
 use crate::error::Error;
-
-/// Has PostgreSQL say what the statements of ours stand for; once a process.
-pub(crate) fn install_hooks() {
-    analysis::install_hook();
-    in_schema::install_hook();
-}
 
 /// A connection to SPI, closed on drop.
 pub(crate) struct Spi;
