@@ -11,7 +11,6 @@ mod fair_queue;
 mod idle_memory;
 mod image_lane;
 mod image_queue;
-mod pace;
 mod reply;
 mod text_lane;
 
@@ -22,7 +21,6 @@ use pg_clip_wire::{Failure, Fingerprint, Work};
 
 pub(crate) use self::fair_queue::Source;
 pub(crate) use self::image_lane::{ImageJob, ImageLane};
-pub(crate) use self::pace::Pace;
 pub(crate) use self::reply::{Answered, Reply};
 pub(crate) use self::text_lane::{TextJob, TextLane};
 use crate::error::Error;

@@ -20,6 +20,7 @@ mod memory;
 mod model;
 mod one_input;
 mod onnxruntime;
+mod pace;
 mod sandbox;
 mod scheduling;
 mod server;

@@ -40,11 +40,11 @@ pub(crate) use self::preprocessing::{Interpolation, Preprocessing, ResizeMode};
 pub(crate) use self::registry::{Registry, State};
 pub(crate) use self::text_tower::Padding;
 use self::text_tower::TextTower;
-use crate::batch::Pace;
 use crate::error::Error;
 use crate::log::warning;
 use crate::memory;
 use crate::onnxruntime::{Gpu, ON_PROCESSOR, OnnxRuntime, Sessions, Urgency, plain};
+use crate::pace::Pace;
 use crate::text::Tokenizer;
 
 /// A model that is loaded and tested.

@@ -13,8 +13,6 @@ use crate::error::Error;
 use crate::refusal::{Reason, refuse};
 use crate::spi::Spi;
 use crate::watch::extension_schema::{ExtensionSchema, Installed};
-use crate::watch::provenance;
-use crate::watching::database_model;
 
 /// What is to be written down.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,13 +23,23 @@ pub(crate) enum Note {
     DatabaseModel { source: pg_sys::Oid, model: String, by: pg_sys::Oid },
 }
 
+/// How a note is written down.
+pub(crate) type Writer = fn(&Spi, &ExtensionSchema, &Note) -> Result<(), Error>;
+
+/// A note, with the nest level of its subtransaction.
+struct Noted {
+    level: i32,
+    note: Note,
+    write: Writer,
+}
+
 thread_local! {
-    /// The notes of the current transaction, each with the nest level of its subtransaction.
-    static NOTES: RefCell<Vec<(i32, Note)>> = const { RefCell::new(Vec::new()) };
+    /// The notes of the current transaction.
+    static NOTES: RefCell<Vec<Noted>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Has a note written down when the current transaction commits.
-pub(crate) fn write_down(note: Note) {
+pub(crate) fn write_down(note: Note, write: Writer) {
     static REGISTER: Once = Once::new();
     // SAFETY: the callbacks are functions of this library, which is never unloaded.
     REGISTER.call_once(|| unsafe {
@@ -41,8 +49,8 @@ pub(crate) fn write_down(note: Note) {
     // SAFETY: a plain read of this backend's state.
     let level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
     NOTES.with_borrow_mut(|notes| {
-        if !notes.iter().any(|(_, other)| *other == note) {
-            notes.push((level, note));
+        if !notes.iter().any(|other| other.note == note) {
+            notes.push(Noted { level, note, write });
         }
     });
 }
@@ -50,7 +58,7 @@ pub(crate) fn write_down(note: Note) {
 /// The model of which the current transaction has made the first vectors of the target of a source.
 pub(crate) fn first_model(source: pg_sys::Oid) -> Option<String> {
     NOTES.with_borrow(|notes| {
-        notes.iter().find_map(|(_, note)| match note {
+        notes.iter().find_map(|noted| match &noted.note {
             Note::FirstModel { source: of, model } if *of == source => Some(model.clone()),
             _ => None,
         })
@@ -74,7 +82,7 @@ unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type
         }
         XACT_EVENT_PRE_PREPARE => {
             let notes = NOTES.take();
-            if notes.iter().any(|(_, note)| matches!(note, Note::FirstModel { .. })) {
+            if notes.iter().any(|noted| matches!(noted.note, Note::FirstModel { .. })) {
                 not_prepared().raise();
             }
         }
@@ -95,8 +103,10 @@ unsafe extern "C-unwind" fn at_end_of_subtransaction(
     // SAFETY: a plain read of this backend's state. The subtransaction is the current one still.
     let level = unsafe { pg_sys::GetCurrentTransactionNestLevel() };
     NOTES.with_borrow_mut(|notes| match event {
-        SUBXACT_EVENT_ABORT_SUB => notes.retain(|(of, _)| *of < level),
-        SUBXACT_EVENT_COMMIT_SUB => notes.iter_mut().for_each(|(of, _)| *of = (*of).min(level - 1)),
+        SUBXACT_EVENT_ABORT_SUB => notes.retain(|noted| noted.level < level),
+        SUBXACT_EVENT_COMMIT_SUB => {
+            notes.iter_mut().for_each(|noted| noted.level = noted.level.min(level - 1));
+        }
         _ => {}
     });
 }
@@ -107,20 +117,13 @@ fn not_prepared() -> Error {
     refuse(Reason::NotSupported, message).with_hint("Store a photo in a transaction of one phase first.")
 }
 
-fn write_all(notes: Vec<(i32, Note)>) -> Result<(), Error> {
+fn write_all(notes: Vec<Noted>) -> Result<(), Error> {
     // SAFETY: called inside of a transaction; the snapshot is pushed and popped here, and by an abort.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
     let spi = Spi::connect()?;
     if let Installed::Here(extension) = ExtensionSchema::installed() {
-        for (_, note) in notes {
-            match note {
-                Note::FirstModel { source, model } => {
-                    provenance::write_down(&spi, &extension, source, &model)?;
-                }
-                Note::DatabaseModel { source, model, by } => {
-                    database_model::write_down(&spi, &extension, source, &model, by)?;
-                }
-            }
+        for Noted { note, write, .. } in notes {
+            write(&spi, &extension, &note)?;
         }
     }
     drop(spi);

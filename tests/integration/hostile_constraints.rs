@@ -11,16 +11,13 @@ use crate::hostile_tables::Stage;
 fn a_constraint_that_renames_its_schema_gains_nothing() {
     let cluster = TestCluster::preloaded();
     let mut stage = Stage::set(&cluster);
-    let name = stage.database.name().to_owned();
+    stage.open_shop();
     run(
         &mut stage.superuser,
-        &format!(
-            "GRANT CREATE ON DATABASE {name} TO mallory; CREATE SCHEMA shop AUTHORIZATION mallory;
-            CREATE TABLE shop.photos (id int PRIMARY KEY, image bytea); SELECT clip_watch('shop.photos');
+        "SELECT clip_watch('shop.photos');
             ALTER TABLE shop.image_embeddings ADD CONSTRAINT of_photo FOREIGN KEY (image_id) REFERENCES shop.photos
                 DEFERRABLE INITIALLY DEFERRED;
-            GRANT INSERT ON shop.photos TO mallory"
-        ),
+            GRANT INSERT ON shop.photos TO mallory",
     );
     run(
         &mut stage.mallory,
@@ -58,16 +55,12 @@ fn a_constraint_that_renames_its_schema_gains_nothing() {
 fn a_trigger_by_hand_reads_no_namesake_of_its_table() {
     let cluster = TestCluster::preloaded();
     let mut stage = Stage::set(&cluster);
-    let name = stage.database.name().to_owned();
+    stage.open_shop();
     run(
         &mut stage.superuser,
-        &format!(
-            "GRANT CREATE ON DATABASE {name} TO mallory; CREATE SCHEMA shop AUTHORIZATION mallory;
-            CREATE TABLE shop.photos (id int PRIMARY KEY, image bytea);
-            CREATE TRIGGER fill AFTER INSERT ON shop.photos REFERENCING NEW TABLE AS added
+        "CREATE TRIGGER fill AFTER INSERT ON shop.photos REFERENCING NEW TABLE AS added
                 FOR EACH STATEMENT EXECUTE FUNCTION clip_fill_image_embeddings('target=shop.image_embeddings');
-            GRANT INSERT ON shop.photos TO mallory"
-        ),
+            GRANT INSERT ON shop.photos TO mallory",
     );
     let target = "CREATE TABLE shop.image_embeddings (
         image_id int UNIQUE, embedding public.vector(512), checksum bytea, model text)";

@@ -91,14 +91,8 @@ fn the_owner_of_a_database_gains_nothing_by_renaming_the_extensions_schema() {
 fn the_owner_of_a_schema_gains_nothing_by_renaming_it() {
     let cluster = TestCluster::preloaded();
     let mut stage = Stage::set(&cluster);
-    let name = stage.database.name().to_owned();
-    run(
-        &mut stage.superuser,
-        &format!(
-            "GRANT CREATE ON DATABASE {name} TO mallory; CREATE SCHEMA shop AUTHORIZATION mallory;
-            CREATE TABLE shop.photos (id int PRIMARY KEY, image bytea); SELECT clip_watch('shop.photos')"
-        ),
-    );
+    stage.open_shop();
+    run(&mut stage.superuser, "SELECT clip_watch('shop.photos')");
     // A gate of the owner's before the first of two vectors.
     run(
         &mut stage.superuser,

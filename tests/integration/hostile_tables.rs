@@ -59,6 +59,18 @@ impl Stage {
         Stage { database, superuser, mallory, monitor }
     }
 
+    /// A superuser's table `shop.photos` in a schema of mallory's.
+    pub(crate) fn open_shop(&mut self) {
+        let name = self.database.name().to_owned();
+        run(
+            &mut self.superuser,
+            &format!(
+                "GRANT CREATE ON DATABASE {name} TO mallory; CREATE SCHEMA shop AUTHORIZATION mallory;
+                CREATE TABLE shop.photos (id int PRIMARY KEY, image bytea)"
+            ),
+        );
+    }
+
     #[track_caller]
     fn store(&mut self, first: i32, count: usize) {
         let insert = "INSERT INTO photos (id, project, image)

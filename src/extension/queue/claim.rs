@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
-use super::known::Known;
+use super::known::{Known, Waiting};
 use super::lane::Lane;
 use super::sql;
 use crate::error::Error;
@@ -48,15 +48,6 @@ pub(super) fn left_behind(spi: &Spi, extension: &ExtensionSchema, lane: Lane) ->
             attempts: attempts.and_then(|attempts| attempts.parse().ok()).unwrap_or_default(),
         })
         .collect())
-}
-
-/// A table with jobs.
-pub(super) struct Waiting {
-    pub(super) source: pg_sys::Oid,
-    /// The owner of the table; that of no role where the table is gone.
-    owner: pg_sys::Oid,
-    /// In how long its next job is due.
-    pub(super) due_in: Duration,
 }
 
 /// The tables that have jobs in a lane.

@@ -11,7 +11,14 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
-use super::claim::Waiting;
+/// A table with jobs.
+pub(super) struct Waiting {
+    pub(super) source: pg_sys::Oid,
+    /// The owner of the table; that of no role where the table is gone.
+    pub(super) owner: pg_sys::Oid,
+    /// In how long its next job is due.
+    pub(super) due_in: Duration,
+}
 
 /// How many times as long as a whole look takes its result is good.
 const LENGTHS: u32 = 100;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
-use super::claim::Waiting;
+use super::known::Waiting;
 
 /// How long the lane has been at work on the tables that wait.
 #[derive(Default)]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::batch::{Batches, report};
-use super::claim::{self, Claim, Claimed, Turns, Waiting};
+use super::claim::{self, Claim, Claimed, Turns};
 use super::failure::{Disposition, is_passing};
-use super::known::Known;
+use super::known::{Known, Waiting};
 use super::lane::Lane;
 use super::message::{Message, Place, Start};
 use super::pause::{self, Pauses};

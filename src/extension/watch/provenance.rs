@@ -64,7 +64,7 @@ pub(crate) fn check(
             return Err(mixed(watched, other, model));
         }
         let (source, model) = (watched.source.table.oid, model.to_owned());
-        at_commit::write_down(Note::FirstModel { source, model });
+        at_commit::write_down(Note::FirstModel { source, model }, write_down);
         return Ok(());
     }
     let row = act_as(extension.owner, || spi.run(&watches_sql::lock_model(&extension.schema), &[source]))?;
@@ -79,13 +79,11 @@ pub(crate) fn check(
 }
 
 /// Writes down which model made the first vectors of the target of a source, unless that is known: an error where it is another.
-pub(crate) fn write_down(
-    spi: &Spi,
-    extension: &ExtensionSchema,
-    source: pg_sys::Oid,
-    model: &str,
-) -> Result<(), Error> {
-    let argument = Argument::oid(source);
+fn write_down(spi: &Spi, extension: &ExtensionSchema, note: &Note) -> Result<(), Error> {
+    let Note::FirstModel { source, model } = note else {
+        return Ok(());
+    };
+    let argument = Argument::oid(*source);
     act_as(extension.owner, || {
         let known = |rows: Rows| (rows.len() > 0).then(|| rows.printed(1));
         let now = known(spi.run_now(&watches_sql::model(&extension.schema), &[argument])?);
@@ -99,7 +97,7 @@ pub(crate) fn write_down(
                 spi.run(&watches_sql::set_model(&extension.schema), &[argument, Argument::text(model)])?;
                 Ok(())
             }
-            Some(Some(held)) if held != model => {
+            Some(Some(held)) if held != *model => {
                 let table = spi.run(&watches_sql::registration(&extension.schema), &[argument])?.printed(1);
                 let table = table.unwrap_or_default();
                 Err(Error::OtherModel { table, held, model: model.to_owned() })

@@ -15,18 +15,15 @@ use crate::watch::watches_sql;
 pub(super) fn begin(source: pg_sys::Oid, model: &str) {
     // SAFETY: a plain read of the current role.
     let by = unsafe { pg_sys::GetUserId() };
-    at_commit::write_down(Note::DatabaseModel { source, model: model.to_owned(), by });
+    at_commit::write_down(Note::DatabaseModel { source, model: model.to_owned(), by }, write_down);
 }
 
 /// Writes a model down for the database, unless one is, as long as the source is watched.
-pub(crate) fn write_down(
-    spi: &Spi,
-    extension: &ExtensionSchema,
-    source: pg_sys::Oid,
-    model: &str,
-    by: pg_sys::Oid,
-) -> Result<(), Error> {
-    let arguments = [Argument::text(model), Argument::oid(by), Argument::oid(source)];
+fn write_down(spi: &Spi, extension: &ExtensionSchema, note: &Note) -> Result<(), Error> {
+    let Note::DatabaseModel { source, model, by } = note else {
+        return Ok(());
+    };
+    let arguments = [Argument::text(model), Argument::oid(*by), Argument::oid(*source)];
     let begun = act_as(extension.owner, || {
         Ok::<_, Error>(spi.run(&watches_sql::begin_database_model(&extension.schema), &arguments)?.len() > 0)
     })?;
