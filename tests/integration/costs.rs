@@ -66,6 +66,16 @@ fn statements_that_touch_no_image_read_none() {
     }
 }
 
+/// The blocks of the queue and its indexes that have been read, in this session as in others.
+fn queue_blocks(client: &mut Client) -> i64 {
+    run(client, "SELECT pg_stat_force_next_flush()");
+    value(
+        client,
+        "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit
+        FROM pg_statio_all_tables WHERE relid = 'clip_queue'::regclass",
+    )
+}
+
 #[test]
 fn finished_jobs_that_a_snapshot_keeps_cost_a_statement_nothing() {
     let cluster = TestCluster::shared();
@@ -81,12 +91,6 @@ fn finished_jobs_that_a_snapshot_keeps_cost_a_statement_nothing() {
         );
         client.execute("INSERT INTO photos VALUES (1, '', $1)", &[&demo_photo()]).expect("a photo");
         wait_for_the_queue(&mut client);
-        let queue_blocks = |client: &mut Client| {
-            run(client, "SELECT pg_stat_force_next_flush()");
-            let blocks = "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit
-                FROM pg_statio_all_tables WHERE relid = 'clip_queue'::regclass";
-            value::<i64>(client, blocks)
-        };
         let statements =
             ["UPDATE photos SET note = 'x'", "DELETE FROM photos WHERE id = 2", "UPDATE photos SET id = 1"];
         let cost = |client: &mut Client| {
@@ -130,12 +134,6 @@ fn finished_jobs_that_a_snapshot_keeps_cost_the_queue_worker_next_to_nothing() {
     );
     client.execute("INSERT INTO photos VALUES (0, $1)", &[&demo_photo()]).expect("a photo");
     wait_for_the_queue(&mut client);
-    let queue_blocks = |client: &mut Client| {
-        run(client, "SELECT pg_stat_force_next_flush()");
-        let blocks = "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit
-            FROM pg_statio_all_tables WHERE relid = 'clip_queue'::regclass";
-        value::<i64>(client, blocks)
-    };
     let cost = |client: &mut Client, first: i64| {
         let before = queue_blocks(client);
         let photos = "SELECT count(*) FROM image_embeddings";
