@@ -6,10 +6,10 @@
 //! that DELETE.
 //!
 //! SET CONSTRAINTS takes names, and two tables of a schema may have constraints of one name. It fires what waits of both. What a
-//! caller has made wait for its commit runs as the caller then, and never as the owner of the target: so
-//! SET CONSTRAINTS runs as the caller. A caller that may not use the schema cannot name what is in it. Then the owner of the target
-//! does, but only where no other constraint has such a name. Foreign keys of other tables, in whatever schema, are told by
-//! the owner of the extension then: what waits under their names is PostgreSQL's own code.
+//! caller has made wait for its commit runs as the caller then, and never as the owner of the target. So SET CONSTRAINTS runs as
+//! the caller. A caller without the right to use the schema cannot name its constraints: then the owner of the target runs it, and
+//! for a foreign key of another table the owner of the extension, because such a key runs PostgreSQL's own code alone. Both only
+//! where no other constraint has the name.
 
 use pgrx::pg_sys;
 
@@ -33,8 +33,8 @@ struct Names {
     /// Whether they are foreign keys of other tables, which refer to the target.
     refer: bool,
     all: List,
-    /// The INITIALLY DEFERRED ones among them. A constraint that cannot wait, and has the name of one that can, keeps that one
-    /// from being told so.
+    /// The INITIALLY DEFERRED ones among them, without names that a constraint that is not deferrable has too: PostgreSQL refuses
+    /// to defer these.
     deferred: Option<List>,
 }
 
@@ -121,7 +121,7 @@ impl Deferrable {
         Ok(written)
     }
 
-    /// Fires, as the caller, what waits of constraints that become immediate.
+    /// Makes constraints immediate, which fires what waits, or deferred.
     fn set(&self, spi: &Spi, names: &Names, list: &List, to: &str) -> Result<(), Error> {
         let Names { schema, refer, .. } = *names;
         // SAFETY: plain reads: as the second role a transaction commits.
@@ -142,7 +142,7 @@ impl Deferrable {
 
 /// The deferrable constraints of table `$1` and its partitions that statements with the bits `$2` fire, by their schema, and by
 /// whether they are foreign keys that refer to the table, which `$3` asks for: all of them, and the INITIALLY DEFERRED ones
-/// among them whose names PostgreSQL takes for that. With the numbers of names.
+/// among them that PostgreSQL defers by their names. With the numbers of names.
 const DEFERRABLE: &str = "
     WITH tables AS (
         SELECT $1 AS relid UNION SELECT relid::oid FROM pg_partition_tree($1::regclass)
